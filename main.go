@@ -1,0 +1,4 @@
+// Roster is a users-and-avatars service.
+package main
+
+func main() {}
