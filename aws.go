@@ -17,7 +17,7 @@ import (
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	"github.com/aws/aws-sdk-go-v2/config"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go"
@@ -63,13 +63,13 @@ func openAWS(ctx context.Context, table, bucket, localstackHost string, observe 
 // shared files, IRSA, EKS Pod Identity, IMDS) and adds to it what all clients
 // share: one HTTP client, the retries, the measuring.
 func loadAWS(ctx context.Context, localstackHost string, observe observeFunc, log *slog.Logger) (aws.Config, error) {
-	cfg, err := config.LoadDefaultConfig(ctx,
-		config.WithHTTPClient(newAWSClient()),
-		config.WithRetryer(func() aws.Retryer { return newRetryer() }),
-		config.WithLogger(logging.LoggerFunc(func(_ logging.Classification, format string, v ...any) {
+	cfg, err := awsconfig.LoadDefaultConfig(ctx,
+		awsconfig.WithHTTPClient(newAWSClient()),
+		awsconfig.WithRetryer(func() aws.Retryer { return newRetryer() }),
+		awsconfig.WithLogger(logging.LoggerFunc(func(_ logging.Classification, format string, v ...any) {
 			log.Debug("AWS SDK", "text", fmt.Sprintf(format, v...))
 		})),
-		config.WithAPIOptions([]func(*middleware.Stack) error{func(stack *middleware.Stack) error {
+		awsconfig.WithAPIOptions([]func(*middleware.Stack) error{func(stack *middleware.Stack) error {
 			return stack.Initialize.Add(measure(observe), middleware.Before)
 		}}),
 	)

@@ -1,0 +1,416 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// uploadBudget bounds the memory of all bodies that may hold an image at one
+	// time. A body of unknown length counts twice, since its buffer grows.
+	uploadBudget = 64 << 20
+
+	// uploadWait is how long an upload waits for its share of the budget before
+	// it is refused; long enough for the one before to be stored.
+	uploadWait = 2 * time.Second
+
+	// discardTimeout is for removing an image that nothing points to.
+	discardTimeout = 5 * time.Second
+)
+
+// version changes when the image does: 64 bits of its hash for the avatar_url.
+func (a Avatar) version() string { return a.SHA256[:16] }
+
+// newAvatar describes an image that is about to be stored under a new key.
+func newAvatar(mediaType string, image []byte) Avatar {
+	sum := sha256.Sum256(image)
+	return Avatar{
+		Key:    strings.ToLower(rand.Text()),
+		SHA256: hex.EncodeToString(sum[:]),
+		Type:   mediaType,
+		Size:   int64(len(image)),
+	}
+}
+
+// reserveUpload waits for room for the request's body, and returns how to give
+// it back. Nothing of the body has been read before.
+func (s *server) reserveUpload(r *http.Request, limit int64) (release func(), err error) {
+	need := r.ContentLength
+	switch {
+	case need > limit:
+		return func() {}, tooLarge("the image may have at most %d bytes; a body of %d was announced", s.MaxAvatarBytes, need)
+	case need < 0:
+		need = 2 * limit
+	}
+	need = min(need, uploadBudget)
+	wait, cancel := context.WithTimeout(r.Context(), uploadWait)
+	defer cancel()
+	if err := s.uploads.Acquire(wait, need); err != nil {
+		return func() {}, overloaded("too many uploads are under way")
+	}
+	s.metrics.uploadsInFlight.Inc()
+	return func() {
+		s.metrics.uploadsInFlight.Dec()
+		s.uploads.Release(need)
+	}, nil
+}
+
+// readUpload reads a multipart body that may have an image in it. release is
+// never nil.
+func (s *server) readUpload(w http.ResponseWriter, r *http.Request, boundary string, fields ...string) (f form, release func(), err error) {
+	w.(*response).upload = true
+	limit := s.MaxAvatarBytes + maxFormBytes
+	if release, err = s.reserveUpload(r, limit); err != nil {
+		return f, release, err
+	}
+	f, err = readMultipart(http.MaxBytesReader(w, r.Body, limit), boundary, s.MaxAvatarBytes, fields...)
+	w.(*response).upload = err != nil || f.image != nil
+	return f, release, err
+}
+
+// upload answers POST /upload: an image for the user with this id or email.
+func (s *server) upload(w http.ResponseWriter, r *http.Request) error {
+	mediaType, params, err := contentType(r)
+	if err != nil {
+		return err
+	}
+	if mediaType != "multipart/form-data" {
+		return unsupported("Content-Type must be multipart/form-data, not %q", abbreviate(mediaType))
+	}
+	f, release, err := s.readUpload(w, r, params["boundary"], "user_id", "email")
+	defer release()
+	if err != nil {
+		return err
+	}
+	id, err := uploadTarget(f)
+	if err != nil {
+		return err
+	}
+	u, err := s.users.Get(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	if u, err = s.storeAvatar(r.Context(), u, f.image); err != nil {
+		return err
+	}
+	return s.writeUser(w, http.StatusOK, u)
+}
+
+// uploadTarget finds out whose image a form brings.
+func uploadTarget(f form) (id string, err error) {
+	userIDText, byID := f.fields["user_id"]
+	email, byEmail := f.fields["email"]
+	var errs []fieldError
+	switch {
+	case byID && byEmail:
+		errs = append(errs, fieldError{"user_id", "send user_id or email, not both"})
+	case byID:
+		raw, ok := parseID(strings.TrimSpace(userIDText))
+		if !ok {
+			errs = append(errs, fieldError{"user_id", fmt.Sprintf("must be the id of a user, not %q", abbreviate(userIDText))})
+		}
+		id = formatID(raw)
+	case byEmail:
+		email, fault := cleanEmail(email)
+		if fault != nil {
+			errs = append(errs, *fault)
+		}
+		id = userID(email)
+	default:
+		errs = append(errs, fieldError{"user_id", "send user_id or email"})
+	}
+	if f.image == nil {
+		errs = append(errs, fieldError{"avatar", "send the image in this field"})
+	}
+	if len(errs) > 0 {
+		return "", badFields(errs...)
+	}
+	return id, nil
+}
+
+// putAvatar answers PUT /users/{id}/avatar: the image as the raw body.
+func (s *server) putAvatar(w http.ResponseWriter, r *http.Request) error {
+	id, err := pathID(r)
+	if err != nil {
+		return err
+	}
+	w.(*response).upload = true
+	if err := checkEncoding(r); err != nil {
+		return err
+	}
+	// Asked before the body is read: who sends "Expect: 100-continue" is spared
+	// the upload.
+	u, err := s.users.Get(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	release, err := s.reserveUpload(r, s.MaxAvatarBytes)
+	defer release()
+	if err != nil {
+		return err
+	}
+	image, err := readAll(w, r, s.MaxAvatarBytes)
+	if err != nil {
+		return err
+	}
+	if u, err = s.storeAvatar(r.Context(), u, image); err != nil {
+		return err
+	}
+	return s.writeUser(w, http.StatusOK, u)
+}
+
+// createWithAvatar stores a new user together with the image: the user becomes
+// visible with it or not at all.
+func (s *server) createWithAvatar(r *http.Request, u *User, image []byte) error {
+	ctx := r.Context()
+	a, err := s.putImage(ctx, u.ID, image)
+	if err != nil {
+		return err
+	}
+	u.Avatar = &a
+	err = s.users.Create(ctx, *u)
+	if errors.Is(err, ErrExists) {
+		s.discard(ctx, u.ID, a.Key)
+	}
+	// After any other failure the write may still take effect: the image stays,
+	// at worst for nothing, since a pointer without an image would be worse.
+	return err
+}
+
+// storeAvatar gives the user u, as just read, another image and returns the user
+// as it is then. A reader sees the old image or the new one, whole.
+func (s *server) storeAvatar(ctx context.Context, u User, image []byte) (User, error) {
+	a, err := s.putImage(ctx, u.ID, image)
+	if err != nil {
+		return User{}, err
+	}
+	at := now()
+	before, err := s.users.SetAvatar(ctx, u.ID, &a, at)
+	if errors.Is(err, ErrNotFound) { // deleted meanwhile
+		s.discard(ctx, u.ID, a.Key)
+	}
+	if err != nil {
+		return User{}, err // as in createWithAvatar, the image stays
+	}
+	// Nothing points to the old image any more, and nothing ever will again.
+	old := before.Avatar
+	if old == nil {
+		old = u.Avatar // a store that is unsure what was there before says nil
+	}
+	if old != nil {
+		s.discard(ctx, u.ID, old.Key)
+	}
+	before.Avatar, before.UpdatedAt = &a, at
+	return before, nil
+}
+
+// putImage checks an image and stores it under a new key.
+func (s *server) putImage(ctx context.Context, id string, image []byte) (Avatar, error) {
+	mediaType, err := s.checkImage(ctx, image)
+	if err != nil {
+		return Avatar{}, err
+	}
+	a := newAvatar(mediaType, image)
+	if err := s.avatars.Put(ctx, id, a, image); err != nil {
+		s.discard(ctx, id, a.Key) // it may be there although the answer was lost
+		return Avatar{}, err
+	}
+	return a, nil
+}
+
+// discard removes an image that nothing points to. What fails here costs a
+// little storage until the user is deleted, and nothing else.
+func (s *server) discard(ctx context.Context, id, key string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTimeout)
+	defer cancel()
+	if err := s.avatars.Delete(ctx, id, key); err != nil {
+		s.log.Warn("image left behind", "user", id, "key", key, "error", err)
+	}
+}
+
+// deleteAvatar answers DELETE /users/{id}/avatar.
+func (s *server) deleteAvatar(w http.ResponseWriter, r *http.Request) error {
+	id, err := pathID(r)
+	if err != nil {
+		return err
+	}
+	u, err := s.users.Get(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	if u.Avatar == nil {
+		return notFound("the user has no avatar")
+	}
+	before, err := s.users.SetAvatar(r.Context(), id, nil, now())
+	if err != nil {
+		return err
+	}
+	if before.Avatar == nil { // unknown, or another request was faster
+		before.Avatar = u.Avatar
+	}
+	s.discard(r.Context(), id, before.Avatar.Key)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// getAvatar answers GET and HEAD /users/{id}/avatar.
+func (s *server) getAvatar(w http.ResponseWriter, r *http.Request) error {
+	id, err := pathID(r)
+	if err != nil {
+		return err
+	}
+	var key string
+	for {
+		u, err := s.users.Get(r.Context(), id)
+		if err != nil {
+			return err
+		}
+		if u.Avatar == nil {
+			return notFound("the user has no avatar")
+		}
+		if u.Avatar.Key == key {
+			s.log.Error("image missing", "user", id, "key", key)
+			return notFound("the image is missing")
+		}
+		key = u.Avatar.Key
+		// An image that is gone was replaced between the two reads: the pointer
+		// says by which one.
+		if err = s.serveAvatar(w, r, id, *u.Avatar); !errors.Is(err, ErrNotFound) {
+			return err
+		}
+	}
+}
+
+// serveAvatar answers with an image, or the part of it that was asked for. What
+// the pointer knows needs no call to the image store: HEAD, 304, 412, 416.
+func (s *server) serveAvatar(w http.ResponseWriter, r *http.Request, id string, a Avatar) error {
+	etag := `"` + a.SHA256 + `"`
+	open := s.tokens == nil || s.AvatarsPublic
+	h := w.Header()
+	h.Set("ETag", etag)
+	h.Set("Accept-Ranges", "bytes")
+	h.Set("Cache-Control", cacheControl(r, a, open))
+	// Nothing in an image may run, and no page may take it for a document.
+	h.Set("Content-Security-Policy", "default-src 'none'; sandbox; frame-ancestors 'none'")
+	if open {
+		h.Set("Cross-Origin-Resource-Policy", "cross-origin")
+	}
+
+	// RFC 9110, section 13.2.2: the order in which preconditions count.
+	if m := r.Header.Values("If-Match"); len(m) > 0 && !etagIn(m, etag) {
+		return newProblem(http.StatusPreconditionFailed, "precondition-failed", "The precondition does not hold", "the image is another one than If-Match says")
+	}
+	if m := r.Header.Values("If-None-Match"); len(m) > 0 && etagIn(m, etag) {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	status, start, length := http.StatusOK, int64(0), a.Size
+	if ifRange := r.Header.Get("If-Range"); ifRange == "" || ifRange == etag {
+		var ok bool
+		if start, length, ok = parseRange(r.Header.Get("Range"), a.Size); !ok {
+			p := newProblem(http.StatusRequestedRangeNotSatisfiable, "range-not-satisfiable", "The range is outside the image", "the image has %d bytes", a.Size)
+			p.header.Set("Content-Range", fmt.Sprintf("bytes */%d", a.Size))
+			return p
+		}
+		if length < a.Size {
+			status = http.StatusPartialContent
+		}
+	}
+	// HEAD ignores Range (RFC 9110, section 14.2).
+	if r.Method == http.MethodHead {
+		status, length = http.StatusOK, a.Size
+	}
+	var image io.ReadCloser = io.NopCloser(bytes.NewReader(nil))
+	if r.Method != http.MethodHead {
+		var err error
+		if image, err = s.avatars.Get(r.Context(), id, a, start, length); err != nil {
+			return err
+		}
+	}
+	defer image.Close()
+	h.Set("Content-Type", a.Type)
+	h.Set("Content-Length", strconv.FormatInt(length, 10))
+	h.Set("Content-Disposition", `inline; filename="avatar.`+strings.TrimPrefix(a.Type, "image/")+`"`)
+	if status == http.StatusPartialContent {
+		h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", start, start+length-1, a.Size))
+	}
+	w.WriteHeader(status)
+	if r.Method == http.MethodHead {
+		return nil
+	}
+	if _, err := io.CopyN(w, image, length); err != nil {
+		return fmt.Errorf("image broke off: %w", err)
+	}
+	return nil
+}
+
+// cacheControl lets an image be kept for ever under the URL that names its
+// content, and asks for revalidation under any other.
+func cacheControl(r *http.Request, a Avatar, open bool) string {
+	switch {
+	case r.URL.Query().Get("v") != a.version():
+		return "no-cache"
+	case open:
+		return "public, max-age=31536000, immutable"
+	}
+	return "private, max-age=31536000, immutable"
+}
+
+// etagIn reports whether an If-Match or If-None-Match field lists the entity tag
+// or is "*". Weak tags count: the service gives out none (RFC 9110, section 8.8.3).
+func etagIn(fields []string, etag string) bool {
+	for _, field := range fields {
+		for tag := range strings.SplitSeq(field, ",") {
+			if tag = strings.TrimSpace(tag); tag == "*" || strings.TrimPrefix(tag, "W/") == etag {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// parseRange reads a Range field (RFC 9110, section 14.2) for size bytes. A field
+// that it does not understand, and one that asks for several ranges, stands for
+// everything, as the RFC allows. It is not ok if no byte is in the range.
+func parseRange(field string, size int64) (start, length int64, ok bool) {
+	whole := func() (int64, int64, bool) { return 0, size, true }
+	spec, found := strings.CutPrefix(field, "bytes=")
+	first, last, dash := strings.Cut(strings.TrimSpace(spec), "-")
+	if !found || !dash || strings.Contains(spec, ",") {
+		return whole()
+	}
+	if first == "" { // the last so many bytes
+		n, err := strconv.ParseUint(last, 10, 63)
+		if err != nil {
+			return whole()
+		}
+		n = min(n, uint64(size))
+		return size - int64(n), int64(n), n > 0
+	}
+	from, err := strconv.ParseUint(first, 10, 63)
+	if err != nil {
+		return whole()
+	}
+	to := uint64(size) - 1
+	if last != "" {
+		n, err := strconv.ParseUint(last, 10, 63)
+		if err != nil || n < from {
+			return whole()
+		}
+		to = min(to, n)
+	}
+	if from >= uint64(size) {
+		return 0, 0, false
+	}
+	return int64(from), int64(to-from) + 1, true
+}

@@ -1,0 +1,331 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// How long requests may take, by kind. A request that waits for its backend
+// past this is answered 504; one whose body comes too slowly 408.
+const (
+	shortTimeout  = 10 * time.Second
+	uploadTimeout = time.Minute      // a large image over a slow line, either way
+	listTimeout   = 10 * time.Minute // the whole list, however long
+	writeTimeout  = 20 * time.Second // for a client to take each piece of an answer
+
+	// The connection outlives the request's deadline by this, so that the answer
+	// which says so still gets out.
+	answerGrace = 2 * time.Second
+
+	// maxInFlight bounds the requests answered at once. It is far above what
+	// keeps the processors busy: beyond it, waiting only gets longer.
+	maxInFlight = 1024
+)
+
+// A server answers the API. It is an http.Handler.
+type server struct {
+	config
+	users   Users
+	avatars Avatars
+	tokens  *tokens // nil: no tokens needed
+	log     *slog.Logger
+	metrics *metrics
+	build   build
+
+	mux         *http.ServeMux
+	crossOrigin *http.CrossOriginProtection
+	uploads     *semaphore.Weighted // bytes of uploadBudget
+	decodes     *semaphore.Weighted // bytes of decodeBudget
+	inFlight    atomic.Int64
+	ready       atomic.Bool // opened once, by watchReady
+	draining    atomic.Bool // set once, by the signal to stop
+}
+
+func newServer(c config, users Users, avatars Avatars, t *tokens, log *slog.Logger, m *metrics, b build) *server {
+	s := &server{
+		config: c, users: users, avatars: avatars, tokens: t, log: log, metrics: m, build: b,
+		mux:         http.NewServeMux(),
+		crossOrigin: http.NewCrossOriginProtection(),
+		uploads:     semaphore.NewWeighted(uploadBudget),
+		decodes:     semaphore.NewWeighted(decodeBudget),
+	}
+	s.handle("GET /users", listTimeout, private, s.listUsers)
+	s.handle("POST /user", uploadTimeout, private, s.createUser)
+	s.handle("POST /upload", uploadTimeout, private, s.upload)
+	s.handle("GET /users/{id}", shortTimeout, private, s.getUser)
+	s.handle("PATCH /users/{id}", shortTimeout, private, s.renameUser)
+	s.handle("DELETE /users/{id}", uploadTimeout, private, s.deleteUser)
+	readAvatar := private
+	if c.AvatarsPublic {
+		readAvatar = public
+	}
+	s.handle("GET /users/{id}/avatar", uploadTimeout, readAvatar, s.getAvatar)
+	s.handle("PUT /users/{id}/avatar", uploadTimeout, private, s.putAvatar)
+	s.handle("DELETE /users/{id}/avatar", shortTimeout, private, s.deleteAvatar)
+	s.handle("GET /livez", shortTimeout, public, s.livez)
+	s.handle("GET /readyz", shortTimeout, public, s.readyz)
+	s.handle("GET /version", shortTimeout, public, s.version)
+	return s
+}
+
+// access says whether a route needs a token where tokens are on.
+type access bool
+
+const (
+	private access = true
+	public  access = false
+)
+
+// handle registers a route. What the handler returns as its error is answered as
+// a problem; if it has begun to answer, the connection is broken instead, so
+// that nobody takes half an answer for a whole one.
+func (s *server) handle(pattern string, timeout time.Duration, a access, handler func(http.ResponseWriter, *http.Request) error) {
+	method, path, _ := strings.Cut(pattern, " ")
+	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		resp := w.(*response)
+		resp.route = path
+		if err := s.admit(resp, r, a); err != nil {
+			resp.fail(err)
+			return
+		}
+		ctx := r.Context()
+		if method != http.MethodGet {
+			// A change that was asked for is brought to an end, even if the client
+			// does not wait for the answer: broken off, it might be half done.
+			ctx = context.WithoutCancel(ctx)
+		}
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		resp.limit(timeout)
+		if err := handler(w, r.WithContext(ctx)); err != nil {
+			resp.fail(err)
+		}
+	})
+}
+
+// admit decides whether a matched request may go on.
+func (s *server) admit(resp *response, r *http.Request, a access) error {
+	if err := s.crossOrigin.Check(r); err != nil {
+		return newProblem(http.StatusForbidden, "cross-origin", "Cross-origin requests may not change anything", "%v", err)
+	}
+	if a == public || s.tokens == nil {
+		return nil
+	}
+	name, err := s.tokens.authenticate(r)
+	resp.client = name
+	return err
+}
+
+// ServeHTTP does what every request has in common.
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	resp := &response{ResponseWriter: w, start: time.Now(), control: http.NewResponseController(w)}
+	h := resp.Header()
+	id := requestID(r)
+	h.Set("X-Request-Id", id)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cache-Control", "no-store")
+	if s.draining.Load() {
+		h.Set("Connection", "close")
+	}
+	body := &countingBody{ReadCloser: r.Body}
+	if r.Body != http.NoBody {
+		r.Body = body
+	}
+	n := s.inFlight.Add(1)
+	s.metrics.requestsInFlight.Inc()
+	defer func() {
+		s.inFlight.Add(-1)
+		s.metrics.requestsInFlight.Dec()
+		if v := recover(); v != nil {
+			s.metrics.panics.Inc()
+			s.log.Error("panic", "value", fmt.Sprint(v), "stack", string(debug.Stack()), "request_id", id)
+			resp.fail(fmt.Errorf("panic: %v", v))
+		}
+		s.observe(resp, r, body.n, id)
+		if resp.broken {
+			panic(http.ErrAbortHandler)
+		}
+	}()
+	if n > maxInFlight && !isProbe(r.URL.Path) {
+		resp.fail(overloaded("%d requests are under way already", maxInFlight))
+		return
+	}
+	s.mux.ServeHTTP(resp, r)
+}
+
+func isProbe(path string) bool { return path == "/livez" || path == "/readyz" }
+
+// observe logs and measures a request that has been answered.
+func (s *server) observe(resp *response, r *http.Request, bodyBytes int64, id string) {
+	elapsed := time.Since(resp.start)
+	status := resp.status
+	if status == 0 {
+		status = http.StatusOK // nothing was written: net/http answers this
+	}
+	route, method := resp.route, r.Method
+	if route == "" {
+		route = "unmatched"
+	}
+	if !slices.Contains(methods, method) {
+		method = "other"
+	}
+	s.metrics.requestDuration.WithLabelValues(method, route, strconv.Itoa(status)).Observe(elapsed.Seconds())
+	s.metrics.requestBytes.WithLabelValues(route).Observe(float64(bodyBytes))
+	s.metrics.responseBytes.WithLabelValues(route).Observe(float64(resp.bytes))
+	if resp.upload {
+		s.metrics.observeUpload(status)
+	}
+
+	level := slog.LevelInfo
+	switch {
+	case status >= 500:
+		level = slog.LevelError
+	case isProbe(route):
+		level = slog.LevelDebug
+	}
+	if !s.log.Enabled(r.Context(), level) {
+		return
+	}
+	attrs := make([]slog.Attr, 0, 12)
+	attrs = append(attrs,
+		slog.String("method", method), slog.String("route", route), slog.Int("status", status),
+		slog.Int64("bytes", resp.bytes), slog.Float64("duration", elapsed.Seconds()), slog.String("request_id", id))
+	if trace := traceID(r.Header.Get("Traceparent")); trace != "" {
+		attrs = append(attrs, slog.String("trace_id", trace))
+	}
+	if resp.client != "" {
+		attrs = append(attrs, slog.String("client", resp.client))
+	}
+	if resp.broken {
+		attrs = append(attrs, slog.Bool("broken", true))
+	}
+	if resp.err != nil && status >= 500 {
+		attrs = append(attrs, slog.String("error", resp.err.Error()))
+	}
+	s.log.LogAttrs(r.Context(), level, "request", attrs...)
+}
+
+var methods = []string{
+	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions,
+}
+
+// statusClientGone stands in logs and metrics for a request whose client went
+// away before the answer was complete.
+const statusClientGone = 499
+
+// A response is a ResponseWriter that knows what has become of it.
+type response struct {
+	http.ResponseWriter
+	control  *http.ResponseController
+	start    time.Time
+	deadline time.Time // for all of the answer; zero: none
+	route    string    // path of the pattern that matched
+	client   string    // name of the token
+	status   int       // 0: no header written yet
+	bytes    int64
+	upload   bool  // it is about an image
+	broken   bool  // the connection must not be used any further
+	replaced bool  // the answer of net/http's router was replaced by a problem
+	err      error // what went wrong
+	writeErr error // the client does not take the answer
+}
+
+// Unwrap is for http.ResponseController.
+func (r *response) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// limit gives the connection its deadlines for this request. Slow clients run
+// into them; a backend that is slow runs into the context's, which is earlier.
+func (r *response) limit(timeout time.Duration) {
+	r.deadline = r.start.Add(timeout + answerGrace)
+	r.control.SetReadDeadline(r.deadline)
+	r.control.SetWriteDeadline(r.deadline)
+}
+
+func (r *response) WriteHeader(status int) {
+	if r.route == "" && r.status == 0 && (status == http.StatusNotFound || status == http.StatusMethodNotAllowed) {
+		r.replace(status)
+		return
+	}
+	if r.status == 0 && status >= 200 {
+		r.status = status
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+// replace answers for the router, which knows only plain text, with a problem.
+func (r *response) replace(status int) {
+	r.route = "unmatched"
+	p := notFound("no such path; see /openapi.yaml")
+	if status == http.StatusMethodNotAllowed {
+		p = newProblem(status, "method-not-allowed", "The method is not allowed here", "this path allows %s", r.Header().Get("Allow"))
+	}
+	writeProblem(r, p)
+	r.replaced = true
+}
+
+func (r *response) Write(b []byte) (int, error) {
+	if r.replaced {
+		return len(b), nil
+	}
+	if r.status == 0 {
+		r.WriteHeader(http.StatusOK)
+	}
+	if !r.deadline.IsZero() {
+		r.control.SetWriteDeadline(earlier(r.deadline, time.Now().Add(writeTimeout)))
+	}
+	n, err := r.ResponseWriter.Write(b)
+	r.bytes += int64(n)
+	if err != nil {
+		r.writeErr = err
+	}
+	return n, err
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// fail ends the answer with an error: by a problem if nothing has been written,
+// else by breaking the connection.
+func (r *response) fail(err error) {
+	r.err = err
+	gone := r.writeErr != nil || errors.Is(err, context.Canceled)
+	switch {
+	case gone:
+		r.status, r.broken = statusClientGone, true
+	case r.status == 0:
+		writeProblem(r, err)
+	default:
+		r.status, r.broken = problemOf(err).Status, true
+	}
+}
+
+// A countingBody counts what is read of a request's body.
+type countingBody struct {
+	io.ReadCloser
+	n int64
+}
+
+func (b *countingBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.n += int64(n)
+	return n, err
+}
