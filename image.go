@@ -232,7 +232,12 @@ func colorTable(packed byte) int {
 	return 3 << (packed&7 + 1)
 }
 
-// costWebP: a lossless image is held twice while its transforms are undone.
-func costWebP(c image.Config, _ []byte) (pixels, perPixel int64, err error) {
+// costWebP: a lossless image is held twice while its transforms are undone. The
+// decoder stops at the last pixel, so it is here that a file shorter than its
+// RIFF header says is found out.
+func costWebP(c image.Config, data []byte) (pixels, perPixel int64, err error) {
+	if size := binary.LittleEndian.Uint32(data[4:]); int64(size) > int64(len(data)-8) {
+		return 0, 0, io.ErrUnexpectedEOF
+	}
 	return int64(c.Width) * int64(c.Height), 8, nil
 }

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"image"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"runtime"
+	"testing"
+
+	"golang.org/x/sync/semaphore"
+)
+
+func imageServer() *server {
+	return &server{decodes: semaphore.NewWeighted(decodeBudget)}
+}
+
+func TestCheckImage(t *testing.T) {
+	images := testImages(t)
+	for _, test := range []struct {
+		file   string
+		want   string // media type
+		status int    // of the problem
+	}{
+		{"ada.png", "image/png", 0},
+		{"ada.jpg", "image/jpeg", 0},
+		{"ada.gif", "image/gif", 0},
+		{"ada.webp", "image/webp", 0},
+		{"lossless.webp", "image/webp", 0},
+		{"empty", "", http.StatusBadRequest},
+		{"note.txt", "", http.StatusUnsupportedMediaType},
+		{"logo.svg", "", http.StatusUnsupportedMediaType},
+		{"script.gif", "", http.StatusRequestEntityTooLarge}, // "<script>" as dimensions
+		{"small-script.gif", "", http.StatusBadRequest},
+		{"animated.webp", "", http.StatusBadRequest},
+		{"page.png", "", http.StatusBadRequest},
+		{"huge.png", "", http.StatusRequestEntityTooLarge},
+		{"truncated.png", "", http.StatusBadRequest},
+		{"truncated.jpg", "", http.StatusBadRequest},
+		{"truncated.gif", "", http.StatusBadRequest},
+		{"truncated.webp", "", http.StatusBadRequest},
+	} {
+		t.Run(test.file, func(t *testing.T) {
+			got, err := imageServer().checkImage(t.Context(), images[test.file])
+			status := 0
+			if err != nil {
+				status = problemOf(err).Status
+			}
+			if got != test.want || status != test.status {
+				t.Errorf("got %q, %d (%v), want %q, %d", got, status, err, test.want, test.status)
+			}
+		})
+	}
+}
+
+// TestCheckImageEveryTruncation: no part of an image passes for the whole.
+func TestCheckImageEveryTruncation(t *testing.T) {
+	images := testImages(t)
+	for _, file := range []string{"ada.png", "ada.jpg", "ada.gif", "ada.webp", "lossless.webp"} {
+		data := images[file]
+		s := imageServer()
+		for n := 1; n < 24 && n < len(data); n++ { // the last bytes, where decoders may be lenient
+			if _, err := s.checkImage(t.Context(), data[:len(data)-n]); err == nil {
+				t.Errorf("%s without its last %d bytes passes", file, n)
+			}
+		}
+		for range 50 {
+			n := rand.IntN(len(data) * 9 / 10)
+			if _, err := s.checkImage(t.Context(), data[:n]); err == nil {
+				t.Errorf("%s cut at %d of %d bytes passes", file, n, len(data))
+			}
+		}
+	}
+}
+
+// TestCheckImageClaims: an image that claims to be huge costs nothing, since no
+// pixel of it is decoded.
+func TestCheckImageClaims(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		data []byte
+	}{
+		{"PNG", pngClaiming(60000, 60000)},
+		{"GIF", gifClaiming(65535, 65535, 1)},
+		{"GIF, many frames", gifClaiming(6000, 6000, 1000)},
+		{"JPEG", jpegClaiming(65500, 65500)},
+		{"WebP", webpClaiming(16383, 16383)},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := imageServer().checkImage(t.Context(), test.data)
+			runtime.ReadMemStats(&after)
+			if status := problemOf(err).Status; err == nil || status != http.StatusRequestEntityTooLarge {
+				t.Errorf("got %d (%v), want 413", status, err)
+			}
+			if n := after.TotalAlloc - before.TotalAlloc; n > 4<<20 {
+				t.Errorf("it allocated %d bytes", n)
+			}
+		})
+	}
+}
+
+// TestDecodeBudget: images wait for each other rather than for memory, and one
+// that waits in vain is refused so that the client can try again.
+func TestDecodeBudget(t *testing.T) {
+	s := imageServer()
+	s.decodes.Acquire(t.Context(), decodeBudget-100)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := s.checkImage(ctx, testImages(t)["ada.png"])
+	if p, ok := errors.AsType[*problem](err); !ok || p.Status != http.StatusServiceUnavailable || p.header.Get("Retry-After") == "" {
+		t.Errorf("got %v, want 503 with Retry-After", err)
+	}
+	s.decodes.Release(decodeBudget - 100)
+	if _, err := s.checkImage(t.Context(), testImages(t)["ada.png"]); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+	if !s.decodes.TryAcquire(decodeBudget) {
+		t.Error("the budget was not given back")
+	}
+}
+
+// TestDecodeCost holds the estimates that the budget works with against what
+// decoding really allocates.
+func TestDecodeCost(t *testing.T) {
+	const side = 1500
+	noise := gradient(side, side, 7)
+	deep := image.NewNRGBA64(noise.Rect)
+	gray := image.NewGray(noise.Rect)
+	for i := range deep.Pix {
+		deep.Pix[i] = uint8(i * 31)
+	}
+	for i := range gray.Pix {
+		gray.Pix[i] = uint8(i * 7)
+	}
+	for _, test := range []struct {
+		name string
+		data []byte
+	}{
+		{"PNG", encodePNG(noise)},
+		{"PNG, 16 bits", encodePNG(deep)},
+		{"PNG, gray", encodePNG(gray)},
+		{"JPEG", encodeJPEG(noise)},
+		{"JPEG, gray", encodeJPEG(gray)},
+		{"GIF", encodeGIF(side, side, 4)},
+		{"JPEG, progressive", must(os.ReadFile("testdata/progressive.jpg"))},
+		{"JPEG, progressive CMYK", must(os.ReadFile("testdata/progressive-cmyk.jpg"))},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f, _ := sniffImage(test.data)
+			config, err := f.config(bytes.NewReader(test.data))
+			if err != nil {
+				t.Fatal(err)
+			}
+			pixels, perPixel, err := f.cost(config, test.data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			if err := f.decode(bytes.NewReader(test.data)); err != nil {
+				t.Fatal(err)
+			}
+			runtime.ReadMemStats(&after)
+			got, budget := int64(after.TotalAlloc-before.TotalAlloc), pixels*perPixel
+			if got > budget+budget/10+1<<20 {
+				t.Errorf("decoding allocates %d bytes, the estimate is %d", got, budget)
+			}
+		})
+	}
+}
+
+func FuzzCheckImage(f *testing.F) {
+	for _, data := range testImages(f) {
+		if len(data) < 1<<20 {
+			f.Add(data)
+		}
+	}
+	f.Add(jpegClaiming(100, 100))
+	f.Add(gifClaiming(10, 10, 3))
+	s := imageServer()
+	f.Fuzz(func(t *testing.T, data []byte) {
+		mediaType, err := s.checkImage(t.Context(), data)
+		if (err == nil) != (mediaType != "") {
+			t.Errorf("media type %q, error %v", mediaType, err)
+		}
+		if err != nil && problemOf(err).Status >= 500 {
+			t.Errorf("the client's mistake is answered with %d: %v", problemOf(err).Status, err)
+		}
+		if !s.decodes.TryAcquire(decodeBudget) {
+			t.Fatal("the budget was not given back")
+		}
+		s.decodes.Release(decodeBudget)
+	})
+}
+
+// pngClaiming is a PNG of a few bytes whose header claims these dimensions.
+func pngClaiming(width, height uint32) []byte {
+	header := binary.BigEndian.AppendUint32([]byte("IHDR"), width)
+	header = append(binary.BigEndian.AppendUint32(header, height), 8, 6, 0, 0, 0)
+	data := append([]byte("\x89PNG\r\n\x1a\n\x00\x00\x00\x0d"), header...)
+	data = binary.BigEndian.AppendUint32(data, crc32.ChecksumIEEE(header))
+	return append(data, "\x00\x00\x00\x00IDAT\x35\xaf\x06\x1e\x00\x00\x00\x00IEND\xaeB`\x82"...)
+}
+
+// gifClaiming is a GIF with frames that claim these dimensions and have no data.
+func gifClaiming(width, height uint16, frames int) []byte {
+	data := binary.LittleEndian.AppendUint16([]byte("GIF89a"), width)
+	data = append(binary.LittleEndian.AppendUint16(data, height), 0x80, 0, 0, 0, 0, 0, 255, 255, 255)
+	for range frames {
+		data = binary.LittleEndian.AppendUint16(append(data, 0x2c, 0, 0, 0, 0), width)
+		data = append(binary.LittleEndian.AppendUint16(data, height), 0, 2, 1, 0x44, 0)
+	}
+	return append(data, 0x3b)
+}
+
+func jpegClaiming(width, height uint16) []byte {
+	data := binary.BigEndian.AppendUint16([]byte("\xff\xd8\xff\xc2\x00\x11\x08"), height)
+	data = binary.BigEndian.AppendUint16(data, width)
+	return append(data, "\x03\x01\x11\x00\x02\x11\x00\x03\x11\x00\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00\xff\xd9"...)
+}
+
+func webpClaiming(width, height uint16) []byte {
+	data := []byte("RIFF\x1e\x00\x00\x00WEBPVP8 \x12\x00\x00\x00\x30\x01\x00\x9d\x01\x2a")
+	data = binary.LittleEndian.AppendUint16(data, width)
+	return append(binary.LittleEndian.AppendUint16(data, height), make([]byte, 8)...)
+}
