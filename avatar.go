@@ -308,7 +308,9 @@ func (s *server) serveAvatar(w http.ResponseWriter, r *http.Request, id string, 
 
 	// RFC 9110, section 13.2.2: the order in which preconditions count.
 	if m := r.Header.Values("If-Match"); len(m) > 0 && !etagIn(m, etag) {
-		return newProblem(http.StatusPreconditionFailed, "precondition-failed", "The precondition does not hold", "the image is another one than If-Match says")
+		p := newProblem(http.StatusPreconditionFailed, "precondition-failed", "The precondition does not hold", "the image is another one than If-Match says")
+		p.header.Set("ETag", etag)
+		return p
 	}
 	if m := r.Header.Values("If-None-Match"); len(m) > 0 && etagIn(m, etag) {
 		w.WriteHeader(http.StatusNotModified)

@@ -140,13 +140,13 @@ func writeProblem(w http.ResponseWriter, err error) {
 	body, _ := json.Marshal(p) // strings and numbers only: cannot fail
 	body = append(body, '\n')
 	h := w.Header()
+	h.Del("Etag") // of what would have been the answer
 	for key, values := range p.header {
 		h[key] = values
 	}
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "no-store")
-	h.Del("Etag")
 	w.WriteHeader(p.Status)
 	w.Write(body)
 }
