@@ -99,6 +99,7 @@ func TestCheck(t *testing.T) {
 		{"uploaded, body not recorded", hidden, ""},
 		{"raw image", answer(200, "application/json", user).to("PUT", "/users/"+id+"/avatar").sent("", "\x89PNG"), ""},
 		{"raw image of any type", answer(200, "application/json", user).to("PUT", "/users/"+id+"/avatar").sent("application/x-www-form-urlencoded", "\x89PNG"), ""},
+		{"space is removed", uploaded.sent(form("email", " ada@example.com\n", "avatar", "x")), ""},
 		{"deleted", answer(204, "", "").to("DELETE", "/users/"+id), ""},
 		{"image", image, ""},
 		{"image, body not recorded", omitted, ""},
@@ -252,6 +253,24 @@ func TestLint(t *testing.T) {
 				t.Errorf("faults %q, want %q", faults, tt.want)
 			}
 		})
+	}
+}
+
+func TestJSON(t *testing.T) {
+	c, err := load(contractFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := c.json()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile("../../openapi.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Error("openapi.json is not openapi.yaml any more: run go generate in the root")
 	}
 }
 
