@@ -1,3 +1,6 @@
+# The modules check what they are given; here the same is checked for once more,
+# so that an error names the variable that was set, whatever is made.
+
 variable "region" {
   description = "AWS region of everything."
   type        = string
@@ -76,6 +79,11 @@ variable "avatar_noncurrent_days" {
   type        = number
   default     = 30
   nullable    = false
+
+  validation {
+    condition     = var.avatar_noncurrent_days >= 1 && var.avatar_noncurrent_days <= 3650 && floor(var.avatar_noncurrent_days) == var.avatar_noncurrent_days
+    error_message = "A whole number of days from 1 to 3650."
+  }
 }
 
 variable "namespace" {
@@ -83,6 +91,11 @@ variable "namespace" {
   type        = string
   default     = "roster"
   nullable    = false
+
+  validation {
+    condition     = can(regex("^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", var.namespace))
+    error_message = "Not the name of a Kubernetes namespace (RFC 1123 label)."
+  }
 }
 
 variable "service_account" {
@@ -90,6 +103,11 @@ variable "service_account" {
   type        = string
   default     = "roster"
   nullable    = false
+
+  validation {
+    condition     = length(var.service_account) <= 253 && can(regex("^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", var.service_account))
+    error_message = "Not the name of a Kubernetes service account (RFC 1123 subdomain)."
+  }
 }
 
 variable "image_repository" {
@@ -121,6 +139,17 @@ variable "vpc_cidr" {
   type        = string
   default     = "10.0.0.0/16"
   nullable    = false
+
+  # AWS takes only a range that is written from its first address.
+  validation {
+    condition     = try("${cidrhost(var.vpc_cidr, 0)}/${split("/", var.vpc_cidr)[1]}", "") == var.vpc_cidr && !strcontains(var.vpc_cidr, ":")
+    error_message = "Not an IPv4 range written from its first address, such as 10.0.0.0/16."
+  }
+
+  validation {
+    condition     = try(tonumber(split("/", var.vpc_cidr)[1]) >= 16 && tonumber(split("/", var.vpc_cidr)[1]) <= 20, false)
+    error_message = "The range is from /16, the largest a VPC can have, to /20, so that each zone has a thousand addresses for pods."
+  }
 }
 
 variable "nat_gateway_per_zone" {
@@ -140,6 +169,11 @@ variable "cluster_admin_arns" {
     condition     = var.storage_only || var.existing_cluster_name != null || length(var.cluster_admin_arns) > 0
     error_message = "Without an administrator nobody could deploy to the new cluster: name a role or a user, or set existing_cluster_name or storage_only."
   }
+
+  validation {
+    condition     = alltrue([for arn in var.cluster_admin_arns : can(regex("^arn:aws[a-z-]*:iam::[0-9]{12}:(role|user)/[0-9A-Za-z_+=,.@/-]+$", arn))])
+    error_message = "Each is the ARN of an IAM role or user, such as arn:aws:iam::123456789012:role/admin. For an assumed role name the role, not the session."
+  }
 }
 
 variable "cluster_api_cidrs" {
@@ -147,6 +181,16 @@ variable "cluster_api_cidrs" {
   type        = set(string)
   default     = []
   nullable    = false
+
+  validation {
+    condition     = alltrue([for cidr in var.cluster_api_cidrs : try("${cidrhost(cidr, 0)}/${split("/", cidr)[1]}", "") == cidr && !strcontains(cidr, ":")])
+    error_message = "Each is an IPv4 range written from its first address, such as 203.0.113.0/24."
+  }
+
+  validation {
+    condition     = alltrue([for cidr in var.cluster_api_cidrs : try(tonumber(split("/", cidr)[1]) >= 8, false)])
+    error_message = "A range wider than /8 limits nothing."
+  }
 }
 
 variable "kubernetes_version" {
@@ -154,6 +198,11 @@ variable "kubernetes_version" {
   type        = string
   default     = "1.35"
   nullable    = false
+
+  validation {
+    condition     = can(regex("^1\\.(3[0-9]|[4-9][0-9])$", var.kubernetes_version))
+    error_message = "A minor version from 1.30 on, such as 1.35."
+  }
 }
 
 variable "node_instance_types" {
@@ -161,6 +210,11 @@ variable "node_instance_types" {
   type        = list(string)
   default     = ["t3.medium"]
   nullable    = false
+
+  validation {
+    condition     = length(var.node_instance_types) > 0 && alltrue([for type in var.node_instance_types : can(regex("^[a-z][a-z0-9-]*\\.[a-z0-9-]+$", type))])
+    error_message = "At least one instance type, such as t3.medium."
+  }
 }
 
 variable "node_architecture" {
@@ -168,6 +222,11 @@ variable "node_architecture" {
   type        = string
   default     = "amd64"
   nullable    = false
+
+  validation {
+    condition     = contains(["amd64", "arm64"], var.node_architecture)
+    error_message = "amd64 or arm64."
+  }
 }
 
 variable "node_count" {
@@ -178,6 +237,11 @@ variable "node_count" {
   })
   default  = { min = 2, max = 6 }
   nullable = false
+
+  validation {
+    condition     = var.node_count.min >= 1 && var.node_count.max <= 450 && var.node_count.min <= var.node_count.max && floor(var.node_count.min) == var.node_count.min && floor(var.node_count.max) == var.node_count.max
+    error_message = "Whole numbers, 1 <= min <= max <= 450 (the limit of a managed node group)."
+  }
 }
 
 variable "log_retention_days" {
@@ -185,4 +249,9 @@ variable "log_retention_days" {
   type        = number
   default     = 365
   nullable    = false
+
+  validation {
+    condition     = contains([1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.log_retention_days)
+    error_message = "CloudWatch Logs keeps logs for 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288 or 3653 days."
+  }
 }

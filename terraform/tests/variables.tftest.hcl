@@ -85,3 +85,81 @@ run "refuses_bad_tag" {
   variables { image_tag = "v1/2" }
   expect_failures = [var.image_tag]
 }
+
+run "refuses_no_days_for_deleted_avatars" {
+  command = plan
+  variables { avatar_noncurrent_days = 0 }
+  expect_failures = [var.avatar_noncurrent_days]
+}
+
+run "refuses_bad_namespace" {
+  command = plan
+  variables { namespace = "kube_system" }
+  expect_failures = [var.namespace]
+}
+
+run "refuses_bad_service_account" {
+  command = plan
+  variables { service_account = "Roster" }
+  expect_failures = [var.service_account]
+}
+
+run "refuses_network_with_host_bits" {
+  command = plan
+  variables { vpc_cidr = "10.0.0.1/16" }
+  expect_failures = [var.vpc_cidr]
+}
+
+run "refuses_too_small_a_network" {
+  command = plan
+  variables { vpc_cidr = "10.0.0.0/24" }
+  expect_failures = [var.vpc_cidr]
+}
+
+run "refuses_session_for_administrator" {
+  command = plan
+  variables { cluster_admin_arns = ["arn:aws:sts::123456789012:assumed-role/admin/anna"] }
+  expect_failures = [var.cluster_admin_arns]
+}
+
+run "refuses_api_open_to_the_world" {
+  command = plan
+  variables { cluster_api_cidrs = ["0.0.0.0/0"] }
+  expect_failures = [var.cluster_api_cidrs]
+}
+
+run "refuses_api_range_with_host_bits" {
+  command = plan
+  variables { cluster_api_cidrs = ["203.0.113.7/24"] }
+  expect_failures = [var.cluster_api_cidrs]
+}
+
+run "refuses_patch_version" {
+  command = plan
+  variables { kubernetes_version = "1.35.1" }
+  expect_failures = [var.kubernetes_version]
+}
+
+run "refuses_no_instance_type" {
+  command = plan
+  variables { node_instance_types = [] }
+  expect_failures = [var.node_instance_types]
+}
+
+run "refuses_unknown_architecture" {
+  command = plan
+  variables { node_architecture = "x86_64" }
+  expect_failures = [var.node_architecture]
+}
+
+run "refuses_more_nodes_than_the_most" {
+  command = plan
+  variables { node_count = { min = 4, max = 3 } }
+  expect_failures = [var.node_count]
+}
+
+run "refuses_retention_that_cloudwatch_has_not" {
+  command = plan
+  variables { log_retention_days = 100 }
+  expect_failures = [var.log_retention_days]
+}
