@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -23,8 +24,8 @@ type metrics struct {
 	responseBytes    *prometheus.HistogramVec // route
 	uploads          *prometheus.CounterVec   // outcome
 	uploadsInFlight  prometheus.Gauge
-	awsDuration      *prometheus.HistogramVec // service, operation, code
-	awsRetries       *prometheus.CounterVec   // service, operation
+	awsDuration      *prometheus.HistogramVec // aws_service, operation, code
+	awsRetries       *prometheus.CounterVec   // aws_service, operation
 	commitDuration   prometheus.Histogram
 	commitWrites     prometheus.Histogram
 	ready            prometheus.Gauge
@@ -35,6 +36,10 @@ type metrics struct {
 // nativeFactor is the width of a native histogram's buckets: each at most 10 %
 // wider than the one before.
 const nativeFactor = 1.1
+
+// awsService is not called just "service": Prometheus gives targets found in
+// Kubernetes a label of that name, which would take its place.
+const awsService = "aws_service"
 
 func newMetrics(b build) *metrics {
 	seconds := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
@@ -63,8 +68,8 @@ func newMetrics(b build) *metrics {
 		responseBytes:    histograms("http_response_body_bytes", "Size of response bodies, as written.", sizes, "route"),
 		uploads:          prometheus.NewCounterVec(counter("uploads_total", "Images sent, by what became of them."), []string{"outcome"}),
 		uploadsInFlight:  gauge("uploads_in_flight", "Uploads that hold memory for an image."),
-		awsDuration:      histograms("aws_request_duration_seconds", "Time of a call to AWS, its retries included.", seconds, "service", "operation", "code"),
-		awsRetries:       prometheus.NewCounterVec(counter("aws_request_retries_total", "Attempts after the first of calls to AWS."), []string{"service", "operation"}),
+		awsDuration:      histograms("aws_request_duration_seconds", "Time of a call to AWS, its retries included.", seconds, awsService, "operation", "code"),
+		awsRetries:       prometheus.NewCounterVec(counter("aws_request_retries_total", "Attempts after the first of calls to AWS."), []string{awsService, "operation"}),
 		commitDuration:   prometheus.NewHistogram(histogram("embedded_commit_duration_seconds", "Time of a commit of the embedded store.", seconds)),
 		commitWrites:     prometheus.NewHistogram(histogram("embedded_commit_writes", "Writes that shared a commit of the embedded store.", prometheus.ExponentialBuckets(1, 2, 11))),
 		ready:            gauge("ready", "Whether /readyz says yes."),
@@ -76,6 +81,9 @@ func newMetrics(b build) *metrics {
 		ConstLabels: prometheus.Labels{"version": b.Version, "commit": b.Commit, "go_version": runtime.Version()},
 	})
 	info.Set(1)
+	for _, outcome := range uploadOutcomes {
+		m.uploads.WithLabelValues(outcome) // from 0 on, so that the first is an increase
+	}
 	m.registry.MustRegister(
 		m.requestDuration, m.requestsInFlight, m.requestBytes, m.responseBytes, m.uploads, m.uploadsInFlight,
 		m.awsDuration, m.awsRetries, m.ready, m.panics, m.reloadFailures, info,
@@ -105,8 +113,13 @@ func (m *metrics) observeAWS(service, operation, code string, attempts int, d ti
 	m.awsRetries.WithLabelValues(service, operation).Add(float64(max(attempts-1, 0)))
 }
 
-// observeUpload counts an upload by the status it was answered with.
-func (m *metrics) observeUpload(status int) {
+var uploadOutcomes = []string{
+	"stored", "invalid", "too_large", "unsupported", "not_found", "conflict", "overloaded", "unavailable", "aborted", "error",
+}
+
+// observeUpload counts an upload by the status it was answered with. Of the two
+// kinds of 503, only the backends' has a cause.
+func (m *metrics) observeUpload(status int, err error) {
 	outcome := "error"
 	switch status {
 	case http.StatusOK, http.StatusCreated:
@@ -115,7 +128,7 @@ func (m *metrics) observeUpload(status int) {
 		outcome = "invalid"
 	case http.StatusNotFound:
 		outcome = "not_found"
-	case http.StatusRequestTimeout:
+	case http.StatusRequestTimeout, statusClientGone:
 		outcome = "aborted"
 	case http.StatusConflict:
 		outcome = "conflict"
@@ -124,7 +137,10 @@ func (m *metrics) observeUpload(status int) {
 	case http.StatusUnsupportedMediaType:
 		outcome = "unsupported"
 	case http.StatusServiceUnavailable:
-		outcome = "unavailable"
+		outcome = "overloaded"
+		if errors.Is(err, ErrUnavailable) {
+			outcome = "unavailable"
+		}
 	}
 	m.uploads.WithLabelValues(outcome).Inc()
 }

@@ -188,7 +188,7 @@ func (s *server) observe(resp *response, r *http.Request, bodyBytes int64, id st
 	s.metrics.requestBytes.WithLabelValues(route).Observe(float64(bodyBytes))
 	s.metrics.responseBytes.WithLabelValues(route).Observe(float64(resp.bytes))
 	if resp.upload {
-		s.metrics.observeUpload(status)
+		s.metrics.observeUpload(status, resp.err)
 	}
 
 	level := slog.LevelInfo
