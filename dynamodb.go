@@ -27,8 +27,6 @@ type dynamoUsers struct {
 
 var _ Users = (*dynamoUsers)(nil)
 
-const timeLayout = "2006-01-02T15:04:05.000Z"
-
 func (d *dynamoUsers) Create(ctx context.Context, u User) error {
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -264,7 +262,7 @@ func textOf(v types.AttributeValue) string {
 	return ""
 }
 
-func formatTime(t time.Time) string { return t.UTC().Format(timeLayout) }
+func formatTime(t time.Time) string { return t.UTC().Format(timeFormat) }
 
 func avatarValue(a Avatar) types.AttributeValue {
 	return &types.AttributeValueMemberM{Value: map[string]types.AttributeValue{
