@@ -73,7 +73,7 @@ func (s *server) readUpload(w http.ResponseWriter, r *http.Request, boundary str
 	if release, err = s.reserveUpload(r, limit); err != nil {
 		return f, release, err
 	}
-	f, err = readMultipart(http.MaxBytesReader(w, r.Body, limit), boundary, s.MaxAvatarBytes, fields...)
+	f, err = readMultipart(http.MaxBytesReader(w, r.Body, limit), boundary, s.MaxAvatarBytes, r.ContentLength, fields...)
 	w.(*response).upload = err != nil || f.image != nil
 	return f, release, err
 }

@@ -192,8 +192,9 @@ func readURLEncoded(data []byte, allowed ...string) (form, error) {
 }
 
 // readMultipart reads multipart/form-data (RFC 7578), the image from the part
-// avatar or file. Only the image is large, and it is held once.
-func readMultipart(body io.Reader, boundary string, maxImage int64, allowed ...string) (form, error) {
+// avatar or file. Only the image is large, and it is held once: length is that
+// of the whole body, or negative if it is not known.
+func readMultipart(body io.Reader, boundary string, maxImage, length int64, allowed ...string) (form, error) {
 	if boundary == "" {
 		return form{}, badRequest("Content-Type lacks the boundary of multipart/form-data")
 	}
@@ -211,7 +212,7 @@ func readMultipart(body io.Reader, boundary string, maxImage int64, allowed ...s
 			return form{}, badRequest("the form has more than %d parts", maxParts)
 		}
 		if name := part.FormName(); name == "avatar" || name == "file" {
-			err = f.readImage(part, maxImage)
+			err = f.readImage(part, maxImage, length)
 		} else {
 			err = f.readText(part, name)
 		}
@@ -221,8 +222,12 @@ func readMultipart(body io.Reader, boundary string, maxImage int64, allowed ...s
 	}
 }
 
-func (f *formReader) readImage(part *multipart.Part, limit int64) error {
-	data, err := io.ReadAll(io.LimitReader(part, limit+1))
+func (f *formReader) readImage(part *multipart.Part, limit, bodyLength int64) error {
+	var buffer bytes.Buffer
+	// The image is shorter than the body, so the buffer need not grow.
+	buffer.Grow(int(min(max(bodyLength, 0), limit)) + bytes.MinRead)
+	_, err := buffer.ReadFrom(io.LimitReader(part, limit+1))
+	data := buffer.Bytes()
 	switch {
 	case err != nil:
 		return bodyError(err)

@@ -25,8 +25,8 @@ const (
 	listTimeout   = 10 * time.Minute // the whole list, however long
 	writeTimeout  = 20 * time.Second // for a client to take each piece of an answer
 
-	// The connection outlives the request's deadline by this, so that the answer
-	// which says so still gets out.
+	// The connection outlives the request's deadline by this in reading, and by
+	// twice this in writing, so that the answer which says so still gets out.
 	answerGrace = 2 * time.Second
 
 	// maxInFlight bounds the requests answered at once. It is far above what
@@ -252,7 +252,7 @@ type response struct {
 	http.ResponseWriter
 	control  *http.ResponseController
 	start    time.Time
-	deadline time.Time // for all of the answer; zero: none
+	deadline time.Time // for the last byte of the answer; zero: none
 	route    string    // path of the pattern that matched
 	client   string    // name of the token
 	status   int       // 0: no header written yet
@@ -270,8 +270,8 @@ func (r *response) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 // limit gives the connection its deadlines for this request. Slow clients run
 // into them; a backend that is slow runs into the context's, which is earlier.
 func (r *response) limit(timeout time.Duration) {
-	r.deadline = r.start.Add(timeout + answerGrace)
-	r.control.SetReadDeadline(r.deadline)
+	r.deadline = r.start.Add(timeout + 2*answerGrace)
+	r.control.SetReadDeadline(r.start.Add(timeout + answerGrace))
 	r.control.SetWriteDeadline(r.deadline)
 }
 

@@ -73,6 +73,9 @@ func (s *server) listUsers(w http.ResponseWriter, r *http.Request) error {
 		return s.listPage(w, r, limit, after)
 	}
 	w.Header().Set("Content-Type", "application/json")
+	if r.Method == http.MethodHead {
+		return nil // not worth reading the whole list for
+	}
 	// Until the first flush a failure can still be answered properly; after it
 	// only a broken connection tells that the list is not whole.
 	out := bufio.NewWriterSize(w, 32<<10)
