@@ -1,0 +1,665 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	dynamotypes "github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go"
+	"github.com/google/go-cmp/cmp"
+)
+
+// No test may find somebody's own account: what the servers of a test need comes
+// from here.
+func init() {
+	for _, v := range os.Environ() {
+		if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "AWS_") &&
+			name != "AWS_ACCESS_KEY_ID" && name != "AWS_SECRET_ACCESS_KEY" && name != "AWS_REGION" {
+			os.Unsetenv(name)
+		}
+	}
+	for name, value := range map[string]string{
+		"AWS_ACCESS_KEY_ID":     "roster",
+		"AWS_SECRET_ACCESS_KEY": "roster-secret",
+		"AWS_REGION":            "us-east-1",
+	} {
+		if os.Getenv("ROSTER_TEST_S3") == "" || os.Getenv(name) == "" {
+			os.Setenv(name, value)
+		}
+	}
+	os.Setenv("AWS_CONFIG_FILE", os.DevNull)
+	os.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
+	os.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+}
+
+const testTable, testBucket = "roster-test", "roster-test"
+
+func ignoreCalls(string, string, string, int, time.Duration) {}
+
+// openTestAWS returns the stores on servers of a test.
+func openTestAWS(t testing.TB, dynamoURL, s3URL string) (*dynamoUsers, *s3Avatars) {
+	t.Helper()
+	return openTestAWSWith(t, dynamoURL, s3URL, ignoreCalls, slog.New(slog.DiscardHandler))
+}
+
+func openTestAWSWith(t testing.TB, dynamoURL, s3URL string, observe observeFunc, log *slog.Logger) (*dynamoUsers, *s3Avatars) {
+	t.Helper()
+	cfg, err := loadAWS(context.Background(), "", observe, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.BaseEndpoint = &dynamoURL
+	users := newDynamoUsers(cfg, testTable, log)
+	cfg.BaseEndpoint = &s3URL
+	return users, newS3Avatars(cfg, testBucket, log)
+}
+
+// openRealAWS returns the stores on real servers, on a table and a bucket of
+// the test's own, made as -bootstrap makes them.
+func openRealAWS(t testing.TB, dynamoURL, s3URL string) (*dynamoUsers, *s3Avatars) {
+	t.Helper()
+	users, avatars := openTestAWS(t, dynamoURL, s3URL)
+	users.table = "roster-" + strings.ToLower(rand.Text())
+	avatars.bucket = users.table
+	ctx := context.Background()
+	for range 2 { // idempotent
+		if err := errors.Join(createTable(ctx, users), createBucket(ctx, avatars, "us-east-1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		users.client.DeleteTable(ctx, &dynamodb.DeleteTableInput{TableName: &users.table})
+		for {
+			keys, next, err := avatars.list(ctx, "", 1000, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for _, key := range keys {
+				avatars.delete(ctx, key)
+			}
+			if next == nil {
+				break
+			}
+		}
+		avatars.client.DeleteBucket(ctx, &s3.DeleteBucketInput{Bucket: &avatars.bucket})
+	})
+	return users, avatars
+}
+
+// A testServer is a pair of servers that a test may run on.
+type testServer struct {
+	name string
+	open func(t testing.TB) (*dynamoUsers, *s3Avatars)
+}
+
+// testServers are the fakes, and the real ones that the environment names.
+var testServers = []testServer{
+	{"fake", func(t testing.TB) (*dynamoUsers, *s3Avatars) {
+		dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
+		dynamo.pageSize, bucket.pageSize = 10, 5
+		return openTestAWS(t, dynamo.URL, bucket.URL)
+	}},
+	{"dynamodb-local+versitygw", func(t testing.TB) (*dynamoUsers, *s3Avatars) {
+		dynamoURL, s3URL := os.Getenv("ROSTER_TEST_DYNAMODB"), os.Getenv("ROSTER_TEST_S3")
+		if dynamoURL == "" || s3URL == "" {
+			t.Skip("ROSTER_TEST_DYNAMODB and ROSTER_TEST_S3 name no servers; tools/aws-local starts them")
+		}
+		return openRealAWS(t, dynamoURL, s3URL)
+	}},
+	{"moto", func(t testing.TB) (*dynamoUsers, *s3Avatars) {
+		url := os.Getenv("ROSTER_TEST_MOTO")
+		if url == "" {
+			t.Skip("ROSTER_TEST_MOTO names no server; MOTO_PORT=… tools/aws-local starts it")
+		}
+		return openRealAWS(t, url, url)
+	}},
+}
+
+func TestStore(t *testing.T) {
+	for _, server := range testServers {
+		t.Run(server.name, func(t *testing.T) {
+			users, avatars := server.open(t)
+			testStore(t, users, avatars)
+		})
+	}
+}
+
+// TestMultipart uploads an image that goes in parts.
+func TestMultipart(t *testing.T) {
+	for _, server := range testServers {
+		t.Run(server.name, func(t *testing.T) {
+			_, avatars := server.open(t)
+			id := testUser("anna@example.com").ID
+			image := make([]byte, 17<<20)
+			rand.Read(image)
+			a := testAvatar(image)
+			wantError(t, avatars.Put(t.Context(), id, a, image), nil)
+			wantImage(t, avatars, id, a, 0, a.Size, image)
+			wantImage(t, avatars, id, a, 8<<20-1, 2, image)
+		})
+	}
+}
+
+// TestBadCalls makes calls that DynamoDB and S3 refuse: all servers must refuse
+// them alike, or what passes on the fakes means nothing.
+func TestBadCalls(t *testing.T) {
+	// moto accepts these, or breaks on them.
+	const lax = "not moto: "
+	s := func(v string) dynamotypes.AttributeValue { return text(v) }
+	type item = map[string]dynamotypes.AttributeValue
+	key := item{"id": s("a")}
+	for _, tt := range []struct {
+		name string
+		want string
+		do   func(context.Context, *dynamodb.Client, *string) error
+	}{
+		{"PutItem, no such table", "ResourceNotFoundException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.PutItem(ctx, &dynamodb.PutItemInput{TableName: aws.String("no-such-table"), Item: key})
+			return err
+		}},
+		{"GetItem, no such table", "ResourceNotFoundException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.GetItem(ctx, &dynamodb.GetItemInput{TableName: aws.String("no-such-table"), Key: key})
+			return err
+		}},
+		{"Scan, no such table", "ResourceNotFoundException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.Scan(ctx, &dynamodb.ScanInput{TableName: aws.String("no-such-table")})
+			return err
+		}},
+		{"PutItem, no key", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.PutItem(ctx, &dynamodb.PutItemInput{TableName: table, Item: item{"name": s("b")}})
+			return err
+		}},
+		{"PutItem, empty key", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.PutItem(ctx, &dynamodb.PutItemInput{TableName: table, Item: item{"id": s("")}})
+			return err
+		}},
+		{"PutItem, key of another type", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.PutItem(ctx, &dynamodb.PutItemInput{TableName: table, Item: item{"id": &dynamotypes.AttributeValueMemberN{Value: "1"}}})
+			return err
+		}},
+		{"PutItem, a number that is none", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.PutItem(ctx, &dynamodb.PutItemInput{TableName: table, Item: item{"id": s("a"), "size": &dynamotypes.AttributeValueMemberN{Value: "large"}}})
+			return err
+		}},
+		{"PutItem, ALL_NEW", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.PutItem(ctx, &dynamodb.PutItemInput{TableName: table, Item: key, ReturnValues: dynamotypes.ReturnValueAllNew})
+			return err
+		}},
+		{lax + "PutItem, a condition that is none", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.PutItem(ctx, &dynamodb.PutItemInput{TableName: table, Item: key, ConditionExpression: aws.String("attribute_not_exist(id)")})
+			return err
+		}},
+		{lax + "PutItem, a condition left open", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.PutItem(ctx, &dynamodb.PutItemInput{TableName: table, Item: key, ConditionExpression: aws.String("attribute_not_exists(id")})
+			return err
+		}},
+		{lax + "PutItem, an empty condition", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.PutItem(ctx, &dynamodb.PutItemInput{TableName: table, Item: key, ConditionExpression: aws.String("")})
+			return err
+		}},
+		{"PutItem, a reserved word in the condition", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.PutItem(ctx, &dynamodb.PutItemInput{TableName: table, Item: key, ConditionExpression: aws.String("attribute_not_exists(name)")})
+			return err
+		}},
+		{"UpdateItem, a reserved word", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: table, Key: key,
+				UpdateExpression: aws.String("SET name = :n"), ExpressionAttributeValues: item{":n": s("b")}})
+			return err
+		}},
+		{"UpdateItem, an unknown value", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: table, Key: key,
+				UpdateExpression: aws.String("SET email = :n"), ExpressionAttributeValues: item{":m": s("b")}})
+			return err
+		}},
+		{"UpdateItem, an unused value", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: table, Key: key,
+				UpdateExpression: aws.String("SET email = :n"), ExpressionAttributeValues: item{":n": s("b"), ":m": s("b")}})
+			return err
+		}},
+		{"UpdateItem, an unused name", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: table, Key: key,
+				UpdateExpression: aws.String("REMOVE avatar"), ExpressionAttributeNames: map[string]string{"#name": "name"}})
+			return err
+		}},
+		{lax + "UpdateItem, an unknown name", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: table, Key: key,
+				UpdateExpression: aws.String("REMOVE #name")})
+			return err
+		}},
+		{"UpdateItem, the key itself", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: table, Key: key,
+				UpdateExpression: aws.String("SET id = :n"), ExpressionAttributeValues: item{":n": s("b")}})
+			return err
+		}},
+		{"UpdateItem, one path twice", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: table, Key: key,
+				UpdateExpression: aws.String("SET email = :n REMOVE email"), ExpressionAttributeValues: item{":n": s("b")}})
+			return err
+		}},
+		{"UpdateItem, a key with more", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: table, Key: item{"id": s("a"), "email": s("b")},
+				UpdateExpression: aws.String("REMOVE avatar")})
+			return err
+		}},
+		{"UpdateItem of nobody", "ConditionalCheckFailedException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: table, Key: key,
+				ConditionExpression: aws.String("attribute_exists(id)"), UpdateExpression: aws.String("REMOVE avatar")})
+			return err
+		}},
+		{"GetItem, empty key", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.GetItem(ctx, &dynamodb.GetItemInput{TableName: table, Key: item{"id": s("")}})
+			return err
+		}},
+		{"GetItem, another key", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.GetItem(ctx, &dynamodb.GetItemInput{TableName: table, Key: item{"email": s("a")}})
+			return err
+		}},
+		{lax + "Scan from another key", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.Scan(ctx, &dynamodb.ScanInput{TableName: table, ExclusiveStartKey: item{"email": s("a")}})
+			return err
+		}},
+		{lax + "Scan, no limit at all", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.Scan(ctx, &dynamodb.ScanInput{TableName: table, Limit: aws.Int32(0)})
+			return err
+		}},
+		{lax + "a table's name with a slash", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.Scan(ctx, &dynamodb.ScanInput{TableName: aws.String("a/b/c")})
+			return err
+		}},
+		{"CreateTable again", "ResourceInUseException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.CreateTable(ctx, &dynamodb.CreateTableInput{TableName: table, BillingMode: dynamotypes.BillingModePayPerRequest,
+				AttributeDefinitions: []dynamotypes.AttributeDefinition{{AttributeName: aws.String("id"), AttributeType: dynamotypes.ScalarAttributeTypeS}},
+				KeySchema:            []dynamotypes.KeySchemaElement{{AttributeName: aws.String("id"), KeyType: dynamotypes.KeyTypeHash}}})
+			return err
+		}},
+	} {
+		for _, server := range testServers {
+			if strings.HasPrefix(tt.name, lax) && server.name == "moto" {
+				continue
+			}
+			t.Run("DynamoDB/"+strings.TrimPrefix(tt.name, lax)+"/"+server.name, func(t *testing.T) {
+				users, _ := server.open(t)
+				wantCode(t, tt.do(t.Context(), users.client, &users.table), tt.want)
+			})
+		}
+	}
+
+	for _, tt := range []struct {
+		name string
+		want string
+		do   func(context.Context, *s3.Client, *string) error
+	}{
+		{"GetObject, no such key", "NoSuchKey", func(ctx context.Context, c *s3.Client, bucket *string) error {
+			_, err := c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: aws.String("avatars/none/none")})
+			return err
+		}},
+		{"GetObject, no such bucket", "NoSuchBucket", func(ctx context.Context, c *s3.Client, bucket *string) error {
+			_, err := c.GetObject(ctx, &s3.GetObjectInput{Bucket: aws.String("no-such-bucket"), Key: aws.String("a")})
+			return err
+		}},
+		{"PutObject, no such bucket", "NoSuchBucket", func(ctx context.Context, c *s3.Client, bucket *string) error {
+			_, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: aws.String("no-such-bucket"), Key: aws.String("a"), Body: strings.NewReader("a")})
+			return err
+		}},
+		{"ListObjectsV2, no such bucket", "NoSuchBucket", func(ctx context.Context, c *s3.Client, bucket *string) error {
+			_, err := c.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: aws.String("no-such-bucket")})
+			return err
+		}},
+		{"DeleteObject, no such bucket", "NoSuchBucket", func(ctx context.Context, c *s3.Client, bucket *string) error {
+			_, err := c.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: aws.String("no-such-bucket"), Key: aws.String("a")})
+			return err
+		}},
+		{"DeleteObject, no such key", "", func(ctx context.Context, c *s3.Client, bucket *string) error {
+			_, err := c.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: bucket, Key: aws.String("avatars/none/none")})
+			return err
+		}},
+		{"GetObject, a range past the end", "InvalidRange", func(ctx context.Context, c *s3.Client, bucket *string) error {
+			if _, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: aws.String("a"), Body: strings.NewReader("abc")}); err != nil {
+				return err
+			}
+			_, err := c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: aws.String("a"), Range: aws.String("bytes=3-4")})
+			return err
+		}},
+		{lax + "PutObject, a checksum of something else", "BadDigest", func(ctx context.Context, c *s3.Client, bucket *string) error {
+			_, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: aws.String("a"), Body: strings.NewReader("abc"), ChecksumCRC32: aws.String("AAAAAA==")})
+			return err
+		}},
+		{lax + "PutObject, a checksum that is none", "InvalidRequest", func(ctx context.Context, c *s3.Client, bucket *string) error {
+			_, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: aws.String("a"), Body: strings.NewReader("abc"), ChecksumCRC32: aws.String("AAAA")})
+			return err
+		}},
+		{lax + "UploadPart of no upload", "NoSuchUpload", func(ctx context.Context, c *s3.Client, bucket *string) error {
+			_, err := c.UploadPart(ctx, &s3.UploadPartInput{Bucket: bucket, Key: aws.String("a"), PartNumber: aws.Int32(1), UploadId: aws.String("none"), Body: strings.NewReader("abc")})
+			return err
+		}},
+		{"CompleteMultipartUpload without its part", "InvalidPart", func(ctx context.Context, c *s3.Client, bucket *string) error {
+			upload, err := c.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{Bucket: bucket, Key: aws.String("a")})
+			if err != nil {
+				return err
+			}
+			_, err = c.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{Bucket: bucket, Key: aws.String("a"), UploadId: upload.UploadId,
+				MultipartUpload: &s3types.CompletedMultipartUpload{Parts: []s3types.CompletedPart{{PartNumber: aws.Int32(1), ETag: aws.String(`"00000000000000000000000000000000"`)}}}})
+			return err
+		}},
+	} {
+		for _, server := range testServers {
+			if strings.HasPrefix(tt.name, lax) && server.name == "moto" {
+				continue
+			}
+			t.Run("S3/"+strings.TrimPrefix(tt.name, lax)+"/"+server.name, func(t *testing.T) {
+				_, avatars := server.open(t)
+				wantCode(t, tt.do(t.Context(), avatars.client, &avatars.bucket), tt.want)
+			})
+		}
+	}
+}
+
+func wantCode(t *testing.T, err error, want string) {
+	t.Helper()
+	var api smithy.APIError
+	switch {
+	case want == "" && err != nil:
+		t.Errorf("error %v, want none", err)
+	case want != "" && !errors.As(err, &api):
+		t.Errorf("error %v, want the code %s", err, want)
+	case want != "" && api.ErrorCode() != want:
+		t.Errorf("code %s (%v), want %s", api.ErrorCode(), err, want)
+	}
+}
+
+func TestLocalstackEndpoint(t *testing.T) {
+	for in, want := range map[string]string{
+		"localhost":               "http://localhost:4566",
+		"localstack:4567":         "http://localstack:4567",
+		"127.0.0.1":               "http://127.0.0.1:4566",
+		"[::1]":                   "http://[::1]:4566",
+		"http://localstack:4566":  "http://localstack:4566",
+		"https://localstack.test": "https://localstack.test",
+		"ftp://localstack":        "",
+		"localstack/path":         "",
+		"user@localstack":         "",
+		":4566":                   "",
+		"http://":                 "",
+		"a b":                     "",
+	} {
+		got, err := localstackEndpoint(in)
+		if want == "" {
+			if err == nil {
+				t.Errorf("%q: %q, want an error", in, got)
+			}
+		} else if err != nil || got != want {
+			t.Errorf("%q: %q, %v, want %q", in, got, err, want)
+		}
+	}
+}
+
+func TestOpenAWS(t *testing.T) {
+	for _, tt := range []struct {
+		name                string
+		env                 map[string]string
+		localstack          string
+		dynamodb, s3, error string
+		pathStyle           bool
+	}{
+		{name: "AWS itself"},
+		{name: "one endpoint", env: map[string]string{"AWS_ENDPOINT_URL": "http://one:1"},
+			dynamodb: "http://one:1", s3: "http://one:1", pathStyle: true},
+		{name: "LOCALSTACK_HOST", localstack: "stack",
+			dynamodb: "http://stack:4566", s3: "http://stack:4566", pathStyle: true},
+		{name: "AWS_ENDPOINT_URL before LOCALSTACK_HOST", localstack: "stack", env: map[string]string{"AWS_ENDPOINT_URL": "http://one:1"},
+			dynamodb: "http://one:1", s3: "http://one:1", pathStyle: true},
+		{name: "a service's own first", localstack: "stack", env: map[string]string{"AWS_ENDPOINT_URL_S3": "http://two:2"},
+			dynamodb: "http://stack:4566", s3: "http://two:2", pathStyle: true},
+		{name: "DynamoDB's own only", env: map[string]string{"AWS_ENDPOINT_URL_DYNAMODB": "http://two:2"},
+			dynamodb: "http://two:2"},
+		{name: "no URL", env: map[string]string{"AWS_ENDPOINT_URL": "localhost:4566"}, error: "AWS endpoint"},
+		{name: "no host", localstack: "/", error: "LOCALSTACK_HOST"},
+		{name: "no region", env: map[string]string{"AWS_REGION": ""}, error: "AWS_REGION"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for name, value := range tt.env {
+				t.Setenv(name, value)
+			}
+			users, avatars, err := openAWS(t.Context(), "table", "bucket", tt.localstack, ignoreCalls, slog.New(slog.DiscardHandler))
+			if tt.error != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.error) {
+					t.Errorf("error %v, want one about %s", err, tt.error)
+				}
+				return
+			}
+			wantError(t, err, nil)
+			if got := aws.ToString(users.(*dynamoUsers).client.Options().BaseEndpoint); got != tt.dynamodb {
+				t.Errorf("DynamoDB at %q, want %q", got, tt.dynamodb)
+			}
+			options := avatars.(*s3Avatars).client.Options()
+			if got := aws.ToString(options.BaseEndpoint); got != tt.s3 {
+				t.Errorf("S3 at %q, want %q", got, tt.s3)
+			}
+			if options.UsePathStyle != tt.pathStyle {
+				t.Errorf("path style %t, want %t", options.UsePathStyle, tt.pathStyle)
+			}
+		})
+	}
+}
+
+func TestBootstrap(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	if err := bootstrap(t.Context(), "table", "bucket", "", log); err == nil || !strings.Contains(err.Error(), "AWS_ENDPOINT_URL") {
+		t.Errorf("without an endpoint: error %v, want a refusal", err)
+	}
+	dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
+	t.Setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamo.URL)
+	if err := bootstrap(t.Context(), "table", "bucket", "", log); err == nil || !strings.Contains(err.Error(), "AWS_ENDPOINT_URL") {
+		t.Errorf("without an endpoint of S3: error %v, want a refusal", err)
+	}
+	t.Setenv("AWS_ENDPOINT_URL_S3", bucket.URL)
+	// An emulator that is still starting.
+	dynamo.next("CreateTable", fault{drop: true}, fault{drop: true}, fault{drop: true}, fault{drop: true}, fault{drop: true})
+	for range 2 {
+		wantError(t, bootstrap(t.Context(), "new-table", "new-bucket", "", log), nil)
+	}
+	users, avatars, err := openAWS(t.Context(), "new-table", "new-bucket", "", ignoreCalls, log)
+	wantError(t, err, nil)
+	wantError(t, users.Ready(t.Context()), nil)
+	wantError(t, avatars.Ready(t.Context()), nil)
+}
+
+// TestReadyNames says which of table and bucket is missing.
+func TestReadyNames(t *testing.T) {
+	for _, server := range testServers {
+		t.Run(server.name, func(t *testing.T) {
+			users, avatars := server.open(t)
+			table, bucket := users.table, avatars.bucket
+			t.Cleanup(func() { users.table, avatars.bucket = table, bucket })
+			users.table, avatars.bucket = "missing-table", "missing-bucket"
+			err := users.Ready(t.Context())
+			if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "missing-table") {
+				t.Errorf("error %v, want one that names the table", err)
+			}
+			err = avatars.Ready(t.Context())
+			if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "missing-bucket") {
+				t.Errorf("error %v, want one that names the bucket", err)
+			}
+		})
+	}
+}
+
+// TestCredentials has none, and then ones that are refused: the log says at
+// which operation, and shows no key.
+func TestCredentials(t *testing.T) {
+	ctx := t.Context()
+	dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
+	u := testUser("anna@example.com")
+	var log bytes.Buffer
+	logger := slog.New(slog.NewTextHandler(&log, nil))
+	check := func(err error, operation string) {
+		t.Helper()
+		wantError(t, err, ErrUnavailable)
+		if !strings.Contains(log.String(), operation) {
+			t.Errorf("the log does not name %s: %s", operation, &log)
+		}
+		for _, secret := range []string{"AKIAEXAMPLEKEY", "example-secret", "example-token", "quoted"} {
+			if strings.Contains(log.String()+err.Error(), secret) {
+				t.Errorf("%s is told: %v\n%s", secret, err, &log)
+			}
+		}
+		log.Reset()
+	}
+	t.Setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLEKEY")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "example-secret")
+	t.Setenv("AWS_SESSION_TOKEN", "example-token")
+	users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, ignoreCalls, logger)
+	for _, code := range []string{"ExpiredTokenException", "UnrecognizedClientException", "AccessDeniedException", "InvalidSignatureException"} {
+		dynamo.next("PutItem", fault{status: 400, code: code})
+		check(users.Create(ctx, u), "PutItem")
+	}
+	for _, code := range []string{"ExpiredToken", "InvalidAccessKeyId", "AccessDenied", "SignatureDoesNotMatch"} {
+		bucket.next("DeleteObject", fault{status: 403, code: code})
+		check(avatars.Delete(ctx, u.ID, "key"), "DeleteObject")
+	}
+	if dynamo.count() != 0 {
+		t.Error("something was stored")
+	}
+
+	os.Unsetenv("AWS_ACCESS_KEY_ID")
+	os.Unsetenv("AWS_SECRET_ACCESS_KEY")
+	os.Unsetenv("AWS_SESSION_TOKEN")
+	users, avatars = openTestAWSWith(t, dynamo.URL, bucket.URL, ignoreCalls, logger)
+	_, err := users.Get(ctx, u.ID)
+	check(err, "GetItem")
+	check(avatars.Put(ctx, u.ID, testAvatar(nil), nil), "PutObject")
+}
+
+// TestObserve counts calls, attempts and codes.
+func TestObserve(t *testing.T) {
+	ctx := t.Context()
+	dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
+	var got []string
+	users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, func(service, operation, code string, attempts int, d time.Duration) {
+		got = append(got, fmt.Sprintf("%s %s %s %d", service, operation, code, attempts))
+	}, slog.New(slog.DiscardHandler))
+	u := testUser("anna@example.com")
+	a := testAvatar([]byte("image"))
+
+	dynamo.next("PutItem", fault{status: 400, code: "ThrottlingException"}, fault{status: 500, code: "InternalServerError"})
+	users.Create(ctx, u)
+	users.Create(ctx, u)
+	bucket.next("PutObject", fault{drop: true})
+	avatars.Put(ctx, u.ID, a, []byte("image"))
+	for range maxAttempts {
+		bucket.next("GetObject", fault{status: 503, code: "SlowDown"})
+		dynamo.next("GetItem", fault{drop: true})
+	}
+	avatars.Get(ctx, u.ID, a, 0, a.Size)
+	users.Get(ctx, u.ID)
+	dynamo.next("Scan", fault{hang: true})
+	soon, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	defer cancel()
+	listAll(soon, users, "", 0)
+
+	if diff := cmp.Diff([]string{
+		"DynamoDB PutItem OK 3",
+		"DynamoDB PutItem ConditionalCheckFailedException 1",
+		"S3 PutObject OK 2",
+		"S3 GetObject SlowDown 4",
+		"DynamoDB GetItem connection 4",
+		"DynamoDB Scan timeout 1",
+	}, got); diff != "" {
+		t.Errorf("calls observed (-want +got):\n%s", diff)
+	}
+}
+
+// TestFaultsOfS3 breaks what S3 sends and receives.
+func TestFaultsOfS3(t *testing.T) {
+	ctx := t.Context()
+	bucket := newFakeS3(t)
+	_, avatars := openTestAWS(t, "http://127.0.0.1:1", bucket.URL)
+	id := testUser("anna@example.com").ID
+	image := make([]byte, 100_000)
+	rand.Read(image)
+	a := testAvatar(image)
+
+	// What is retried: all, for an object is never overwritten.
+	bucket.next("PutObject", fault{status: 503, code: "SlowDown"}, fault{drop: true})
+	wantError(t, avatars.Put(ctx, id, a, image), nil)
+	bucket.next("GetObject", fault{status: 500, code: "InternalError"}, fault{drop: true})
+	wantImage(t, avatars, id, a, 0, a.Size, image)
+	bucket.next("PutObject", fault{status: 400, code: "BadDigest"})
+	wantError(t, avatars.Put(ctx, id, a, image), ErrUnavailable)
+
+	// A body that breaks off or is damaged is an error, and its end is held back.
+	for name, what := range map[string]fault{"cut": {cut: true}, "corrupt": {corrupt: true}} {
+		bucket.next("GetObject", what)
+		body, err := avatars.Get(ctx, id, a, 0, a.Size)
+		wantError(t, err, nil)
+		got, err := io.ReadAll(body)
+		if err == nil || len(got) == len(image) {
+			t.Errorf("%s: %d of %d bytes and error %v, want fewer and one", name, len(got), len(image), err)
+		}
+		// As http.ServeContent and the like read: exactly so much.
+		bucket.next("GetObject", what)
+		body, err = avatars.Get(ctx, id, a, 0, a.Size)
+		wantError(t, err, nil)
+		if _, err := io.CopyN(io.Discard, body, a.Size); err == nil {
+			t.Errorf("%s: no error when exactly the image's size is read", name)
+		}
+		wantError(t, body.Close(), nil)
+	}
+
+	// Somebody put something else there.
+	other := a
+	other.Size++
+	if body, err := avatars.Get(ctx, id, other, 0, other.Size); err == nil {
+		body.Close()
+		t.Error("an object of another size: no error")
+	}
+
+	// Without leave to list the whole bucket, S3 does not tell what is missing.
+	bucket.hidesMissing = true
+	_, err := avatars.Get(ctx, id, testAvatar(nil), 0, 1)
+	wantError(t, err, ErrNotFound)
+	bucket.next("GetObject", fault{status: 403, code: "AccessDenied"})
+	_, err = avatars.Get(ctx, id, a, 0, a.Size)
+	wantError(t, err, ErrUnavailable)
+	if errors.Is(err, ErrNotFound) {
+		t.Error("an image that may not be read is not one that does not exist")
+	}
+}
+
+// TestSlowReader takes an image more slowly than a call may take.
+func TestSlowReader(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes as long as a call may take")
+	}
+	t.Parallel()
+	bucket := newFakeS3(t)
+	_, avatars := openTestAWS(t, "http://127.0.0.1:1", bucket.URL)
+	id := testUser("anna@example.com").ID
+	image := make([]byte, 5<<20)
+	rand.Read(image)
+	a := testAvatar(image)
+	wantError(t, avatars.Put(t.Context(), id, a, image), nil)
+	body, err := avatars.Get(t.Context(), id, a, 0, a.Size)
+	wantError(t, err, nil)
+	defer body.Close()
+	var got bytes.Buffer
+	io.CopyN(&got, body, 1000)
+	time.Sleep(callTimeout + time.Second)
+	if _, err := io.Copy(&got, body); err != nil || !bytes.Equal(got.Bytes(), image) {
+		t.Errorf("%d bytes and error %v, want the image", got.Len(), err)
+	}
+}

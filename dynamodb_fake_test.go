@@ -1,0 +1,466 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// fakeDynamoDB speaks DynamoDB's JSON protocol, as far as the service uses it,
+// and refuses what DynamoDB refuses.
+type fakeDynamoDB struct {
+	faults
+	URL      string
+	pageSize int // items; DynamoDB's own limit is 1 MB
+
+	mu     sync.Mutex
+	tables map[string]*fakeTable
+}
+
+type fakeTable struct {
+	key   string
+	items map[string]fakeItem
+}
+
+type fakeItem map[string]fakeValue
+
+// A fakeValue is {"S": "text"}, {"N": "1"}, {"M": {…}} and so on.
+type fakeValue map[string]json.RawMessage
+
+func newFakeDynamoDB(t testing.TB) *fakeDynamoDB {
+	f := &fakeDynamoDB{pageSize: 1000, tables: map[string]*fakeTable{testTable: {key: "id", items: map[string]fakeItem{}}}}
+	server := httptest.NewServer(f)
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	f.URL = server.URL
+	return f
+}
+
+// count returns how many items the table holds.
+func (f *fakeDynamoDB) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.tables[testTable].items)
+}
+
+// A fakeRequest has the members of all the operations' inputs.
+type fakeRequest struct {
+	TableName                           string
+	Key, Item, ExclusiveStartKey        fakeItem
+	ConditionExpression                 *string
+	UpdateExpression                    *string
+	ExpressionAttributeNames            map[string]string
+	ExpressionAttributeValues           map[string]fakeValue
+	ReturnValues                        string
+	ReturnValuesOnConditionCheckFailure string
+	ConsistentRead                      bool
+	Limit                               *int
+	KeySchema                           []struct{ AttributeName, KeyType string }
+	AttributeDefinitions                []struct{ AttributeName, AttributeType string }
+	BillingMode                         string
+}
+
+// A fakeError is an answer with an error code.
+type fakeError struct {
+	code string
+	item fakeItem
+}
+
+func (e *fakeError) Error() string { return e.code }
+
+var errValidation = &fakeError{code: "ValidationException"}
+
+func (f *fakeDynamoDB) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	operation := strings.TrimPrefix(r.Header.Get("X-Amz-Target"), "DynamoDB_20120810.")
+	f.serve(w, r, operation, func(w http.ResponseWriter, r *http.Request) { f.do(w, r, operation) }, refuseDynamoDB)
+}
+
+func refuseDynamoDB(w http.ResponseWriter, status int, code string) {
+	answerDynamoDB(w, status, map[string]any{
+		"__type":  "com.amazonaws.dynamodb.v20120810#" + code,
+		"message": "the fake says " + code,
+	})
+}
+
+func answerDynamoDB(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+	w.Header().Set("X-Amz-Crc32", strconv.FormatUint(uint64(crc32.ChecksumIEEE(body)), 10))
+	w.WriteHeader(status)
+	w.Write(body)
+}
+
+func (f *fakeDynamoDB) do(w http.ResponseWriter, r *http.Request, operation string) {
+	if code := checkAuthorization(r, f.now()); code != "" {
+		refuseDynamoDB(w, http.StatusBadRequest, map[string]string{
+			"skew": "InvalidSignatureException", "missing": "MissingAuthenticationTokenException",
+		}[code])
+		return
+	}
+	var in fakeRequest
+	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+		refuseDynamoDB(w, http.StatusBadRequest, "SerializationException")
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out, err := f.operation(operation, in)
+	if err != nil {
+		body := map[string]any{"__type": "com.amazonaws.dynamodb.v20120810#" + err.code, "message": "the fake says " + err.code}
+		if err.item != nil {
+			body["Item"] = err.item
+		}
+		answerDynamoDB(w, http.StatusBadRequest, body)
+		return
+	}
+	answerDynamoDB(w, http.StatusOK, out)
+}
+
+func (f *fakeDynamoDB) operation(operation string, in fakeRequest) (map[string]any, *fakeError) {
+	if !regexp.MustCompile(`^[a-zA-Z0-9_.-]{3,255}$`).MatchString(in.TableName) {
+		return nil, errValidation
+	}
+	table := f.tables[in.TableName]
+	if operation == "CreateTable" {
+		switch {
+		case len(in.KeySchema) != 1, len(in.AttributeDefinitions) != 1, in.BillingMode != "PAY_PER_REQUEST",
+			in.KeySchema[0].AttributeName != in.AttributeDefinitions[0].AttributeName:
+			return nil, errValidation
+		case table != nil:
+			return nil, &fakeError{code: "ResourceInUseException"}
+		}
+		f.tables[in.TableName] = &fakeTable{key: in.KeySchema[0].AttributeName, items: map[string]fakeItem{}}
+		return map[string]any{"TableDescription": map[string]any{"TableName": in.TableName, "TableStatus": "CREATING"}}, nil
+	}
+
+	names := &fakeNames{in: in, usedNames: map[string]bool{}, usedValues: map[string]bool{}}
+	condition, err := names.condition(in.ConditionExpression)
+	if err != nil {
+		return nil, err
+	}
+	update, err := names.update(in.UpdateExpression)
+	if err != nil {
+		return nil, err
+	}
+	if err := names.unused(); err != nil {
+		return nil, err
+	}
+	if !slices.Contains(map[string][]string{
+		"PutItem":    {"", "NONE", "ALL_OLD"},
+		"DeleteItem": {"", "NONE", "ALL_OLD"},
+		"UpdateItem": {"", "NONE", "ALL_OLD", "ALL_NEW", "UPDATED_OLD", "UPDATED_NEW"},
+	}[operation], in.ReturnValues) && in.ReturnValues != "" {
+		return nil, errValidation
+	}
+	if in.Limit != nil && *in.Limit < 1 {
+		return nil, errValidation
+	}
+	if table == nil {
+		return nil, &fakeError{code: "ResourceNotFoundException"}
+	}
+
+	switch operation {
+	case "DescribeTable":
+		return map[string]any{"Table": map[string]any{
+			"TableName": in.TableName, "TableStatus": "ACTIVE",
+			"KeySchema": []map[string]string{{"AttributeName": table.key, "KeyType": "HASH"}},
+		}}, nil
+	case "Scan":
+		return f.scan(table, in)
+	}
+
+	keyItem := in.Key
+	if operation == "PutItem" {
+		keyItem = fakeItem{}
+		if v, ok := in.Item[table.key]; ok {
+			keyItem[table.key] = v
+		}
+	}
+	key, err := table.keyOf(keyItem)
+	if err != nil {
+		return nil, err
+	}
+	old := table.items[key]
+	if condition != nil && !condition(old) {
+		failed := &fakeError{code: "ConditionalCheckFailedException"}
+		if in.ReturnValuesOnConditionCheckFailure == "ALL_OLD" {
+			failed.item = old
+		}
+		return nil, failed
+	}
+	out := map[string]any{}
+	switch operation {
+	case "GetItem":
+		if old != nil {
+			out["Item"] = old
+		}
+		return out, nil
+	case "PutItem":
+		for _, v := range in.Item {
+			if err := v.check(); err != nil {
+				return nil, err
+			}
+		}
+		table.items[key] = in.Item
+	case "DeleteItem":
+		delete(table.items, key)
+	case "UpdateItem":
+		item := maps.Clone(old)
+		if item == nil {
+			item = maps.Clone(in.Key)
+		}
+		if err := update(item, table.key); err != nil {
+			return nil, err
+		}
+		table.items[key] = item
+		if in.ReturnValues == "ALL_NEW" {
+			out["Attributes"] = item
+		}
+	default:
+		return nil, &fakeError{code: "UnknownOperationException"}
+	}
+	if in.ReturnValues == "ALL_OLD" && old != nil {
+		out["Attributes"] = old
+	}
+	return out, nil
+}
+
+func (f *fakeDynamoDB) scan(table *fakeTable, in fakeRequest) (map[string]any, *fakeError) {
+	// DynamoDB keeps items by a hash of the key, and so does not sort them.
+	place := func(key string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(key))) }
+	keys := slices.SortedFunc(maps.Keys(table.items), func(a, b string) int { return cmp.Compare(place(a), place(b)) })
+	if in.ExclusiveStartKey != nil {
+		after, err := table.keyOf(in.ExclusiveStartKey)
+		if err != nil {
+			return nil, err
+		}
+		keys = slices.DeleteFunc(keys, func(k string) bool { return place(k) <= place(after) })
+	}
+	limit := f.pageSize
+	if in.Limit != nil {
+		limit = min(limit, *in.Limit)
+	}
+	out := map[string]any{}
+	// As many as the limit: DynamoDB does not look whether there is another one.
+	if len(keys) >= limit {
+		keys = keys[:limit]
+		out["LastEvaluatedKey"] = fakeItem{table.key: table.items[keys[limit-1]][table.key]}
+	}
+	items := []fakeItem{}
+	for _, k := range keys {
+		items = append(items, table.items[k])
+	}
+	out["Items"], out["Count"], out["ScannedCount"] = items, len(items), len(items)
+	return out, nil
+}
+
+// keyOf returns the value of an item's key, which is a string and not empty.
+func (t *fakeTable) keyOf(item fakeItem) (string, *fakeError) {
+	var s string
+	if len(item) != 1 || json.Unmarshal(item[t.key]["S"], &s) != nil || s == "" {
+		return "", errValidation
+	}
+	return s, nil
+}
+
+func (v fakeValue) check() *fakeError {
+	if len(v) != 1 {
+		return errValidation
+	}
+	for kind, raw := range v {
+		switch kind {
+		case "S":
+			var s string
+			if json.Unmarshal(raw, &s) != nil {
+				return &fakeError{code: "SerializationException"}
+			}
+		case "N":
+			var s string
+			if json.Unmarshal(raw, &s) != nil {
+				return &fakeError{code: "SerializationException"}
+			}
+			if _, err := strconv.ParseFloat(s, 64); err != nil {
+				return errValidation
+			}
+		case "M":
+			var m map[string]fakeValue
+			if json.Unmarshal(raw, &m) != nil {
+				return &fakeError{code: "SerializationException"}
+			}
+			for _, v := range m {
+				if err := v.check(); err != nil {
+					return err
+				}
+			}
+		default:
+			return errValidation
+		}
+	}
+	return nil
+}
+
+// fakeNames reads expressions: it resolves #names and :values, and refuses
+// reserved words, unknown ones and unused ones.
+type fakeNames struct {
+	in         fakeRequest
+	usedNames  map[string]bool
+	usedValues map[string]bool
+}
+
+// Some of the 573 words that DynamoDB reserves: those that are close at hand.
+var reservedWords = regexp.MustCompile(`(?i)^(name|names|key|keys|type|size|status|write|read|date|time|timestamp|user|users|value|values|role|state|hash|url|owner|order|group|comment|data|file|index|count|token|version|year|zone|set|remove|add|delete)$`)
+
+var expressionTokens = regexp.MustCompile(`[A-Za-z_][A-Za-z0-9_]*|#[A-Za-z0-9_]+|:[A-Za-z0-9_]+|<=|>=|<>|[(),=<>]|\S`)
+
+func (n *fakeNames) path(token string) (string, *fakeError) {
+	if strings.HasPrefix(token, "#") {
+		name, ok := n.in.ExpressionAttributeNames[token]
+		if !ok {
+			return "", errValidation
+		}
+		n.usedNames[token] = true
+		return name, nil
+	}
+	if !regexp.MustCompile(`^[A-Za-z_]`).MatchString(token) || reservedWords.MatchString(token) {
+		return "", errValidation
+	}
+	return token, nil
+}
+
+func (n *fakeNames) value(token string) (fakeValue, *fakeError) {
+	v, ok := n.in.ExpressionAttributeValues[token]
+	if !ok {
+		return nil, errValidation
+	}
+	n.usedValues[token] = true
+	return v, v.check()
+}
+
+func (n *fakeNames) unused() *fakeError {
+	if len(n.usedNames) != len(n.in.ExpressionAttributeNames) || len(n.usedValues) != len(n.in.ExpressionAttributeValues) {
+		return errValidation
+	}
+	return nil
+}
+
+// condition understands attribute_exists(path) and attribute_not_exists(path).
+func (n *fakeNames) condition(expression *string) (func(fakeItem) bool, *fakeError) {
+	if expression == nil {
+		return nil, nil
+	}
+	tokens := expressionTokens.FindAllString(*expression, -1)
+	if len(tokens) != 4 || tokens[1] != "(" || tokens[3] != ")" {
+		return nil, errValidation
+	}
+	path, err := n.path(tokens[2])
+	if err != nil {
+		return nil, err
+	}
+	switch tokens[0] {
+	case "attribute_exists":
+		return func(item fakeItem) bool { return item[path] != nil }, nil
+	case "attribute_not_exists":
+		return func(item fakeItem) bool { return item[path] == nil }, nil
+	}
+	return nil, errValidation
+}
+
+// update understands SET path = :value, … and REMOVE path, …
+func (n *fakeNames) update(expression *string) (func(item fakeItem, key string) *fakeError, *fakeError) {
+	if expression == nil {
+		return func(fakeItem, string) *fakeError { return nil }, nil
+	}
+	set, remove := map[string]fakeValue{}, []string{}
+	tokens := expressionTokens.FindAllString(*expression, -1)
+	seen := map[string]bool{}
+	for len(tokens) > 0 {
+		clause := strings.ToUpper(tokens[0])
+		if clause != "SET" && clause != "REMOVE" || seen[clause] {
+			return nil, errValidation
+		}
+		seen[clause] = true
+		for more := true; more; {
+			if len(tokens) < 2 {
+				return nil, errValidation
+			}
+			path, err := n.path(tokens[1])
+			if err != nil {
+				return nil, err
+			}
+			if seen["path "+path] {
+				return nil, errValidation
+			}
+			seen["path "+path] = true
+			tokens = tokens[2:]
+			if clause == "REMOVE" {
+				remove = append(remove, path)
+			} else {
+				if len(tokens) < 2 || tokens[0] != "=" {
+					return nil, errValidation
+				}
+				if set[path], err = n.value(tokens[1]); err != nil {
+					return nil, err
+				}
+				tokens = tokens[2:]
+			}
+			more = len(tokens) > 0 && tokens[0] == ","
+		}
+	}
+	if len(seen) == 0 {
+		return nil, errValidation
+	}
+	return func(item fakeItem, key string) *fakeError {
+		if seen["path "+key] {
+			return errValidation
+		}
+		maps.Copy(item, set)
+		for _, path := range remove {
+			delete(item, path)
+		}
+		return nil
+	}, nil
+}
+
+// checkAuthorization looks only at what a fake can know: whether a request is
+// signed, and with the time of today. It returns "missing" or "skew".
+func checkAuthorization(r *http.Request, now time.Time) string {
+	if !strings.HasPrefix(r.Header.Get("Authorization"), "AWS4-HMAC-SHA256 Credential=") {
+		return "missing"
+	}
+	signed, err := time.Parse("20060102T150405Z", r.Header.Get("X-Amz-Date"))
+	if err != nil {
+		return "missing"
+	}
+	if now.Sub(signed).Abs() > 15*time.Minute {
+		return "skew"
+	}
+	return ""
+}
+
+func readAll(r *http.Request) []byte {
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	r.Body = io.NopCloser(bytes.NewReader(b))
+	return b
+}

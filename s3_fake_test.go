@@ -1,0 +1,301 @@
+package main
+
+import (
+	"bytes"
+	"crypto/md5"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/xml"
+	"fmt"
+	"hash/crc32"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// fakeS3 speaks S3's REST protocol in path style, as far as the service uses it,
+// and refuses what S3 refuses.
+type fakeS3 struct {
+	faults
+	URL      string
+	pageSize int // of a listing; S3's own limit is 1000
+	// hidesMissing answers AccessDenied for an object that does not exist, as S3
+	// does to whom it does not grant ListBucket without conditions.
+	hidesMissing bool
+
+	mu      sync.Mutex
+	buckets map[string]map[string]fakeObject
+	uploads map[string]map[int]fakeObject // by upload id, then by part
+}
+
+type fakeObject struct {
+	body        []byte
+	contentType string
+	checksum    http.Header
+}
+
+func newFakeS3(t testing.TB) *fakeS3 {
+	f := &fakeS3{
+		pageSize: 1000,
+		buckets:  map[string]map[string]fakeObject{testBucket: {}},
+		uploads:  map[string]map[int]fakeObject{},
+	}
+	server := httptest.NewServer(f)
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	f.URL = server.URL
+	return f
+}
+
+// keys returns the keys of all objects.
+func (f *fakeS3) keys() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(maps.Keys(f.buckets[testBucket]))
+}
+
+func (f *fakeS3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	bucket, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	query := r.URL.Query()
+	operation := "Unknown"
+	switch {
+	case key == "" && r.Method == http.MethodPut:
+		operation = "CreateBucket"
+	case key == "" && r.Method == http.MethodHead:
+		operation = "HeadBucket"
+	case key == "" && r.Method == http.MethodGet && query.Get("list-type") == "2":
+		operation = "ListObjectsV2"
+	case r.Method == http.MethodPost && query.Has("uploads"):
+		operation = "CreateMultipartUpload"
+	case r.Method == http.MethodPost && query.Has("uploadId"):
+		operation = "CompleteMultipartUpload"
+	case r.Method == http.MethodPut && query.Has("uploadId"):
+		operation = "UploadPart"
+	case r.Method == http.MethodDelete && query.Has("uploadId"):
+		operation = "AbortMultipartUpload"
+	case r.Method == http.MethodPut:
+		operation = "PutObject"
+	case r.Method == http.MethodGet:
+		operation = "GetObject"
+	case r.Method == http.MethodDelete:
+		operation = "DeleteObject"
+	}
+	f.serve(w, r, operation, func(w http.ResponseWriter, r *http.Request) {
+		if code := checkAuthorization(r, f.now()); code != "" {
+			refuseS3(w, http.StatusForbidden, map[string]string{"skew": "RequestTimeTooSkewed", "missing": "AccessDenied"}[code])
+			return
+		}
+		body := readAll(r)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		objects, ok := f.buckets[bucket]
+		if !ok && operation != "CreateBucket" {
+			refuseS3(w, http.StatusNotFound, "NoSuchBucket")
+			return
+		}
+		switch operation {
+		case "CreateBucket":
+			if ok {
+				refuseS3(w, http.StatusConflict, "BucketAlreadyOwnedByYou")
+				return
+			}
+			f.buckets[bucket] = map[string]fakeObject{}
+		case "HeadBucket":
+		case "ListObjectsV2":
+			f.list(w, r, bucket, objects)
+		case "PutObject":
+			object, code := receive(r, body)
+			if code != "" {
+				refuseS3(w, http.StatusBadRequest, code)
+				return
+			}
+			objects[key] = object
+			w.Header().Set("ETag", etagOf(object.body))
+			maps.Copy(w.Header(), object.checksum)
+		case "GetObject":
+			f.get(w, r, key, objects)
+		case "DeleteObject":
+			delete(objects, key)
+			w.WriteHeader(http.StatusNoContent)
+		case "CreateMultipartUpload":
+			id := fmt.Sprint(len(f.uploads) + 1)
+			f.uploads[id] = map[int]fakeObject{0: {contentType: r.Header.Get("Content-Type")}}
+			answerS3(w, http.StatusOK, struct {
+				XMLName               xml.Name `xml:"InitiateMultipartUploadResult"`
+				Bucket, Key, UploadId string
+			}{Bucket: bucket, Key: key, UploadId: id})
+		case "UploadPart", "CompleteMultipartUpload", "AbortMultipartUpload":
+			f.multipart(w, r, operation, bucket, key, objects, body)
+		default:
+			refuseS3(w, http.StatusNotImplemented, "NotImplemented")
+		}
+	}, refuseS3)
+}
+
+func refuseS3(w http.ResponseWriter, status int, code string) {
+	answerS3(w, status, struct {
+		XMLName       xml.Name `xml:"Error"`
+		Code, Message string
+	}{Code: code, Message: "the fake says " + code})
+}
+
+func answerS3(w http.ResponseWriter, status int, v any) {
+	body, err := xml.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	w.Header().Set("Content-Type", "application/xml")
+	w.WriteHeader(status)
+	w.Write(body)
+}
+
+func etagOf(body []byte) string { return fmt.Sprintf(`"%x"`, md5.Sum(body)) }
+
+// receive compares what arrived with what was signed and with the checksum.
+func receive(r *http.Request, body []byte) (fakeObject, string) {
+	hash := r.Header.Get("X-Amz-Content-Sha256")
+	if sum := sha256.Sum256(body); hash != "UNSIGNED-PAYLOAD" && hash != hex.EncodeToString(sum[:]) {
+		return fakeObject{}, "XAmzContentSHA256Mismatch"
+	}
+	object := fakeObject{body: body, contentType: r.Header.Get("Content-Type"), checksum: http.Header{}}
+	sum := base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(body)))
+	if sent := r.Header.Get("X-Amz-Checksum-Crc32"); sent != "" {
+		if b, err := base64.StdEncoding.DecodeString(sent); err != nil || len(b) != 4 {
+			return fakeObject{}, "InvalidRequest"
+		}
+		if sent != sum {
+			return fakeObject{}, "BadDigest"
+		}
+	}
+	object.checksum.Set("X-Amz-Checksum-Crc32", sum)
+	return object, ""
+}
+
+func (f *fakeS3) get(w http.ResponseWriter, r *http.Request, key string, objects map[string]fakeObject) {
+	object, ok := objects[key]
+	if !ok {
+		if f.hidesMissing {
+			refuseS3(w, http.StatusForbidden, "AccessDenied")
+		} else {
+			refuseS3(w, http.StatusNotFound, "NoSuchKey")
+		}
+		return
+	}
+	size, body, status := len(object.body), object.body, http.StatusOK
+	// A Range that is not understood is left alone.
+	if first, last, ok := strings.Cut(strings.TrimPrefix(r.Header.Get("Range"), "bytes="), "-"); ok {
+		from, err1 := strconv.Atoi(first)
+		to, err2 := strconv.Atoi(last)
+		if err1 == nil && err2 == nil && from <= to {
+			if from >= size {
+				refuseS3(w, http.StatusRequestedRangeNotSatisfiable, "InvalidRange")
+				return
+			}
+			to = min(to, size-1)
+			body, status = object.body[from:to+1], http.StatusPartialContent
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, to, size))
+		}
+	}
+	if status == http.StatusOK && r.Header.Get("X-Amz-Checksum-Mode") == "ENABLED" {
+		maps.Copy(w.Header(), object.checksum)
+	}
+	w.Header().Set("Content-Type", object.contentType)
+	w.Header().Set("ETag", etagOf(object.body))
+	w.WriteHeader(status)
+	w.Write(body)
+}
+
+func (f *fakeS3) list(w http.ResponseWriter, r *http.Request, bucket string, objects map[string]fakeObject) {
+	query := r.URL.Query()
+	limit := f.pageSize
+	if s := query.Get("max-keys"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 0 {
+			refuseS3(w, http.StatusBadRequest, "InvalidArgument")
+			return
+		}
+		limit = min(limit, n)
+	}
+	type content struct {
+		Key  string
+		Size int
+	}
+	out := struct {
+		XMLName               xml.Name `xml:"ListBucketResult"`
+		Name, Prefix          string
+		IsTruncated           bool
+		NextContinuationToken string `xml:",omitempty"`
+		Contents              []content
+	}{Name: bucket, Prefix: query.Get("prefix")}
+	for _, key := range slices.Sorted(maps.Keys(objects)) {
+		if !strings.HasPrefix(key, out.Prefix) || key <= query.Get("continuation-token") {
+			continue
+		}
+		if len(out.Contents) == limit {
+			out.IsTruncated = true
+			out.NextContinuationToken = out.Contents[limit-1].Key
+			break
+		}
+		out.Contents = append(out.Contents, content{key, len(objects[key].body)})
+	}
+	answerS3(w, http.StatusOK, out)
+}
+
+func (f *fakeS3) multipart(w http.ResponseWriter, r *http.Request, operation, bucket, key string, objects map[string]fakeObject, body []byte) {
+	query := r.URL.Query()
+	parts, ok := f.uploads[query.Get("uploadId")]
+	if !ok {
+		refuseS3(w, http.StatusNotFound, "NoSuchUpload")
+		return
+	}
+	switch operation {
+	case "AbortMultipartUpload":
+		delete(f.uploads, query.Get("uploadId"))
+		w.WriteHeader(http.StatusNoContent)
+	case "UploadPart":
+		part, code := receive(r, body)
+		n, err := strconv.Atoi(query.Get("partNumber"))
+		if code != "" || err != nil || n < 1 {
+			refuseS3(w, http.StatusBadRequest, code)
+			return
+		}
+		parts[n] = part
+		w.Header().Set("ETag", etagOf(part.body))
+		maps.Copy(w.Header(), part.checksum)
+	case "CompleteMultipartUpload":
+		var in struct {
+			Part []struct {
+				PartNumber int
+				ETag       string
+			}
+		}
+		if err := xml.Unmarshal(body, &in); err != nil {
+			refuseS3(w, http.StatusBadRequest, "MalformedXML")
+			return
+		}
+		var whole bytes.Buffer
+		for _, p := range in.Part {
+			part, ok := parts[p.PartNumber]
+			if !ok || etagOf(part.body) != p.ETag {
+				refuseS3(w, http.StatusBadRequest, "InvalidPart")
+				return
+			}
+			whole.Write(part.body)
+		}
+		objects[key] = fakeObject{body: whole.Bytes(), contentType: parts[0].contentType}
+		delete(f.uploads, query.Get("uploadId"))
+		answerS3(w, http.StatusOK, struct {
+			XMLName           xml.Name `xml:"CompleteMultipartUploadResult"`
+			Bucket, Key, ETag string
+		}{Bucket: bucket, Key: key, ETag: etagOf(whole.Bytes())})
+	}
+}
