@@ -336,7 +336,7 @@ type backend struct {
 
 // backends are those that can be had here.
 func backends(testing.TB) []backend {
-	return []backend{
+	return append([]backend{
 		{"embedded", func(testing.TB) []string { return nil }},
-	}
+	}, awsBackends()...)
 }

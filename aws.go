@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +25,7 @@ import (
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/logging"
 	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
 // A call of a store has callTimeout, its retries included, so that a backend
@@ -293,13 +296,47 @@ func awsError(ctx context.Context, log *slog.Logger, operation string, err error
 	return fmt.Errorf("%s: %s", operation, detail)
 }
 
+// checkCRC32 makes an answer of DynamoDB that does not match its X-Amz-Crc32
+// fail like one that broke off.
+func checkCRC32() middleware.DeserializeMiddleware {
+	return middleware.DeserializeMiddlewareFunc("CheckCRC32", func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
+		out, metadata, err := next.HandleDeserialize(ctx, in)
+		if response, ok := out.RawResponse.(*smithyhttp.Response); ok && err == nil {
+			if want, err := strconv.ParseUint(response.Header.Get("X-Amz-Crc32"), 10, 32); err == nil {
+				response.Body = &crc32Body{ReadCloser: response.Body, want: uint32(want)}
+			}
+		}
+		return out, metadata, err
+	})
+}
+
+type crc32Body struct {
+	io.ReadCloser
+	sum, want uint32
+}
+
+func (b *crc32Body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.sum = crc32.Update(b.sum, crc32.IEEETable, p[:n])
+	if err == io.EOF && b.sum != b.want {
+		err = fmt.Errorf("%w: wrong CRC-32", io.ErrUnexpectedEOF)
+	}
+	return n, err
+}
+
 func serverFault(err error) bool {
 	var response interface{ HTTPStatusCode() int }
 	return errors.As(err, &response) && (response.HTTPStatusCode() >= 500 || response.HTTPStatusCode() == http.StatusTooManyRequests)
 }
 
 func newDynamoUsers(cfg aws.Config, table string, log *slog.Logger) *dynamoUsers {
-	client := dynamodb.NewFromConfig(cfg)
+	client := dynamodb.NewFromConfig(cfg, func(o *dynamodb.Options) {
+		// The SDK's own check only logs that an answer was damaged.
+		o.DisableValidateResponseChecksum = true
+		o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
+			return stack.Deserialize.Add(checkCRC32(), middleware.After)
+		})
+	})
 	return &dynamoUsers{
 		client: client,
 		once:   onceRetryer{client.Options().Retryer.(aws.RetryerV2)},

@@ -129,7 +129,41 @@ var testServers = []testServer{
 	}},
 }
 
+// awsBackends are the servers for tests of the whole service.
+func awsBackends() []backend {
+	var list []backend
+	for _, server := range testServers {
+		if server.name == "moto" { // one request at a time
+			continue
+		}
+		list = append(list, backend{server.name, func(t testing.TB) []string {
+			users, avatars := server.open(t)
+			return awsEnv(users, avatars)
+		}})
+	}
+	return list
+}
+
+// awsEnv makes a process use the same servers, table and bucket.
+func awsEnv(users *dynamoUsers, avatars *s3Avatars) []string {
+	return []string{
+		"DYNAMODB_TABLE=" + users.table,
+		"S3_BUCKET=" + avatars.bucket,
+		"AWS_ENDPOINT_URL_DYNAMODB=" + *users.client.Options().BaseEndpoint,
+		"AWS_ENDPOINT_URL_S3=" + *avatars.client.Options().BaseEndpoint,
+		"AWS_ACCESS_KEY_ID=" + os.Getenv("AWS_ACCESS_KEY_ID"),
+		"AWS_SECRET_ACCESS_KEY=" + os.Getenv("AWS_SECRET_ACCESS_KEY"),
+		"AWS_REGION=" + os.Getenv("AWS_REGION"),
+	}
+}
+
 func TestStore(t *testing.T) {
+	t.Run("embedded", func(t *testing.T) {
+		store, err := openLocal(t.TempDir(), newMetrics(build{}))
+		wantError(t, err, nil)
+		t.Cleanup(func() { store.Close() })
+		testStore(t, localUsers{store}, localAvatars{store})
+	})
 	for _, server := range testServers {
 		t.Run(server.name, func(t *testing.T) {
 			users, avatars := server.open(t)

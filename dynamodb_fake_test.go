@@ -456,7 +456,7 @@ func checkAuthorization(r *http.Request, now time.Time) string {
 	return ""
 }
 
-func readAll(r *http.Request) []byte {
+func bufferBody(r *http.Request) []byte {
 	b, err := io.ReadAll(r.Body)
 	if err != nil {
 		panic(http.ErrAbortHandler)

@@ -120,7 +120,7 @@ func (f *faults) serve(w http.ResponseWriter, r *http.Request, operation string,
 	switch {
 	case what.hang:
 		// The server notices that a client has gone only once the body is read.
-		readAll(r)
+		bufferBody(r)
 		<-r.Context().Done()
 		panic(http.ErrAbortHandler)
 	case what.drop:
@@ -186,6 +186,14 @@ func TestFaultsOfDynamoDB(t *testing.T) {
 					return err
 				}
 				if _, err := s.Get(ctx, u.ID); err != nil {
+					return err
+				}
+				_, err := s.Get(ctx, u.ID)
+				return err
+			}, nil, 3, 1},
+		{"Get, damaged", "GetItem", []fault{{corrupt: true}, {corrupt: true}},
+			func(s Users) error {
+				if err := s.Create(ctx, u); err != nil {
 					return err
 				}
 				_, err := s.Get(ctx, u.ID)

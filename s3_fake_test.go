@@ -94,7 +94,7 @@ func (f *fakeS3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			refuseS3(w, http.StatusForbidden, map[string]string{"skew": "RequestTimeTooSkewed", "missing": "AccessDenied"}[code])
 			return
 		}
-		body := readAll(r)
+		body := bufferBody(r)
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		objects, ok := f.buckets[bucket]
