@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 )
@@ -210,8 +211,6 @@ func (d *dynamoUsers) SetAvatar(ctx context.Context, id string, a *Avatar, at ti
 	return User{}, d.failed(ctx, "UpdateItem", err)
 }
 
-// Delete returns ErrNotFound as well when the item went away in an earlier
-// attempt whose answer was lost.
 func (d *dynamoUsers) Delete(ctx context.Context, id string) (User, error) {
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -223,10 +222,19 @@ func (d *dynamoUsers) Delete(ctx context.Context, id string) (User, error) {
 	if err != nil {
 		return User{}, d.failed(ctx, "DeleteItem", err)
 	}
-	if len(out.Attributes) == 0 {
-		return User{}, ErrNotFound
+	if len(out.Attributes) > 0 {
+		return userOf(out.Attributes)
 	}
-	return userOf(out.Attributes)
+	// An earlier attempt may have removed the item and lost the answer that says
+	// what it was.
+	if attempts, ok := retry.GetAttemptResults(out.ResultMetadata); ok {
+		for _, attempt := range attempts.Results {
+			if attempt.Err != nil && !notApplied(attempt.Err) {
+				return User{ID: id}, nil
+			}
+		}
+	}
+	return User{}, ErrNotFound
 }
 
 // Ready reads an item that cannot exist: an id is never a word.

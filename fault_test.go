@@ -252,7 +252,9 @@ func TestFaultsOfDynamoDB(t *testing.T) {
 				}
 				_, err := s.Delete(ctx, u.ID)
 				return err
-			}, ErrNotFound, 2, 0},
+			}, nil, 2, 0},
+		{"Delete of nobody, throttled", "DeleteItem", []fault{{status: 400, code: "ThrottlingException"}},
+			func(s Users) error { _, err := s.Delete(ctx, u.ID); return err }, ErrNotFound, 2, 0},
 		{"List, 500 on the second page", "Scan", []fault{{}, {status: 500, code: "InternalServerError"}},
 			func(s Users) error {
 				for i := range 25 {

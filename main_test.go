@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	rosterBinary = filepath.Join(dir, "roster")
-	build := exec.Command("go", "build", "-o", rosterBinary, ".")
+	build := exec.Command("go", "build", "-o", rosterBinary)
 	if raceEnabled {
 		build.Args = append(build.Args, "-race")
 	}
