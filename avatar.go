@@ -385,34 +385,34 @@ func etagIn(fields []string, etag string) bool {
 // that it does not understand, and one that asks for several ranges, stands for
 // everything, as the RFC allows. It is not ok if no byte is in the range.
 func parseRange(field string, size int64) (start, length int64, ok bool) {
-	whole := func() (int64, int64, bool) { return 0, size, true }
 	spec, found := strings.CutPrefix(field, "bytes=")
-	first, last, dash := strings.Cut(strings.TrimSpace(spec), "-")
-	if !found || !dash || strings.Contains(spec, ",") {
-		return whole()
-	}
-	if first == "" { // the last so many bytes
-		n, err := strconv.ParseUint(last, 10, 63)
-		if err != nil {
-			return whole()
-		}
-		n = min(n, uint64(size))
-		return size - int64(n), int64(n), n > 0
-	}
-	from, err := strconv.ParseUint(first, 10, 63)
-	if err != nil {
-		return whole()
-	}
-	to := uint64(size) - 1
-	if last != "" {
-		n, err := strconv.ParseUint(last, 10, 63)
-		if err != nil || n < from {
-			return whole()
-		}
-		to = min(to, n)
-	}
-	if from >= uint64(size) {
+	firstText, lastText, dash := strings.Cut(strings.TrimSpace(spec), "-")
+	first, hasFirst := digits(firstText)
+	last, hasLast := digits(lastText)
+	switch {
+	case !found || !dash,
+		!hasFirst && firstText != "",
+		!hasLast && lastText != "",
+		!hasFirst && !hasLast,
+		hasFirst && hasLast && last < first:
+		return 0, size, true
+	case !hasFirst: // the last so many bytes
+		length = min(last, size)
+		return size - length, length, length > 0
+	case first >= size:
 		return 0, 0, false
+	case !hasLast || last >= size:
+		last = size - 1
 	}
-	return int64(from), int64(to-from) + 1, true
+	return first, last - first + 1, true
+}
+
+// digits reads a number without a sign. One too large for an int64 is as good as
+// the largest that is not.
+func digits(s string) (n int64, ok bool) {
+	if s == "" || strings.Trim(s, "0123456789") != "" {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n, err == nil || errors.Is(err, strconv.ErrRange) // n is then the largest
 }

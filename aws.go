@@ -150,7 +150,7 @@ func newRetryer() aws.RetryerV2 {
 	return retry.NewStandard(func(o *retry.StandardOptions) {
 		o.MaxAttempts = maxAttempts
 		o.Backoff = retry.BackoffDelayerFunc(func(attempt int, _ error) (time.Duration, error) {
-			return rand.N(min(50*time.Millisecond<<attempt, maxBackoff)), nil
+			return rand.N(min(50*time.Millisecond<<attempt, maxBackoff)), nil // #nosec G404 -- jitter is no secret
 		})
 		// An answer that broke off is no connection error to the SDK.
 		o.Retryables = append(o.Retryables, retry.IsErrorRetryableFunc(func(err error) aws.Ternary {
