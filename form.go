@@ -199,7 +199,7 @@ func readMultipart(body io.Reader, boundary string, maxImage, length int64, allo
 		return form{}, badRequest("Content-Type lacks the boundary of multipart/form-data")
 	}
 	f := newFormReader(allowed...)
-	parts := multipart.NewReader(body, boundary)
+	parts := multipart.NewReader(io.MultiReader(body, strings.NewReader("\r\n"), endless{}), boundary)
 	for n := 0; ; n++ {
 		part, err := parts.NextPart()
 		if err == io.EOF {
@@ -221,6 +221,14 @@ func readMultipart(body io.Reader, boundary string, maxImage, length int64, allo
 		}
 	}
 }
+
+// endless stands where a multipart body ends. The end is the final boundary, after
+// which nothing is read; but to multipart.Reader a body that ends within the
+// header of a part has ended well, and what follows would go missing unnoticed.
+// The line break before it is for a final boundary that has none, as it may.
+type endless struct{}
+
+func (endless) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
 func (f *formReader) readImage(part *multipart.Part, limit, bodyLength int64) error {
 	var buffer bytes.Buffer
