@@ -104,6 +104,9 @@ func loadConfig(lookup func(string) (string, bool)) (config, error) {
 	}
 	v = get("PUBLIC_URL", "")
 	if u, err := url.Parse(v); v != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "") {
+		if u != nil {
+			v = u.Redacted()
+		}
 		fail("PUBLIC_URL", v, "an http or https URL without user, query and fragment")
 	}
 	c.PublicURL = strings.TrimRight(v, "/")
