@@ -165,6 +165,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Body != http.NoBody {
 		r.Body = body
 	}
+	// For what is refused before a route is found, too: its body need not come,
+	// and the deadline of the connection's last request may be over.
+	resp.limit(shortTimeout)
 	n := s.inFlight.Add(1)
 	s.metrics.requestsInFlight.Inc()
 	defer func() {
