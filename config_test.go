@@ -1,0 +1,115 @@
+package main
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// badConfig are settings that must be refused by an error which names the
+// variable (or what it must say instead).
+var badConfig = []struct{ setting, want string }{
+	{"LISTEN_ADDR=8080", "LISTEN_ADDR"},
+	{"LISTEN_ADDR=:http", "LISTEN_ADDR"},
+	{"LISTEN_ADDR=:65536", "LISTEN_ADDR"},
+	{"LISTEN_ADDR=::1:8080", "LISTEN_ADDR"},
+	{"PORT=0", "PORT"},
+	{"PORT=http", "PORT"},
+	{"PORT=-1", "PORT"},
+	{"PORT=65536", "PORT"},
+	{"METRICS_ADDR=8081", "METRICS_ADDR"},
+	{"DYNAMODB_TABLE=users", "S3_BUCKET is not"},
+	{"S3_BUCKET=avatars", "DYNAMODB_TABLE is not"},
+	{"MAX_AVATAR_BYTES=5MB", "MAX_AVATAR_BYTES"},
+	{"MAX_AVATAR_BYTES=0", "MAX_AVATAR_BYTES"},
+	{"MAX_AVATAR_BYTES=-1", "MAX_AVATAR_BYTES"},
+	{"MAX_AVATAR_BYTES=67108865", "MAX_AVATAR_BYTES"},
+	{"MAX_AVATAR_BYTES=99999999999999999999", "MAX_AVATAR_BYTES"},
+	{"PUBLIC_URL=example.com", "PUBLIC_URL"},
+	{"PUBLIC_URL=ftp://example.com", "PUBLIC_URL"},
+	{"PUBLIC_URL=https://", "PUBLIC_URL"},
+	{"PUBLIC_URL=https://me:secret@example.com", "PUBLIC_URL"},
+	{"PUBLIC_URL=https://example.com/?a=b", "PUBLIC_URL"},
+	{"PUBLIC_URL=https://example.com/#a", "PUBLIC_URL"},
+	{"PUBLIC_URL=http://%zz", "PUBLIC_URL"},
+	{"AVATARS_PUBLIC=yes", "AVATARS_PUBLIC"},
+	{"LOG_LEVEL=loud", "LOG_LEVEL"},
+	{"LOG_FORMAT=xml", "LOG_FORMAT"},
+	{"SHUTDOWN_DELAY=5", "SHUTDOWN_DELAY"},
+	{"SHUTDOWN_DELAY=-1s", "SHUTDOWN_DELAY"},
+	{"SHUTDOWN_DELAY=61m", "SHUTDOWN_DELAY"},
+	{"SHUTDOWN_TIMEOUT=0s", "SHUTDOWN_TIMEOUT"},
+	{"SHUTDOWN_TIMEOUT=soon", "SHUTDOWN_TIMEOUT"},
+}
+
+func TestBadConfig(t *testing.T) {
+	for _, test := range badConfig {
+		t.Run(test.setting, func(t *testing.T) {
+			c, err := loadConfig(environment(test.setting))
+			if err == nil {
+				t.Fatalf("accepted: %+v", c)
+			}
+			if !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%q does not say %q in one line", err, test.want)
+			}
+			if strings.Contains(err.Error(), "secret") {
+				t.Errorf("%q tells a password", err)
+			}
+		})
+	}
+}
+
+func TestLoadConfig(t *testing.T) {
+	defaults := config{
+		ListenAddr: ":8080", MetricsAddr: ":8081", DataDir: "./data", MaxAvatarBytes: 5 << 20,
+		LogLevel: slog.LevelInfo, ShutdownTimeout: 25 * time.Second,
+	}
+	for _, test := range []struct {
+		name     string
+		settings []string
+		change   func(*config)
+	}{
+		{"defaults", nil, func(*config) {}},
+		{"empty is unset", []string{"LISTEN_ADDR=", "PORT=", "DYNAMODB_TABLE=", "S3_BUCKET=", "MAX_AVATAR_BYTES=", "PUBLIC_URL=", "AUTH_TOKENS_FILE=",
+			"AVATARS_PUBLIC=", "LOG_LEVEL=", "LOG_FORMAT=", "SHUTDOWN_DELAY=", "SHUTDOWN_TIMEOUT=", "DATA_DIR="}, func(*config) {}},
+		{"no metrics", []string{"METRICS_ADDR="}, func(c *config) { c.MetricsAddr = "" }},
+		{"port", []string{"PORT=9000"}, func(c *config) { c.ListenAddr = ":9000" }},
+		{"port of an address", []string{"PORT=9000", "LISTEN_ADDR=127.0.0.1:8080"}, func(c *config) { c.ListenAddr = "127.0.0.1:9000" }},
+		{"port of an IPv6 address", []string{"PORT=9000", "LISTEN_ADDR=[::1]:8080"}, func(c *config) { c.ListenAddr = "[::1]:9000" }},
+		{"any free port", []string{"LISTEN_ADDR=127.0.0.1:0", "METRICS_ADDR=:0"}, func(c *config) { c.ListenAddr, c.MetricsAddr = "127.0.0.1:0", ":0" }},
+		{"AWS", []string{"DYNAMODB_TABLE=users", "S3_BUCKET=avatars", "LOCALSTACK_HOST=localhost"}, func(c *config) {
+			c.Table, c.Bucket, c.LocalStackHost = "users", "avatars", "localhost"
+		}},
+		{"public URL", []string{"PUBLIC_URL=https://example.com/roster/"}, func(c *config) { c.PublicURL = "https://example.com/roster" }},
+		{"public URL of nothing but a host", []string{"PUBLIC_URL=http://localhost:8080"}, func(c *config) { c.PublicURL = "http://localhost:8080" }},
+		{"the rest", []string{"DATA_DIR=/data", "MAX_AVATAR_BYTES=67108864", "AUTH_TOKENS_FILE=/tokens", "AVATARS_PUBLIC=true",
+			"LOG_LEVEL=warn", "LOG_FORMAT=text", "SHUTDOWN_DELAY=5s", "SHUTDOWN_TIMEOUT=1m"}, func(c *config) {
+			c.DataDir, c.MaxAvatarBytes, c.TokensFile, c.AvatarsPublic = "/data", 64<<20, "/tokens", true
+			c.LogLevel, c.LogFormat, c.ShutdownDelay, c.ShutdownTimeout = slog.LevelWarn, "text", 5*time.Second, time.Minute
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			want := defaults
+			test.change(&want)
+			got, err := loadConfig(environment(test.settings...))
+			if diff := cmp.Diff(want, got); diff != "" || err != nil {
+				t.Errorf("%v\n%s", err, diff)
+			}
+		})
+	}
+}
+
+// environment looks up NAME=VALUE settings as os.LookupEnv does.
+func environment(settings ...string) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		for _, s := range settings {
+			if n, value, _ := strings.Cut(s, "="); n == name {
+				return value, true
+			}
+		}
+		return "", false
+	}
+}
