@@ -415,48 +415,6 @@ func TestPageOf(t *testing.T) {
 	}
 }
 
-func TestParseRange(t *testing.T) {
-	const size = 100
-	for _, test := range []struct {
-		field         string
-		start, length int64
-		ok            bool
-	}{
-		{"", 0, size, true},
-		{"bytes=0-", 0, size, true},
-		{"bytes=0-0", 0, 1, true},
-		{"bytes=10-19", 10, 10, true},
-		{"bytes=99-", 99, 1, true},
-		{"bytes=90-1000", 90, 10, true},
-		{"bytes=-1", 99, 1, true},
-		{"bytes=-100", 0, size, true},
-		{"bytes=-1000", 0, size, true},
-		{"bytes= 10-19 ", 10, 10, true},
-		{"bytes=100-", 0, 0, false},
-		{"bytes=100-200", 0, 0, false},
-		{"bytes=-0", 0, 0, false},
-		// What is no range, or several, stands for everything.
-		{"bytes=20-10", 0, size, true},
-		{"bytes=0-1,5-6", 0, size, true},
-		{"bytes=", 0, size, true},
-		{"bytes=-", 0, size, true},
-		{"bytes=a-b", 0, size, true},
-		{"bytes=--5", 0, size, true},
-		{"bytes=+1-5", 0, size, true},
-		{"bytes=1-5x", 0, size, true},
-		{"bytes=0-99999999999999999999", 0, size, true},
-		{"lines=1-2", 0, size, true},
-		{"bytes 1-2", 0, size, true},
-	} {
-		t.Run(test.field, func(t *testing.T) {
-			start, length, ok := parseRange(test.field, size)
-			if ok != test.ok || ok && (start != test.start || length != test.length) {
-				t.Errorf("got %d, %d, %v; want %d, %d, %v", start, length, ok, test.start, test.length, test.ok)
-			}
-		})
-	}
-}
-
 func TestETagIn(t *testing.T) {
 	const etag = `"abc"`
 	for _, test := range []struct {
