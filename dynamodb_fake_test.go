@@ -23,7 +23,7 @@ import (
 // fakeDynamoDB speaks DynamoDB's JSON protocol, as far as the service uses it,
 // and refuses what DynamoDB refuses.
 type fakeDynamoDB struct {
-	faults
+	*faults
 	URL      string
 	pageSize int // items; DynamoDB's own limit is 1 MB
 
@@ -42,7 +42,7 @@ type fakeItem map[string]fakeValue
 type fakeValue map[string]json.RawMessage
 
 func newFakeDynamoDB(t testing.TB) *fakeDynamoDB {
-	f := &fakeDynamoDB{pageSize: 1000, tables: map[string]*fakeTable{testTable: {key: "id", items: map[string]fakeItem{}}}}
+	f := &fakeDynamoDB{faults: &faults{}, pageSize: 1000, tables: map[string]*fakeTable{testTable: {key: "id", items: map[string]fakeItem{}}}}
 	server := httptest.NewServer(f)
 	t.Cleanup(func() {
 		server.CloseClientConnections()

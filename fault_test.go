@@ -33,7 +33,6 @@ type faults struct {
 	always map[string]fault
 	asked  map[string]int
 	skew   time.Duration // the server's clock is ahead by this
-	open   map[net.Conn]bool
 }
 
 // next lets the next calls of an operation fail, one after another; a zero fault
@@ -64,7 +63,7 @@ func (f *faults) clear() {
 	f.queue, f.always = nil, nil
 }
 
-// calls returns how often an operation was asked for.
+// calls returns how often an operation was asked for; "" stands for all.
 func (f *faults) calls(operation string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -84,6 +83,7 @@ func (f *faults) take(operation string) fault {
 		f.asked = map[string]int{}
 	}
 	f.asked[operation]++
+	f.asked[""]++ // all together
 	for _, name := range []string{operation, "*"} {
 		if list := f.queue[name]; len(list) > 0 {
 			f.queue[name] = list[1:]

@@ -23,7 +23,7 @@ import (
 // fakeS3 speaks S3's REST protocol in path style, as far as the service uses it,
 // and refuses what S3 refuses.
 type fakeS3 struct {
-	faults
+	*faults
 	URL      string
 	pageSize int // of a listing; S3's own limit is 1000
 	// hidesMissing answers AccessDenied for an object that does not exist, as S3
@@ -43,6 +43,7 @@ type fakeObject struct {
 
 func newFakeS3(t testing.TB) *fakeS3 {
 	f := &fakeS3{
+		faults:   &faults{},
 		pageSize: 1000,
 		buckets:  map[string]map[string]fakeObject{testBucket: {}},
 		uploads:  map[string]map[int]fakeObject{},

@@ -1,0 +1,517 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+var longTests = flag.Bool("long", false, "let the outages of TestOutage last a minute")
+
+// serveStores serves the API on stores, in this process.
+func serveStores(t testing.TB, users Users, avatars Avatars) (url string) {
+	t.Helper()
+	s := newServer(config{MaxAvatarBytes: 5 << 20}, users, avatars, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	server := httptest.NewServer(s)
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	return server.URL
+}
+
+// send makes a request and returns the status and the whole body; what breaks
+// off in the middle is an error.
+func send(client *http.Client, method, url, contentType string, body []byte) (int, []byte, error) {
+	req, err := http.NewRequest(method, url, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, got, err
+}
+
+// TestCutRequests lets the servers fail after each of the calls that a request
+// makes, in several ways, and then looks at what is left: it must be as before
+// the request or as after it, and the request must succeed when it is repeated.
+func TestCutRequests(t *testing.T) {
+	type world struct {
+		t       *testing.T
+		name    string
+		dynamo  *fakeDynamoDB
+		bucket  *fakeS3
+		url     string
+		client  *http.Client
+		anna    string // id of the user who is there before
+		oldPNG  []byte // her image
+		newPNG  []byte
+		annaURL string
+	}
+	oldPNG, newPNG := encodePNG(gradient(20, 20, 1)), encodePNG(gradient(20, 20, 2))
+	do := func(w *world, method, path, contentType string, body []byte) (int, []byte, error) {
+		return send(w.client, method, w.url+path, contentType, body)
+	}
+	// look returns the users by email, each with the image, and finds pointers
+	// to nothing.
+	look := func(w *world) map[string]string {
+		status, body, err := do(w, "GET", "/users", "", nil)
+		if err != nil || status != http.StatusOK {
+			w.t.Errorf("%s: GET /users: %d, %v", w.name, status, err)
+			return nil
+		}
+		var users []userJSON
+		if err := json.Unmarshal(body, &users); err != nil {
+			w.t.Errorf("%s: GET /users: %v", w.name, err)
+		}
+		seen := map[string]string{}
+		for _, u := range users {
+			seen[u.Email] = ""
+			if u.AvatarURL == "" {
+				continue
+			}
+			status, image, err := do(w, "GET", u.AvatarURL, "", nil)
+			if err != nil || status != http.StatusOK {
+				w.t.Errorf("%s: %s has an image that cannot be had: %d, %v", w.name, u.Email, status, err)
+			}
+			switch {
+			case bytes.Equal(image, oldPNG):
+				seen[u.Email] = "old"
+			case bytes.Equal(image, newPNG):
+				seen[u.Email] = "new"
+			default:
+				w.t.Errorf("%s: %s has an image that nobody sent", w.name, u.Email)
+			}
+		}
+		return seen
+	}
+
+	type request struct {
+		name   string
+		do     func(*world) (int, []byte, error)
+		done   int                         // status when it succeeds
+		again  int                         // status when it is repeated although it had succeeded
+		before []string                    // what may be seen if it has not happened
+		after  string                      // what must be seen if it has
+		what   func(map[string]string) any // what of all that is seen
+	}
+	annas := func(seen map[string]string) any {
+		image, ok := seen["anna@example.com"]
+		return fmt.Sprint(ok, " ", image)
+	}
+	bens := func(seen map[string]string) any {
+		image, ok := seen["ben@example.com"]
+		return fmt.Sprint(ok, " ", image)
+	}
+	requests := []request{
+		{"create", func(w *world) (int, []byte, error) {
+			return do(w, "POST", "/user", "application/json", []byte(`{"name":"Ben","email":"ben@example.com"}`))
+		}, 201, 409, []string{"false "}, "true ", bens},
+		{"create with image", func(w *world) (int, []byte, error) {
+			contentType, body := multipartBody(newPNG, map[string][]string{"name": {"Ben"}, "email": {"ben@example.com"}})
+			return do(w, "POST", "/user", contentType, body)
+		}, 201, 409, []string{"false "}, "true new", bens},
+		{"upload", func(w *world) (int, []byte, error) {
+			contentType, body := multipartBody(newPNG, map[string][]string{"email": {"anna@example.com"}})
+			return do(w, "POST", "/upload", contentType, body)
+		}, 200, 200, []string{"true old"}, "true new", annas},
+		{"put", func(w *world) (int, []byte, error) {
+			return do(w, "PUT", "/users/"+w.anna+"/avatar", "image/png", newPNG)
+		}, 200, 200, []string{"true old"}, "true new", annas},
+		{"rename", func(w *world) (int, []byte, error) {
+			return do(w, "PATCH", "/users/"+w.anna, "application/json", []byte(`{"name":"Anna B."}`))
+		}, 200, 200, []string{"true old"}, "true old", annas},
+		{"delete image", func(w *world) (int, []byte, error) {
+			return do(w, "DELETE", "/users/"+w.anna+"/avatar", "", nil)
+		}, 204, 404, []string{"true old"}, "true ", annas},
+		// The image goes first: a deletion that broke off leaves a user without.
+		{"delete", func(w *world) (int, []byte, error) {
+			return do(w, "DELETE", "/users/"+w.anna, "", nil)
+		}, 204, 404, []string{"true old", "true "}, "false ", annas},
+	}
+	gone, lost := fault{drop: true}, fault{applied: true, drop: true}
+	failing := fault{status: 500, code: "InternalServerError"}
+	throttled := fault{status: 400, code: "ThrottlingException"}
+	ways := []struct {
+		name string
+		cut  func(f *faults, calls int)
+	}{
+		{"gone from then on", func(f *faults, calls int) { f.next("*", make([]fault, calls)...); f.from("*", gone) }},
+		{"done, but no answer from then on", func(f *faults, calls int) {
+			f.next("*", append(make([]fault, calls), lost)...)
+			f.from("*", gone)
+		}},
+		{"done, but the answer cut, and gone then", func(f *faults, calls int) {
+			f.next("*", append(make([]fault, calls), fault{cut: true})...)
+			f.from("*", gone)
+		}},
+		{"500 from then on", func(f *faults, calls int) { f.next("*", make([]fault, calls)...); f.from("*", failing) }},
+		{"one answer lost", func(f *faults, calls int) { f.next("*", append(make([]fault, calls), lost)...) }},
+		{"one request lost", func(f *faults, calls int) { f.next("*", append(make([]fault, calls), gone)...) }},
+		{"three 500s", func(f *faults, calls int) {
+			f.next("*", append(make([]fault, calls), failing, failing, failing)...)
+		}},
+		{"five answers lost", func(f *faults, calls int) {
+			f.next("*", append(make([]fault, calls), lost, lost, lost, lost, lost)...)
+		}},
+		{"throttled twice", func(f *faults, calls int) { f.next("*", append(make([]fault, calls), throttled, throttled)...) }},
+		{"throttled for long", func(f *faults, calls int) { f.next("*", make([]fault, calls)...); f.from("*", throttled) }},
+	}
+
+	var worlds sync.WaitGroup
+	slots := make(chan struct{}, 32)
+	run := func(req request, way int, calls int) (made int) {
+		slots <- struct{}{}
+		defer func() { <-slots }()
+		w := &world{t: t, name: req.name, dynamo: newFakeDynamoDB(t), bucket: newFakeS3(t),
+			client: &http.Client{Transport: &http.Transport{}}}
+		defer w.client.CloseIdleConnections()
+		w.bucket.faults = w.dynamo.faults
+		users, avatars := openTestAWS(t, w.dynamo.URL, w.bucket.URL)
+		w.url = serveStores(t, users, avatars)
+		anna := testUser("anna@example.com")
+		anna.ID = userID(anna.Email)
+		w.anna = anna.ID
+		a := newAvatar("image/png", oldPNG)
+		anna.Avatar = &a
+		if err := errors.Join(avatars.Put(context.Background(), anna.ID, a, oldPNG), users.Create(context.Background(), anna)); err != nil {
+			t.Error(err)
+			return 0
+		}
+		before := w.dynamo.calls("")
+		if way >= 0 {
+			w.name = fmt.Sprintf("%s, %s after %d calls", req.name, ways[way].name, calls)
+			ways[way].cut(w.dynamo.faults, calls)
+		}
+		status, body, err := req.do(w)
+		made = w.dynamo.calls("") - before
+		w.dynamo.clear()
+		if err != nil {
+			t.Errorf("%s: %v", w.name, err)
+			return made
+		}
+		got := fmt.Sprint(req.what(look(w)))
+		happened := got == req.after
+		switch {
+		case status == req.done && !happened:
+			t.Errorf("%s: answered %d, but then %q is seen", w.name, status, got)
+		case status == req.done:
+		case status != http.StatusServiceUnavailable:
+			t.Errorf("%s: answered %d %s, want 503", w.name, status, body)
+		case !happened && !slices.Contains(req.before, got):
+			t.Errorf("%s: answered 503, and %q is seen, neither before nor after", w.name, got)
+		}
+
+		status, body, err = req.do(w)
+		if err != nil || status != req.done && !(happened && status == req.again) &&
+			// Of a deletion that broke off the image may be what was deleted.
+			!(req.name == "delete image" && status == 404) {
+			t.Errorf("%s: repeated, answered %d %s %v", w.name, status, body, err)
+		}
+		if got := fmt.Sprint(req.what(look(w))); got != req.after {
+			t.Errorf("%s: repeated, %q is seen, want %q", w.name, got, req.after)
+		}
+		if req.name == "delete" {
+			if keys := w.bucket.keys(); len(keys) != 0 {
+				t.Errorf("%s: images are left of who was deleted: %q", w.name, keys)
+			}
+		}
+		return made
+	}
+	for _, req := range requests {
+		n := run(req, -1, 0)
+		if n == 0 {
+			t.Fatalf("%s makes no calls", req.name)
+		}
+		for way := range ways {
+			for calls := range n {
+				worlds.Go(func() { run(req, way, calls) })
+			}
+		}
+	}
+	worlds.Wait()
+}
+
+// An outage stands between the service and one of its servers, and passes on
+// what they say to each other, or not.
+type outage struct {
+	t      testing.TB
+	addr   string
+	target string
+
+	mu       sync.Mutex
+	listener net.Listener
+	conns    map[net.Conn]bool
+	silent   atomic.Bool
+	delay    atomic.Int64
+}
+
+func newOutage(t testing.TB, url string) *outage {
+	o := &outage{t: t, addr: "127.0.0.1:0", target: strings.TrimPrefix(url, "http://"), conns: map[net.Conn]bool{}}
+	o.up()
+	t.Cleanup(o.refuse)
+	return o
+}
+
+// up begins to serve, or serves again.
+func (o *outage) up() {
+	o.silent.Store(false)
+	o.delay.Store(0)
+	o.hangUp()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.listener != nil {
+		return
+	}
+	listener, err := net.Listen("tcp", o.addr)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	o.listener, o.addr = listener, listener.Addr().String()
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go o.pass(conn)
+		}
+	}()
+}
+
+// refuse takes no more connections and breaks those there are.
+func (o *outage) refuse() {
+	o.mu.Lock()
+	if o.listener != nil {
+		o.listener.Close()
+		o.listener = nil
+	}
+	o.mu.Unlock()
+	o.hangUp()
+}
+
+func (o *outage) hangUp() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for conn := range o.conns {
+		conn.Close()
+	}
+}
+
+func (o *outage) pass(conn net.Conn) {
+	defer conn.Close()
+	server, err := net.Dial("tcp", o.target)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	o.mu.Lock()
+	o.conns[conn], o.conns[server] = true, true
+	o.mu.Unlock()
+	defer func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		delete(o.conns, conn)
+		delete(o.conns, server)
+	}()
+	go func() {
+		io.Copy(server, o.through(conn))
+		server.Close()
+	}()
+	io.Copy(conn, o.through(server))
+}
+
+func (o *outage) through(conn net.Conn) io.Reader {
+	return readerFunc(func(p []byte) (int, error) {
+		for {
+			n, err := conn.Read(p)
+			time.Sleep(time.Duration(o.delay.Load()))
+			if err != nil || !o.silent.Load() {
+				return n, err
+			}
+		}
+	})
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// TestOutage puts load on the service while one of its servers, or both, are
+// gone, and measures what that costs and how soon all is well again.
+func TestOutage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a minute")
+	}
+	length := 5 * time.Second
+	if *longTests {
+		length = time.Minute
+	}
+	for _, tt := range []struct {
+		name  string
+		begin func(dynamo, bucket *outage)
+	}{
+		{"both refuse", func(dynamo, bucket *outage) { dynamo.refuse(); bucket.refuse() }},
+		{"both silent", func(dynamo, bucket *outage) { dynamo.silent.Store(true); bucket.silent.Store(true) }},
+		{"S3 silent", func(dynamo, bucket *outage) { bucket.silent.Store(true) }},
+		{"both slow", func(dynamo, bucket *outage) { dynamo.delay.Store(1e9); bucket.delay.Store(1e9) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dynamoFake, bucketFake := newFakeDynamoDB(t), newFakeS3(t)
+			dynamo, bucket := newOutage(t, dynamoFake.URL), newOutage(t, bucketFake.URL)
+			users, avatars := openTestAWS(t, "http://"+dynamo.addr, "http://"+bucket.addr)
+			url := serveStores(t, users, avatars)
+
+			const clients = 24
+			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}}
+			image := encodePNG(gradient(64, 64, 1))
+			anna := userID("anna@example.com")
+			if status, body, err := send(client, "POST", url+"/user", "application/json", []byte(`{"name":"Anna","email":"anna@example.com"}`)); err != nil || status != 201 {
+				t.Fatal(status, string(body), err)
+			}
+
+			var phase atomic.Pointer[string]
+			setPhase := func(s string) { phase.Store(&s) }
+			setPhase("before")
+			var mu sync.Mutex
+			statuses := map[string]map[int]int{}
+			slowest := map[bool]time.Duration{} // by whether it is an upload or a download
+			var ended, lastFailure time.Time
+			stop := make(chan struct{})
+			var load sync.WaitGroup
+			for c := range clients {
+				load.Go(func() {
+					for i := 0; ; i++ {
+						select {
+						case <-stop:
+							return
+						case <-time.After(10 * time.Millisecond):
+						}
+						var method, path, contentType string
+						var body []byte
+						switch c % 6 {
+						case 0:
+							method, path, contentType = "POST", "/user", "application/json"
+							body = fmt.Appendf(nil, `{"name":"A","email":"%d.%d@example.com"}`, c, i)
+						case 1:
+							method, path = "GET", "/users/"+anna
+						case 2:
+							method, path, body = "PUT", "/users/"+anna+"/avatar", image
+						case 3:
+							method, path = "GET", "/users/"+anna+"/avatar"
+						case 4:
+							method, path = "GET", "/users?limit=10"
+						case 5:
+							method, path, contentType, body = "PATCH", "/users/"+anna, "application/json", []byte(`{"name":"B"}`)
+						}
+						in := *phase.Load()
+						start := time.Now()
+						status, _, err := send(client, method, url+path, contentType, body)
+						if err != nil {
+							status = -1
+						}
+						if c%6 == 3 && status == http.StatusNotFound {
+							status = http.StatusOK // before the first upload
+						}
+						if in == "before" {
+							in = *phase.Load() // it may have run into the outage
+						}
+						isImage := c%6 == 2 || c%6 == 3
+						mu.Lock()
+						if statuses[in] == nil {
+							statuses[in] = map[int]int{}
+						}
+						statuses[in][status]++
+						slowest[isImage] = max(slowest[isImage], time.Since(start))
+						if in == "after" && status >= 300 && start.After(lastFailure) {
+							lastFailure = start
+						}
+						mu.Unlock()
+					}
+				})
+			}
+
+			time.Sleep(2 * time.Second)
+			settle := func() (goroutines int, heap uint64) {
+				runtime.GC()
+				var m runtime.MemStats
+				runtime.ReadMemStats(&m)
+				return runtime.NumGoroutine(), m.HeapAlloc
+			}
+			goroutines, heap := settle()
+			setPhase("outage")
+			tt.begin(dynamo, bucket)
+			time.Sleep(length / 2)
+			halfGoroutines, halfHeap := settle()
+			time.Sleep(length / 2)
+			lateGoroutines, lateHeap := settle()
+			setPhase("after")
+			dynamo.up()
+			bucket.up()
+			ended = time.Now()
+			time.Sleep(7 * time.Second)
+			close(stop)
+			load.Wait()
+			client.CloseIdleConnections()
+
+			t.Logf("goroutines %d before, %d and %d during; heap %d, %d, %d KiB; statuses %v; slowest of images and others %v",
+				goroutines, halfGoroutines, lateGoroutines, heap>>10, halfHeap>>10, lateHeap>>10, statuses, slowest)
+			for in, counts := range statuses {
+				for status := range counts {
+					if status != 200 && status != 201 && !(in != "before" && status == 503) {
+						t.Errorf("%s the outage: status %d", in, status)
+					}
+				}
+			}
+			if d := slowest[true]; d > putTimeout+2*callTimeout {
+				t.Errorf("a request for an image took %v", d)
+			}
+			if d := slowest[false]; d > shortTimeout {
+				t.Errorf("a request took %v", d)
+			}
+			if d := lastFailure.Sub(ended); d > 5*time.Second {
+				t.Errorf("a request that began %v after the end of the outage failed", d)
+			} else if !lastFailure.IsZero() {
+				t.Logf("the last request that failed began %v after the end of the outage", d)
+			}
+			if lateGoroutines > halfGoroutines+halfGoroutines/2 {
+				t.Errorf("goroutines grow in the outage: %d, then %d", halfGoroutines, lateGoroutines)
+			}
+			if lateHeap > max(2*halfHeap, halfHeap+16<<20) {
+				t.Errorf("memory grows in the outage: %d KiB, then %d", halfHeap>>10, lateHeap>>10)
+			}
+			var now int
+			for range 50 {
+				if now, _ = settle(); now <= goroutines {
+					break
+				}
+				time.Sleep(100 * time.Millisecond)
+			}
+			if now > goroutines {
+				t.Errorf("%d goroutines are left, %d were there before the outage", now, goroutines)
+			}
+		})
+	}
+}
