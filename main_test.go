@@ -38,9 +38,11 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
-	if err := checkExchanges(dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
+	for _, check := range []func() error{func() error { return checkExchanges(dir) }, checkPolicy} {
+		if err := check(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
 	}
 	os.RemoveAll(dir)
 	os.Exit(code)
@@ -138,6 +140,9 @@ func (p *process) stop(t testing.TB) {
 	t.Helper()
 	if p.ended() {
 		return
+	}
+	if err := noteCalls(p.metrics); err != nil {
+		t.Logf("metrics: %v", err)
 	}
 	testClient.CloseIdleConnections() // it would wait a second for their next request
 	http.DefaultClient.CloseIdleConnections()
