@@ -1,0 +1,480 @@
+package browser
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"image"
+	"image/png"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/audits"
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+)
+
+// stepTimeout is for one operation, from loading the page to seeing the answer.
+const stepTimeout = 60 * time.Second
+
+// A step tries one operation out, as somebody at the page would.
+type step struct {
+	operation string
+	mediaType string            // chosen for the request body; empty: as the page suggests
+	values    map[string]string // of parameters and form fields; all others are left empty
+	body      string            // JSON; empty: none
+	file      string            // name of the file input; "body" if the file is the whole body
+	status    string
+	shows     string // part of the answer on the page; "image" if it is one
+}
+
+// TestSwaggerUI tries out every operation of the contract at ROSTER_URL. It asks
+// only for what a new, or a used, installation has: it makes its own users and
+// removes them.
+func TestSwaggerUI(t *testing.T) {
+	base := serviceURL(t)
+	token := os.Getenv("ROSTER_TOKEN")
+	b := startBrowser(t, base)
+
+	unique := fmt.Sprint(time.Now().UnixNano())
+	email := func(who string) string { return who + "-" + unique + "@example.com" }
+	picture := writePicture(t)
+
+	if token != "" {
+		b.try(t, "", "", step{operation: "listUsers", status: "401", shows: "urn:roster:problem:unauthorized"})
+		b.try(t, "wrong", "", step{operation: "listUsers", status: "401", shows: "urn:roster:problem:unauthorized"})
+	}
+	// create returns the id that the page shows.
+	create := func(s step) string {
+		t.Helper()
+		s.operation, s.status = "createUser", "201"
+		shown := b.try(t, token, picture, s)
+		var user struct{ ID string }
+		if err := json.Unmarshal([]byte(shown), &user); err != nil || user.ID == "" {
+			t.Fatalf("the page does not show the new user: %v\n%s", err, shown)
+		}
+		t.Cleanup(func() { remove(t, base, token, user.ID) })
+		return user.ID
+	}
+	ada := create(step{mediaType: "application/json", body: `{"name": "Ada Lovelace", "email": "` + email("ada") + `"}`, shows: email("ada")})
+	create(step{mediaType: "application/x-www-form-urlencoded", values: map[string]string{"name": "Grace Hopper", "email": email("grace")}, shows: "Grace Hopper"})
+	create(step{mediaType: "multipart/form-data", values: map[string]string{"name": "Mary Ward", "email": email("mary")}, shows: "Mary Ward"})
+	create(step{mediaType: "multipart/form-data", values: map[string]string{"name": "Emmy Noether", "email": email("emmy")}, file: "avatar", shows: "/avatar?v="})
+	id := map[string]string{"id": ada}
+	with := func(pairs ...string) map[string]string {
+		m := map[string]string{"id": ada}
+		for i := 0; i < len(pairs); i += 2 {
+			m[pairs[i]] = pairs[i+1]
+		}
+		return m
+	}
+
+	steps := []step{
+		{operation: "createUser", mediaType: "application/json", body: `{"name": "Ada", "email": "` + email("ADA") + `"}`, status: "409", shows: "urn:roster:problem:email-taken"},
+		{operation: "listUsers", values: map[string]string{"limit": "2"}, status: "200", shows: "created_at"},
+		{operation: "listUsers", status: "200", shows: "created_at"},
+		{operation: "getUser", values: id, status: "200", shows: "Ada Lovelace"},
+		{operation: "renameUser", values: id, body: `{"name": "Ada King"}`, status: "200", shows: "Ada King"},
+		{operation: "getAvatar", values: id, status: "404", shows: "urn:roster:problem:not-found"},
+		{operation: "putAvatar", mediaType: "image/*", values: id, file: "body", status: "200", shows: "/avatar?v="},
+		{operation: "getAvatar", values: id, status: "200", shows: "image"},
+		{operation: "getAvatar", values: with("Range", "bytes=0-7"), status: "206"},
+		{operation: "getAvatar", values: with("If-None-Match", "*"), status: "304"},
+		{operation: "deleteAvatar", values: id, status: "204"},
+		{operation: "uploadAvatar", values: map[string]string{"email": email("ada")}, file: "file", status: "200", shows: "/avatar?v="},
+		{operation: "uploadAvatar", values: map[string]string{"user_id": ada, "email": ""}, file: "avatar", status: "200", shows: "/avatar?v="},
+		{operation: "putAvatar", mediaType: "application/octet-stream", values: id, file: "body", status: "200", shows: "/avatar?v="},
+		{operation: "deleteUser", values: id, status: "204"},
+		{operation: "getUser", values: id, status: "404", shows: "urn:roster:problem:not-found"},
+		{operation: "getLiveness", status: "200", shows: "ok"},
+		{operation: "getReadiness", status: "200", shows: "ok"},
+		{operation: "getVersion", status: "200", shows: "version"},
+		{operation: "getContractYAML", status: "200", shows: "openapi: 3.1"},
+		{operation: "getContractJSON", status: "200", shows: `"openapi": "3.1`},
+		{operation: "getSwaggerUI", status: "200", shows: "swagger-ui-bundle.js"},
+	}
+	tried := []string{}
+	for _, s := range steps {
+		b.try(t, token, picture, s)
+		tried = append(tried, s.operation)
+	}
+	slices.Sort(tried)
+	if got, want := slices.Compact(tried), operations(t, base); !slices.Equal(got, want) {
+		t.Errorf("tried %q of %q", got, want)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, f := range b.faults {
+		t.Error(f)
+	}
+	if b.requests < len(steps) {
+		t.Errorf("saw only %d requests: the watch does not work", b.requests)
+	}
+}
+
+// TestWatch makes the page do what it may not, and looks whether TestSwaggerUI
+// would have noticed.
+func TestWatch(t *testing.T) {
+	base := serviceURL(t)
+	b := startBrowser(t, base)
+	for name, tt := range map[string]struct{ script, want string }{
+		"other origin":  {`new Image().src = "http://other.invalid/x.png"`, "other.invalid"},
+		"inline script": {`document.head.appendChild(document.createElement("script")).textContent = "window.ran = true"`, "script-src"},
+		"inline style":  {`document.head.appendChild(document.createElement("style")).textContent = "body { color: red }"`, "style-src"},
+		"console":       {`console.error("it hurts")`, "it hurts"},
+		"exception":     {`setTimeout(() => { throw new Error("it broke") })`, "it broke"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b.mu.Lock()
+			b.faults = nil
+			b.mu.Unlock()
+			ctx, cancel := context.WithTimeout(b.ctx, stepTimeout)
+			defer cancel()
+			err := chromedp.Do(ctx,
+				chromedp.Navigate(base+"/swagger/"),
+				chromedp.WaitVisible(chromedp.CSS(".opblock")),
+				chromedp.Evaluate[chromedp.Void](tt.script),
+			)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+				b.mu.Lock()
+				seen := slices.ContainsFunc(b.faults, func(f string) bool { return strings.Contains(f, tt.want) })
+				b.mu.Unlock()
+				if seen {
+					return
+				}
+			}
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			t.Errorf("not noticed; faults: %q", b.faults)
+		})
+	}
+}
+
+func serviceURL(t *testing.T) string {
+	t.Helper()
+	base := strings.TrimSuffix(os.Getenv("ROSTER_URL"), "/")
+	if base == "" {
+		t.Skip("ROSTER_URL does not say where the service is")
+	}
+	return base
+}
+
+// A browser is a running one with one tab, and what has gone wrong in it.
+type browser struct {
+	ctx  context.Context
+	base string
+
+	used  map[string]bool // operations that the page as it is loaded has tried
+	token string          // that it is authorized with
+
+	mu       sync.Mutex
+	requests int
+	faults   []string
+}
+
+func startBrowser(t *testing.T, base string) *browser {
+	t.Helper()
+	path := findBrowser(t)
+	// Not t.Context, which ends before the cleanup that needs it.
+	ctx, cancel := chromedp.NewExecAllocator(context.Background(),
+		chromedp.ExecPath(path),
+		chromedp.UserDataDir(t.TempDir()),
+		chromedp.Headless,
+		chromedp.NoSandbox, // as root, in containers
+		chromedp.DisableGPU,
+		chromedp.NoFirstRun,
+		chromedp.NoDefaultBrowserCheck,
+		chromedp.WindowSize(1280, 1600),
+		chromedp.Flag("disable-quic", true),
+		chromedp.Flag("disable-background-networking", true),
+		chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("disable-sync", true),
+		chromedp.Flag("disable-dev-shm-usage", true),
+	)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx)
+	t.Cleanup(func() {
+		// Waits for the browser to end, so that its directory can be removed.
+		if err := chromedp.Cancel(ctx); err != nil {
+			t.Log(err)
+		}
+		cancel()
+	})
+	b := &browser{ctx: ctx, base: base}
+	if err := chromedp.Listen(ctx, b.watch); err != nil {
+		t.Fatal(err)
+	}
+	_, err := chromedp.Call(ctx, network.Enable, network.EnableParams{})
+	for _, enable := range []cdp.Command[cdp.Empty, cdp.Empty]{log.Enable, runtime.Enable, audits.Enable} {
+		if err == nil {
+			_, err = chromedp.Call(ctx, enable, cdp.Empty{})
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func findBrowser(t *testing.T) string {
+	t.Helper()
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	t.Skip("there is no Chromium on the PATH")
+	return ""
+}
+
+// watch records requests to another origin, violations of the page's policy, and
+// errors on the console. That a request was answered by an error is none: some
+// steps ask for one.
+func (b *browser) watch(event any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	fault := func(format string, args ...any) { b.faults = append(b.faults, fmt.Sprintf(format, args...)) }
+	switch e := event.(type) {
+	case *network.EventRequestWillBeSent:
+		b.requests++
+		if u, err := url.Parse(e.Request.URL); err != nil || !slices.Contains([]string{"data", "blob", "about"}, u.Scheme) &&
+			u.Scheme+"://"+u.Host != b.base {
+			fault("request to another origin: %s", e.Request.URL)
+		}
+	case *log.EventEntryAdded:
+		if e.Entry.Level == log.EntryLevelError && e.Entry.Source != log.EntrySourceNetwork {
+			fault("log: %s", e.Entry.Text)
+		}
+	case *audits.EventIssueAdded:
+		if d := e.Issue.Details.ContentSecurityPolicyIssueDetails; d != nil {
+			fault("policy: %s refuses %q", d.ViolatedDirective, d.BlockedURL)
+		}
+	case *runtime.EventConsoleAPICalled:
+		if e.Type == runtime.ConsoleAPICalledTypeError || e.Type == runtime.ConsoleAPICalledTypeAssert {
+			var text []string
+			for _, a := range e.Args {
+				text = append(text, string(a.Value)+a.Description)
+			}
+			fault("console: %s", strings.Join(text, " "))
+		}
+	case *runtime.EventExceptionThrown:
+		text := e.ExceptionDetails.Text
+		if e.ExceptionDetails.Exception != nil {
+			text += " " + e.ExceptionDetails.Exception.Description
+		}
+		fault("exception: %s", text)
+	}
+}
+
+// try opens the operation, fills its form, executes it and returns the body of
+// the answer as the page shows it.
+func (b *browser) try(t *testing.T, token, picture string, s step) (body string) {
+	t.Helper()
+	name := strings.TrimSpace(s.operation + " " + s.mediaType + " " + s.status)
+	t.Run(name, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(b.ctx, stepTimeout)
+		defer cancel()
+		if err := b.execute(ctx, token, picture, s); err != nil {
+			b.screenshot(t)
+			t.Fatal(err)
+		}
+		answer := s.block() + " .live-responses-table"
+		status, err := chromedp.Run(ctx, chromedp.Text(chromedp.CSS(answer+" tbody .response-col_status")))
+		if err == nil {
+			body, err = chromedp.Run(ctx, chromedp.Evaluate[string](fmt.Sprintf(
+				`document.querySelector(%q)?.innerText ?? ""`, answer+" .response-col_description code")))
+		}
+		if err == nil && s.shows == "image" {
+			_, err = chromedp.Run(ctx, chromedp.Poll[bool](fmt.Sprintf(`document.querySelector(%q)?.naturalWidth > 0`, answer+" img")))
+		}
+		if err != nil {
+			b.screenshot(t)
+			t.Fatal(err)
+		}
+		if first, _, _ := strings.Cut(status, "\n"); first != s.status {
+			b.screenshot(t)
+			t.Errorf("status %q, want %s\n%s", status, s.status, body)
+		}
+		if s.shows != "image" && !strings.Contains(body, s.shows) {
+			b.screenshot(t)
+			t.Errorf("the page does not show %q:\n%s", s.shows, body)
+		}
+	})
+	return body
+}
+
+// block selects the operation's part of the page.
+func (s step) block() string {
+	return fmt.Sprintf(`[id^="operations-"][id$="-%s"]`, s.operation)
+}
+
+func (b *browser) execute(ctx context.Context, token, picture string, s step) error {
+	block := s.block()
+	var actions []chromedp.Action[chromedp.Void]
+	if b.used == nil || b.used[s.operation] || b.token != token {
+		actions = append(actions,
+			// Another document first, so that the page starts from nothing.
+			chromedp.Navigate("about:blank"),
+			chromedp.Navigate(b.base+"/swagger/"),
+			chromedp.WaitVisible(chromedp.CSS(block)),
+		)
+		if token != "" {
+			actions = append(actions, authorize(token))
+		}
+		b.used, b.token = map[string]bool{}, token
+	}
+	b.used[s.operation] = true
+	actions = append(actions,
+		click(block+" .opblock-summary-control"),
+		click(block+" .try-out__btn"),
+		chromedp.WaitVisible(chromedp.CSS(block+" .execute")),
+	)
+	if s.mediaType != "" {
+		actions = append(actions, fill(block+" .opblock-section-request-body select", s.mediaType))
+	}
+	for field, value := range s.values {
+		row := fmt.Sprintf(`%s tr:is([data-param-name=%q], [data-property-name=%[2]q])`, block, field)
+		actions = append(actions, fill(row+` :is(input, textarea):not([type=checkbox], [type=file])`, value))
+	}
+	if s.body != "" {
+		actions = append(actions, fill(block+" textarea.body-param__text", s.body))
+	}
+	if s.file != "" {
+		input := block + ` .opblock-section-request-body input[type=file]`
+		if s.file != "body" {
+			input = fmt.Sprintf(`%s tr[data-property-name=%q] input[type=file]`, block, s.file)
+		}
+		actions = append(actions, chromedp.SetUploadFiles(chromedp.CSS(input), []string{picture}))
+	}
+	actions = append(actions,
+		click(block+" .execute"),
+		chromedp.WaitVisible(chromedp.CSS(block+" .live-responses-table tbody .response-col_status")),
+	)
+	return chromedp.Do(ctx, actions...)
+}
+
+// authorize uses the Authorize button.
+func authorize(token string) chromedp.Action[chromedp.Void] {
+	return chromedp.Steps(
+		click(".scheme-container .authorize"),
+		fill(".modal-ux input", token),
+		click(".modal-ux .auth-btn-wrapper .authorize"),
+		// The one button of the dialog became "Logout": the page has the token.
+		chromedp.WaitNotPresent(chromedp.CSS(".modal-ux input")),
+		click(".modal-ux .btn-done"),
+		chromedp.WaitNotPresent(chromedp.CSS(".modal-ux")),
+	)
+}
+
+func click(selector string) chromedp.Action[chromedp.Void] {
+	return chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible)
+}
+
+// fill gives an input, text area or list a value, in the way that React notices.
+func fill(selector, value string) chromedp.Action[chromedp.Void] {
+	script := fmt.Sprintf(`(() => {
+		const e = document.querySelector(%q);
+		Object.getOwnPropertyDescriptor(Object.getPrototypeOf(e), "value").set.call(e, %q);
+		e.dispatchEvent(new Event("input", {bubbles: true}));
+		e.dispatchEvent(new Event("change", {bubbles: true}));
+		e.dispatchEvent(new FocusEvent("focusout", {bubbles: true})); // else it waits for more to be typed
+	})()`, selector, value)
+	return chromedp.Steps(
+		chromedp.WaitVisible(chromedp.CSS(selector)),
+		chromedp.Evaluate[chromedp.Void](script),
+		// Swagger UI takes over what was typed a little later.
+		chromedp.Sleep(100*time.Millisecond),
+	)
+}
+
+// screenshot keeps what the page looked like when a step failed; see
+// "go help testflag" for -artifacts.
+func (b *browser) screenshot(t *testing.T) {
+	ctx, cancel := context.WithTimeout(b.ctx, stepTimeout)
+	defer cancel()
+	picture, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+	if err != nil {
+		t.Log(err)
+		return
+	}
+	file := filepath.Join(t.ArtifactDir(), "page.png")
+	if err := os.WriteFile(file, picture, 0o600); err != nil {
+		t.Log(err)
+	}
+}
+
+func writePicture(t *testing.T) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := png.Encode(&b, image.NewGray(image.Rect(0, 0, 64, 64))); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "me.png")
+	if err := os.WriteFile(file, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// operations lists what the contract has.
+func operations(t *testing.T, base string) []string {
+	t.Helper()
+	res, err := http.Get(base + "/openapi.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var contract struct {
+		Paths map[string]map[string]json.RawMessage
+	}
+	if err := json.NewDecoder(res.Body).Decode(&contract); err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, item := range contract.Paths {
+		for _, raw := range item {
+			var operation struct{ OperationID string }
+			if json.Unmarshal(raw, &operation) == nil && operation.OperationID != "" {
+				ids = append(ids, operation.OperationID)
+			}
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// remove deletes a user if the test has not.
+func remove(t *testing.T, base, token, id string) {
+	t.Helper()
+	req, err := http.NewRequest(http.MethodDelete, base+"/users/"+id, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusNoContent && res.StatusCode != http.StatusNotFound {
+		t.Errorf("deleting the user %s: status %d", id, res.StatusCode)
+	}
+}
