@@ -67,6 +67,7 @@ func TestCheck(t *testing.T) {
 		{"annotation missing", "description: d,", "", "no annotation description"},
 		{"legend of a lost label", "{{route}}", "{{method}}", "legend names the label method"},
 		{"quantile without buckets", "sum by (le, route)", "sum by (route)", "without le"},
+		{"bound that Prometheus 3 respells", `route=\"/users\"`, `le=\"1\"`, "Prometheus 3 writes 1.0"},
 		{"variable of an unknown label", "label_values(app_build_info, job)", "label_values(app_build_info, zone)", "no label zone"},
 		{"id used twice", `"id": 2`, `"id": 1`, "has the id of"},
 		{"overlap", `"x": 12`, `"x": 11`, "overlaps"},

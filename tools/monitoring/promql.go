@@ -13,6 +13,10 @@ import (
 // freeLabels have values that a healthy process need not have shown yet.
 var freeLabels = []string{"code"}
 
+// integer bounds of buckets are exposed as "1" but stored as "1.0" from
+// Prometheus 3 on: no matcher for equality is right everywhere.
+var integer = regexp.MustCompile(`^\d+$`)
+
 var grafanaVariable = regexp.MustCompile(`\$\{?\w+\}?`)
 
 // checkQuery checks one expression, in which Grafana's variables may stand, and
@@ -64,6 +68,9 @@ func (c *checker) selected(where string, e *parser.VectorSelector) labels {
 	for _, m := range e.LabelMatchers {
 		if m.Name == promlabels.MetricName {
 			continue
+		}
+		if bound := m.Name == "le" || m.Name == "quantile"; bound && m.Type == promlabels.MatchEqual && integer.MatchString(m.Value) {
+			c.fault(where, "%s: Prometheus 3 writes %s.0", m, m.Value)
 		}
 		values, ok := have[m.Name]
 		if !ok {
