@@ -16,8 +16,8 @@ variable "kubernetes_version" {
   nullable    = false
 
   validation {
-    condition     = can(regex("^1\\.(3[0-9]|[4-9][0-9])$", var.kubernetes_version))
-    error_message = "A minor version from 1.30 on, such as 1.35."
+    condition     = can(regex("^1\\.(3[1-9]|[4-9][0-9])$", var.kubernetes_version))
+    error_message = "A minor version from 1.31, the oldest that the chart runs on, such as 1.35."
   }
 }
 

@@ -234,9 +234,9 @@ run "refuses_patch_version" {
   expect_failures = [var.kubernetes_version]
 }
 
-run "refuses_version_without_the_add_ons" {
+run "refuses_version_too_old_for_the_chart" {
   command = plan
-  variables { kubernetes_version = "1.29" }
+  variables { kubernetes_version = "1.30" }
   expect_failures = [var.kubernetes_version]
 }
 
