@@ -48,7 +48,7 @@ func noteCalls(metricsURL string) error {
 		return err
 	}
 	defer resp.Body.Close()
-	count := regexp.MustCompile(`^roster_aws_request_duration_seconds_count\{code="[^"]*",operation="([^"]*)",service="([^"]*)"\}`)
+	count := regexp.MustCompile(`^roster_aws_request_duration_seconds_count\{aws_service="([^"]*)",code="[^"]*",operation="([^"]*)"\}`)
 	awsCalls.Lock()
 	defer awsCalls.Unlock()
 	if awsCalls.seen == nil {
@@ -56,7 +56,7 @@ func noteCalls(metricsURL string) error {
 	}
 	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
 		if m := count.FindStringSubmatch(lines.Text()); m != nil {
-			awsCalls.seen[m[2]+" "+m[1]] = true
+			awsCalls.seen[m[1]+" "+m[2]] = true
 		}
 	}
 	return nil
