@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
@@ -321,5 +320,3 @@ func (a answer) want(t testing.TB, status int) answer {
 	}
 	return a
 }
-
-func discardLog() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -175,6 +175,9 @@ func testList(t *testing.T, users Users) {
 }
 
 func testUserRaces(t *testing.T, users Users) {
+	if strings.Contains(t.Name(), "/moto/") {
+		t.Skip("moto's UpdateItem is not atomic between its threads, as DynamoDB's is")
+	}
 	ctx := t.Context()
 	u := testUser("race@example.com")
 
