@@ -20,11 +20,11 @@ import (
 func bootstrap(ctx context.Context, table, bucket, localstackHost string, log *slog.Logger) error {
 	cfg, err := loadAWS(ctx, localstackHost, func(string, string, string, int, time.Duration) {}, log)
 	if err != nil {
-		return err
+		return &configError{err}
 	}
 	users, avatars := newDynamoUsers(cfg, table, log), newS3Avatars(cfg, bucket, log)
 	if users.client.Options().BaseEndpoint == nil || avatars.client.Options().BaseEndpoint == nil {
-		return errors.New("-bootstrap is for emulators: set AWS_ENDPOINT_URL, or AWS_ENDPOINT_URL_DYNAMODB and AWS_ENDPOINT_URL_S3, or LOCALSTACK_HOST")
+		return &configError{errors.New("-bootstrap is for emulators: set AWS_ENDPOINT_URL, or AWS_ENDPOINT_URL_DYNAMODB and AWS_ENDPOINT_URL_S3, or LOCALSTACK_HOST")}
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
