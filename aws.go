@@ -30,10 +30,11 @@ import (
 
 // A call of a store has callTimeout, its retries included, so that a backend
 // which does not answer costs a request half of its ten seconds at most. An
-// upload has longer: it belongs to a request that has a minute.
+// upload and a page of a list have longer, as their requests do.
 const (
 	callTimeout   = 5 * time.Second
 	putTimeout    = 20 * time.Second
+	scanTimeout   = 8 * time.Second // a page of 1 MB; DynamoDB Local reads the whole table for each
 	dialTimeout   = time.Second     // DNS included; the endpoints are in the same region
 	tlsTimeout    = 2 * time.Second // after the dial
 	headerTimeout = 3 * time.Second // from the request's last byte to the answer's first
@@ -337,8 +338,12 @@ func newDynamoUsers(cfg aws.Config, table string, log *slog.Logger) *dynamoUsers
 			return stack.Deserialize.Add(checkCRC32(), middleware.After)
 		})
 	})
+	scans := client.Options().HTTPClient.(*awshttp.BuildableClient).WithTransportOptions(func(t *http.Transport) {
+		t.ResponseHeaderTimeout = scanTimeout
+	})
 	return &dynamoUsers{
 		client: client,
+		scans:  scans,
 		once:   onceRetryer{client.Options().Retryer.(aws.RetryerV2)},
 		table:  table,
 		log:    log,

@@ -21,7 +21,8 @@ import (
 // (key, sha256, type, size), and write, which tells one creation from another.
 type dynamoUsers struct {
 	client *dynamodb.Client
-	once   aws.RetryerV2 // for what must not be applied twice
+	scans  aws.HTTPClient // waits longer for an answer
+	once   aws.RetryerV2  // for what must not be applied twice
 	table  string
 	log    *slog.Logger
 }
@@ -138,9 +139,9 @@ func (d *dynamoUsers) scan(ctx context.Context, start map[string]types.Attribute
 	}
 	done := make(chan scanPage, 1)
 	go func() {
-		call, cancel := context.WithTimeout(ctx, callTimeout)
+		call, cancel := context.WithTimeout(ctx, scanTimeout)
 		defer cancel()
-		out, err := d.client.Scan(call, in)
+		out, err := d.client.Scan(call, in, func(o *dynamodb.Options) { o.HTTPClient = d.scans })
 		done <- scanPage{out, err}
 	}()
 	return done

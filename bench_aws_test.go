@@ -1,0 +1,309 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"image"
+	"image/jpeg"
+	"image/png"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+)
+
+// BenchmarkAWS compares requests to the service with the bare calls to AWS that
+// they stand for: the same work on the same servers, at the same concurrency,
+// in turns, so that whatever else the machine does meets both. It reports
+//
+//	ratio   rate of the requests, with that of the bare calls as 1
+//	MiB     the most memory that the service's process has had
+//
+// and runs on the servers that ROSTER_TEST_DYNAMODB and ROSTER_TEST_S3 name:
+//
+//	tools/aws-local run go test -run '^$' -bench AWS -benchtime 5x .
+func BenchmarkAWS(b *testing.B) {
+	server := testServers[1]
+	b.Run("create", func(b *testing.B) { benchCreate(b, server) })
+	b.Run("list", func(b *testing.B) { benchList(b, server) })
+	b.Run("upload", func(b *testing.B) { benchUpload(b, server) })
+	b.Run("read", func(b *testing.B) { benchRead(b, server) })
+}
+
+// A benchWorld is the service in a process of its own, and clients for it and
+// for the servers behind it.
+type benchWorld struct {
+	users   *dynamoUsers
+	avatars *s3Avatars
+	process *process
+	client  *http.Client
+}
+
+const benchClients = 16
+
+func newBenchWorld(b *testing.B, server testServer) *benchWorld {
+	users, avatars := server.open(b)
+	return &benchWorld{users, avatars, start(b, append(awsEnv(users, avatars), "LOG_LEVEL=info")...),
+		&http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: benchClients}}}
+}
+
+// do makes a request that must succeed.
+func (w *benchWorld) do(b *testing.B, method, path, contentType string, body []byte) {
+	req, err := http.NewRequest(method, w.process.url+path, bytes.NewReader(body))
+	if err != nil {
+		b.Error(err)
+		return
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	resp, err := w.client.Do(req)
+	if err != nil {
+		b.Error(err)
+		return
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode >= 300 {
+		b.Errorf("%s %s: %d, %v", method, path, resp.StatusCode, err)
+	}
+}
+
+// compare does n of both in turns, with so many clients, and reports. what is
+// called with a number that does not come again.
+func (w *benchWorld) compare(b *testing.B, clients, n int, bare, request func(i int)) {
+	var next atomic.Int64
+	round := func(n int, do func(i int)) time.Duration {
+		runtime.GC()
+		start := time.Now()
+		var left atomic.Int64
+		left.Store(int64(n))
+		var done sync.WaitGroup
+		for range clients {
+			done.Go(func() {
+				for left.Add(-1) >= 0 {
+					do(int(next.Add(1)))
+				}
+			})
+		}
+		done.Wait()
+		return time.Since(start)
+	}
+	round(n/4+1, bare)
+	round(n/4+1, request)
+	var bareTime, requestTime time.Duration
+	rounds := 0
+	for b.Loop() {
+		bareTime += round(n, bare)
+		requestTime += round(n, request)
+		rounds++
+	}
+	calls := float64(n * rounds)
+	b.ReportMetric(float64(bareTime)/float64(requestTime), "ratio")
+	b.ReportMetric(calls/bareTime.Seconds(), "bare/s")
+	b.ReportMetric(calls/requestTime.Seconds(), "requests/s")
+	b.ReportMetric(w.peakMemory(b), "MiB")
+	b.ReportMetric(0, "ns/op")
+}
+
+// peakMemory reads the most memory that the service has had (VmHWM, proc(5)).
+func (w *benchWorld) peakMemory(b *testing.B) float64 {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.process.Process.Pid))
+	if err != nil {
+		return 0 // not Linux
+	}
+	for line := range strings.Lines(string(status)) {
+		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			n, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 64)
+			if err != nil {
+				b.Error(err)
+			}
+			return n / 1024
+		}
+	}
+	return 0
+}
+
+func benchCreate(b *testing.B, server testServer) {
+	w := newBenchWorld(b, server)
+	for _, clients := range []int{1, benchClients} {
+		b.Run(fmt.Sprint("clients=", clients), func(b *testing.B) {
+			run := rand.Uint64()
+			w.compare(b, clients, 1500, func(i int) {
+				u := testUser(fmt.Sprintf("bare%d.%d@example.com", run, i))
+				_, err := w.users.client.PutItem(context.Background(), &dynamodb.PutItemInput{
+					TableName: &w.users.table,
+					Item: map[string]types.AttributeValue{
+						"id": text(u.ID), "name": text(u.Name), "email": text(u.Email),
+						"created_at": text(formatTime(u.CreatedAt)), "updated_at": text(formatTime(u.UpdatedAt)),
+						"write": text("ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+					},
+				})
+				if err != nil {
+					b.Error(err)
+				}
+			}, func(i int) {
+				body := fmt.Appendf(nil, `{"name":"Anna Example","email":"user%d.%d@example.com"}`, run, i)
+				w.do(b, "POST", "/user", "application/json", body)
+			})
+		})
+	}
+}
+
+func benchList(b *testing.B, server testServer) {
+	w := newBenchWorld(b, server)
+	const n = 100_000
+	var fill sync.WaitGroup
+	for part := range 4 {
+		fill.Go(func() {
+			for i := part * n / 4; i < (part+1)*n/4; i += 25 {
+				var writes []types.WriteRequest
+				for j := i; j < i+25; j++ {
+					u := testUser(fmt.Sprintf("user%d@example.com", j))
+					writes = append(writes, types.WriteRequest{PutRequest: &types.PutRequest{Item: map[string]types.AttributeValue{
+						"id": text(u.ID), "name": text(u.Name), "email": text(u.Email),
+						"created_at": text(formatTime(u.CreatedAt)), "updated_at": text(formatTime(u.UpdatedAt)),
+						"write":  text("ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+						"avatar": avatarValue(testAvatar(nil)),
+					}}})
+				}
+				_, err := w.users.client.BatchWriteItem(context.Background(), &dynamodb.BatchWriteItemInput{
+					RequestItems: map[string][]types.WriteRequest{w.users.table: writes},
+				})
+				if err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	fill.Wait()
+	if b.Failed() {
+		return
+	}
+	w.compare(b, 1, 1, func(int) {
+		count := 0
+		var start map[string]types.AttributeValue
+		for {
+			out, err := w.users.client.Scan(context.Background(), &dynamodb.ScanInput{TableName: &w.users.table, ExclusiveStartKey: start},
+				func(o *dynamodb.Options) { o.HTTPClient = w.users.scans })
+			if err != nil {
+				b.Fatal(err)
+			}
+			count += len(out.Items)
+			if start = out.LastEvaluatedKey; len(start) == 0 {
+				break
+			}
+		}
+		if count != n {
+			b.Errorf("%d items, want %d", count, n)
+		}
+	}, func(int) { w.do(b, "GET", "/users", "", nil) })
+}
+
+// benchImages are of about 1 MiB each: noise, which is cheap to decode, and a
+// picture of five megapixels such as a telephone takes.
+func benchImages(b *testing.B) map[string][]byte {
+	random := rand.New(rand.NewPCG(1, 2))
+	noise := image.NewNRGBA(image.Rect(0, 0, 590, 590))
+	for i := range noise.Pix {
+		noise.Pix[i] = byte(random.Uint32())
+		if i%4 == 3 {
+			noise.Pix[i] = 255
+		}
+	}
+	photo := image.NewNRGBA(image.Rect(0, 0, 2560, 1920))
+	for y := range 1920 {
+		for x := range 2560 {
+			p := photo.Pix[photo.PixOffset(x, y):]
+			grain := byte(random.Uint32() % 16)
+			p[0], p[1], p[2], p[3] = byte(x/16)+grain, byte(y/16)+grain, byte((x+y)/32)+grain, 255
+		}
+	}
+	var pngBytes, jpegBytes bytes.Buffer
+	if err := png.Encode(&pngBytes, noise); err != nil {
+		b.Fatal(err)
+	}
+	if err := jpeg.Encode(&jpegBytes, photo, &jpeg.Options{Quality: 80}); err != nil {
+		b.Fatal(err)
+	}
+	b.Logf("PNG of %d KiB, JPEG of %d KiB", pngBytes.Len()>>10, jpegBytes.Len()>>10)
+	return map[string][]byte{"png": pngBytes.Bytes(), "jpeg": jpegBytes.Bytes()}
+}
+
+func benchUpload(b *testing.B, server testServer) {
+	w := newBenchWorld(b, server)
+	users := w.createUsers(b)
+	for name, image := range benchImages(b) {
+		for _, clients := range []int{1, benchClients} {
+			b.Run(fmt.Sprintf("%s/clients=%d", name, clients), func(b *testing.B) {
+				run := rand.Uint64()
+				w.compare(b, clients, 96, func(i int) {
+					_, err := w.avatars.client.PutObject(context.Background(), &s3.PutObjectInput{
+						Bucket: &w.avatars.bucket,
+						Key:    aws.String(fmt.Sprintf("bare/%d/%d", run, i)),
+						Body:   bytes.NewReader(image),
+					})
+					if err != nil {
+						b.Error(err)
+					}
+				}, func(i int) {
+					w.do(b, "PUT", "/users/"+users[i%len(users)]+"/avatar", "", image)
+				})
+			})
+		}
+	}
+}
+
+func benchRead(b *testing.B, server testServer) {
+	w := newBenchWorld(b, server)
+	users := w.createUsers(b)
+	image := benchImages(b)["png"]
+	var keys []string
+	for _, id := range users {
+		w.do(b, "PUT", "/users/"+id+"/avatar", "", image)
+		u, err := w.users.Get(context.Background(), id)
+		if err != nil {
+			b.Fatal(err)
+		}
+		keys = append(keys, avatarKey(id, u.Avatar.Key))
+	}
+	for _, clients := range []int{1, benchClients} {
+		b.Run(fmt.Sprint("clients=", clients), func(b *testing.B) {
+			w.compare(b, clients, 300, func(i int) {
+				out, err := w.avatars.client.GetObject(context.Background(), &s3.GetObjectInput{
+					Bucket: &w.avatars.bucket, Key: &keys[i%len(keys)],
+				})
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				defer out.Body.Close()
+				if n, err := io.Copy(io.Discard, out.Body); err != nil || n != int64(len(image)) {
+					b.Errorf("%d bytes, %v", n, err)
+				}
+			}, func(i int) { w.do(b, "GET", "/users/"+users[i%len(users)]+"/avatar", "", nil) })
+		})
+	}
+}
+
+func (w *benchWorld) createUsers(b *testing.B) (ids []string) {
+	for i := range 32 {
+		email := fmt.Sprintf("user%d@example.com", i)
+		w.do(b, "POST", "/user", "application/json", fmt.Appendf(nil, `{"name":"Anna","email":%q}`, email))
+		ids = append(ids, userID(email))
+	}
+	return ids
+}
