@@ -135,10 +135,10 @@ func serve(ctx context.Context, unhook func(), c config, log *slog.Logger, b bui
 
 	d := &drainingServer{Server: newHTTPServer(s, log)}
 	d.ConnState = d.track
-	failed := make(chan error, 1)
-	go func() { failed <- d.Serve(api) }()
+	served := make(chan error, 1)
+	go func() { served <- d.Serve(api) }()
 	select {
-	case err := <-failed:
+	case err := <-served:
 		return err
 	case <-ctx.Done():
 	}
@@ -147,7 +147,9 @@ func serve(ctx context.Context, unhook func(), c config, log *slog.Logger, b bui
 	s.draining.Store(true)
 	s.metrics.ready.Set(0)
 	time.Sleep(c.ShutdownDelay)
-	if err := d.drain(api, c.ShutdownTimeout); err != nil {
+	api.Close()
+	<-served
+	if err := d.drain(c.ShutdownTimeout); err != nil {
 		return fmt.Errorf("requests were still under way after SHUTDOWN_TIMEOUT (%v): %w", c.ShutdownTimeout, err)
 	}
 	log.Info("stopped")
@@ -221,10 +223,10 @@ func (d *drainingServer) track(_ net.Conn, state http.ConnState) {
 	}
 }
 
-func (d *drainingServer) drain(l net.Listener, timeout time.Duration) error {
+// drain ends the server after Serve has returned.
+func (d *drainingServer) drain(timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	l.Close()
 	for linger := time.Now().Add(min(lingerTimeout, timeout/2)); d.open.Load() > 0 && time.Now().Before(linger); {
 		time.Sleep(5 * time.Millisecond)
 	}

@@ -149,7 +149,7 @@ func (s *server) admit(resp *response, r *http.Request, a access) error {
 
 // ServeHTTP does what every request has in common.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	resp := &response{ResponseWriter: w, start: time.Now(), control: http.NewResponseController(w)}
+	resp := &response{ResponseWriter: w, start: time.Now(), control: http.NewResponseController(w), last: &s.draining}
 	h := resp.Header()
 	id := requestID(r)
 	h.Set("X-Request-Id", id)
@@ -158,9 +158,6 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cache-Control", "no-store")
-	if s.draining.Load() {
-		h.Set("Connection", "close")
-	}
 	body := &countingBody{ReadCloser: r.Body}
 	if r.Body != http.NoBody {
 		r.Body = body
@@ -254,6 +251,7 @@ const statusClientGone = 499
 type response struct {
 	http.ResponseWriter
 	control  *http.ResponseController
+	last     *atomic.Bool // whether the connection ends with this answer
 	start    time.Time
 	deadline time.Time // for the last byte of the answer; zero: none
 	route    string    // path of the pattern that matched
@@ -285,6 +283,9 @@ func (r *response) WriteHeader(status int) {
 	}
 	if r.status == 0 && status >= 200 {
 		r.status = status
+		if r.last.Load() {
+			r.Header().Set("Connection", "close")
+		}
 	}
 	r.ResponseWriter.WriteHeader(status)
 }
