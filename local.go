@@ -95,11 +95,7 @@ func (s *localStore) open(path string) (err error) {
 			s.db.Close()
 		}
 	}()
-	err = s.db.Update(func(tx *bolt.Tx) error {
-		_, err := tx.CreateBucketIfNotExists(usersBucket)
-		return err
-	})
-	if err != nil {
+	if err := s.createBucket(); err != nil {
 		return err
 	}
 	if err := s.root.RemoveAll("tmp"); err != nil {
@@ -111,6 +107,23 @@ func (s *localStore) open(path string) (err error) {
 		}
 	}
 	return s.syncDir(".") // the names of all of these
+}
+
+// createBucket makes the users' bucket if there is none. It commits nothing if
+// there is one: a full disk should not keep what it holds from being read.
+func (s *localStore) createBucket() error {
+	var exists bool
+	s.db.View(func(tx *bolt.Tx) error {
+		exists = tx.Bucket(usersBucket) != nil
+		return nil
+	})
+	if exists {
+		return nil
+	}
+	return s.db.Update(func(tx *bolt.Tx) error {
+		_, err := tx.CreateBucket(usersBucket)
+		return err
+	})
 }
 
 // Close ends the store after the commit under way.
