@@ -21,7 +21,7 @@ import (
 	"time"
 )
 
-var longTests = flag.Bool("long", false, "let the outages of TestOutage last a minute")
+var longTests = flag.Bool("long", false, "also run what takes minutes: long outages, more crashes, time-outs waited for in full")
 
 // serveStores serves the API on stores, in this process.
 func serveStores(t testing.TB, users Users, avatars Avatars) (url string) {
