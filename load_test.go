@@ -148,3 +148,14 @@ func (w *wire) exchange(method, path, body string) (answer, error) {
 	}
 	return w.read()
 }
+
+// freePort finds a port that nobody listens on just now.
+func freePort(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}

@@ -160,19 +160,38 @@ func (s *localStore) write(apply func(*bolt.Bucket) error) error {
 // and nobody waits longer than for the sync under way.
 func (s *localStore) commitWrites() {
 	defer close(s.stopped)
+	var writes int         // in the last commit
+	var took time.Duration // by the last commit
 	for {
 		select {
 		case w := <-s.writes:
-			s.commit(s.gather(w))
+			batch := s.gather(w, writes, took/4)
+			start := time.Now()
+			s.commit(batch)
+			writes, took = len(batch), time.Since(start)
 		case <-s.closing:
 			return
 		}
 	}
 }
 
-// gather takes the writes that are waiting, after first.
-func (s *localStore) gather(first *localWrite) []*localWrite {
+// gather takes the writes that are waiting, after first. Those who shared the
+// last commit were answered at one moment, and their next writes are on the way:
+// it waits a little until as many are there, rather than commit the fastest alone
+// and let all others wait for that.
+func (s *localStore) gather(first *localWrite, expected int, wait time.Duration) []*localWrite {
 	batch := []*localWrite{first}
+	late := time.NewTimer(wait)
+	defer late.Stop()
+	for len(batch) < min(expected, localBatch) {
+		select {
+		case w := <-s.writes:
+			batch = append(batch, w)
+			continue
+		case <-late.C:
+		}
+		break
+	}
 	for len(batch) < localBatch {
 		select {
 		case w := <-s.writes:
