@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -108,14 +109,15 @@ func (s *server) upload(w http.ResponseWriter, r *http.Request) error {
 
 // uploadTarget finds out whose image a form brings.
 func uploadTarget(f form) (id string, err error) {
-	userIDText, byID := f.fields["user_id"]
-	email, byEmail := f.fields["email"]
+	// An input of a form that is left empty is sent all the same.
+	userIDText, email := strings.TrimSpace(f.fields["user_id"]), strings.TrimSpace(f.fields["email"])
+	byID, byEmail := userIDText != "", email != ""
 	var errs []fieldError
 	switch {
 	case byID && byEmail:
 		errs = append(errs, fieldError{"user_id", "send user_id or email, not both"})
 	case byID:
-		raw, ok := parseID(strings.TrimSpace(userIDText))
+		raw, ok := parseID(userIDText)
 		if !ok {
 			errs = append(errs, fieldError{"user_id", fmt.Sprintf("must be the id of a user, not %q", abbreviate(userIDText))})
 		}
@@ -312,7 +314,7 @@ func (s *server) serveAvatar(w http.ResponseWriter, r *http.Request, id string, 
 		p.header.Set("ETag", etag)
 		return p
 	}
-	if m := r.Header.Values("If-None-Match"); len(m) > 0 && etagIn(m, etag) {
+	if m := r.Header.Values("If-None-Match"); len(m) > 0 && etagIn(m, etag, "W/"+etag) {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
@@ -368,12 +370,13 @@ func cacheControl(r *http.Request, a Avatar, open bool) string {
 	return "private, max-age=31536000, immutable"
 }
 
-// etagIn reports whether an If-Match or If-None-Match field lists the entity tag
-// or is "*". Weak tags count: the service gives out none (RFC 9110, section 8.8.3).
-func etagIn(fields []string, etag string) bool {
+// etagIn reports whether an If-Match or If-None-Match field is "*" or lists one of
+// the entity tags. The service gives out strong ones only, but for If-None-Match
+// the weak form of one counts as well (RFC 9110, section 8.8.3.2).
+func etagIn(fields []string, etags ...string) bool {
 	for _, field := range fields {
 		for tag := range strings.SplitSeq(field, ",") {
-			if tag = strings.TrimSpace(tag); tag == "*" || strings.TrimPrefix(tag, "W/") == etag {
+			if tag = strings.TrimSpace(tag); tag == "*" || slices.Contains(etags, tag) {
 				return true
 			}
 		}

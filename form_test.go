@@ -433,7 +433,7 @@ func TestETagIn(t *testing.T) {
 		{[]string{``}, false},
 		{[]string{`,,`}, false},
 	} {
-		if got := etagIn(test.fields, etag); got != test.want {
+		if got := etagIn(test.fields, etag, "W/"+etag); got != test.want {
 			t.Errorf("%q: %v, want %v", test.fields, got, test.want)
 		}
 	}

@@ -128,9 +128,11 @@ func always(h http.Handler) func(http.ResponseWriter, *http.Request) error {
 	}
 }
 
-// toSwagger leads from the root to the page that shows the API.
-func (s *server) toSwagger(w http.ResponseWriter, r *http.Request) error {
-	http.Redirect(w, r, s.PublicURL+"/swagger/", http.StatusFound)
+// toSwagger leads from / and /swagger to the page that shows the API: by a
+// relative reference, which is right behind any proxy and port-forward.
+func (s *server) toSwagger(w http.ResponseWriter, _ *http.Request) error {
+	w.Header().Set("Location", "swagger/")
+	w.WriteHeader(http.StatusFound)
 	return nil
 }
 

@@ -99,7 +99,7 @@ func (f *staticFile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	h.Set("ETag", etag)
-	if etagIn(r.Header.Values("If-None-Match"), etag) {
+	if etagIn(r.Header.Values("If-None-Match"), etag, "W/"+etag) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
