@@ -147,6 +147,7 @@ func readJSON(data []byte, allowed ...string) (form, error) {
 	}
 	f := newFormReader(allowed...)
 	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber() // else one too large for a float64 is an error that quotes it whole
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
 		return form{}, badRequest("the body must be a JSON object")
 	}

@@ -56,10 +56,14 @@ func badRequest(format string, args ...any) *problem {
 	return newProblem(http.StatusBadRequest, "invalid-request", "The request is not valid", format, args...)
 }
 
-// badFields reports all the faults found in the fields of one request.
+// maxFaults bounds how many faults an answer names, so that a small request
+// cannot make it large.
+const maxFaults = 20
+
+// badFields reports the faults found in the fields of one request.
 func badFields(errs ...fieldError) *problem {
 	p := badRequest("%s: %s", errs[0].Field, errs[0].Detail)
-	p.Errors = errs
+	p.Errors = errs[:min(len(errs), maxFaults)]
 	return p
 }
 

@@ -160,6 +160,13 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cache-Control", "no-store")
+	if r.TransferEncoding != nil {
+		// After a message that has both Transfer-Encoding and Content-Length the
+		// connection must end (RFC 9112, section 6.1), since another program may
+		// have seen another request behind it. Which messages had both, net/http
+		// does not tell.
+		h.Set("Connection", "close")
+	}
 	body := &countingBody{ReadCloser: r.Body}
 	if r.Body != http.NoBody {
 		r.Body = body
