@@ -216,14 +216,28 @@ func (s *server) storeAvatar(ctx context.Context, u User, image []byte) (User, e
 	return before, nil
 }
 
-// putImage checks an image and stores it under a new key.
+// putImage checks an image and stores it under a new key. It does both at once,
+// as either may take long: nothing points to what is stored yet, and if the image
+// turns out to be none, it is removed again.
 func (s *server) putImage(ctx context.Context, id string, image []byte) (Avatar, error) {
-	mediaType, err := s.checkImage(ctx, image)
+	format, cost, err := inspectImage(image)
 	if err != nil {
 		return Avatar{}, err
 	}
-	a := newAvatar(mediaType, image)
-	if err := s.avatars.Put(ctx, id, a, image); err != nil {
+	a := newAvatar(format.mediaType, image)
+	storing, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stored := make(chan error, 1)
+	go func() { stored <- s.avatars.Put(storing, id, a, image) }()
+	err = s.decodeImage(ctx, format, cost, image)
+	if err != nil {
+		cancel()
+	}
+	putErr := <-stored
+	if err == nil {
+		err = putErr
+	}
+	if err != nil {
 		s.discard(ctx, id, a.Key) // it may be there although the answer was lost
 		return Avatar{}, err
 	}

@@ -53,46 +53,52 @@ func decodes[T any](decode func(io.Reader) (T, error)) func(io.Reader) error {
 	}
 }
 
-// checkImage decides by the content alone whether data is an image that may be
-// an avatar, and of which media type. It decodes all of it, since only that
-// tells a whole image from a broken one or from a script with an image's first
-// bytes, but only after the header has shown that decoding is affordable.
-func (s *server) checkImage(ctx context.Context, data []byte) (mediaType string, err error) {
+// inspectImage decides by the content's header alone whether data may be an
+// image that may be an avatar, of which format, and what decoding it costs.
+func inspectImage(data []byte) (f imageFormat, cost int64, err error) {
 	if len(data) == 0 {
-		return "", badField("avatar", "the image is empty")
+		return f, 0, badField("avatar", "the image is empty")
 	}
 	f, ok := sniffImage(data)
 	if !ok {
-		return "", unsupported("avatar must be a PNG, JPEG, GIF or WebP image; the content sent is none of them")
-	}
-	broken := func(err error) error {
-		return badField("avatar", "the content begins like %s but does not decode: %v", f.mediaType, err)
+		return f, 0, unsupported("avatar must be a PNG, JPEG, GIF or WebP image; the content sent is none of them")
 	}
 	config, err := f.config(bytes.NewReader(data))
 	if err != nil {
-		return "", broken(err)
+		return f, 0, f.broken(err)
 	}
 	if config.Width <= 0 || config.Height <= 0 {
-		return "", badField("avatar", "the image has no pixels (%d × %d)", config.Width, config.Height)
+		return f, 0, badField("avatar", "the image has no pixels (%d × %d)", config.Width, config.Height)
 	}
 	// Checked before cost is asked: a product of two 32-bit sides fits an int64.
 	if n := int64(config.Width) * int64(config.Height); n > maxPixels {
-		return "", tooLarge("avatar may have at most %d pixels; %d × %d is %d", maxPixels, config.Width, config.Height, n)
+		return f, 0, tooLarge("avatar may have at most %d pixels; %d × %d is %d", maxPixels, config.Width, config.Height, n)
 	}
 	pixels, perPixel, err := f.cost(config, data)
 	if err != nil {
-		return "", broken(err)
+		return f, 0, f.broken(err)
 	}
 	if pixels > maxPixels {
-		return "", tooLarge("avatar may have at most %d pixels in all its frames; it has %d", maxPixels, pixels)
+		return f, 0, tooLarge("avatar may have at most %d pixels in all its frames; it has %d", maxPixels, pixels)
 	}
-	cost := pixels * perPixel
+	return f, pixels * perPixel, nil
+}
+
+// broken says that what begins like an image of the format is none.
+func (f imageFormat) broken(err error) error {
+	return badField("avatar", "the content begins like %s but does not decode: %v", f.mediaType, err)
+}
+
+// decodeImage decodes all of an image that has been inspected, since only that
+// tells a whole image from a broken one or from a script with an image's first
+// bytes.
+func (s *server) decodeImage(ctx context.Context, f imageFormat, cost int64, data []byte) error {
 	wait, cancel := context.WithTimeout(ctx, decodeWait)
 	defer cancel()
 	if err := s.decodes.Acquire(wait, cost); err != nil {
-		return "", overloaded("too many large images are being checked at once")
+		return overloaded("too many large images are being checked at once")
 	}
-	err = f.decode(bytes.NewReader(data))
+	err := f.decode(bytes.NewReader(data))
 	if cost > decodeBudget/4 {
 		// The next image of this size must find the room that this one took; the
 		// collector would let both stand side by side for a while.
@@ -100,9 +106,9 @@ func (s *server) checkImage(ctx context.Context, data []byte) (mediaType string,
 	}
 	s.decodes.Release(cost)
 	if err != nil {
-		return "", broken(err)
+		return f.broken(err)
 	}
-	return f.mediaType, nil
+	return nil
 }
 
 // sniffImage finds the format whose magic number data begins with.

@@ -231,3 +231,15 @@ func webpClaiming(width, height uint16) []byte {
 	data = binary.LittleEndian.AppendUint16(data, width)
 	return append(binary.LittleEndian.AppendUint16(data, height), make([]byte, 8)...)
 }
+
+// checkImage inspects and decodes, as putImage does.
+func (s *server) checkImage(ctx context.Context, data []byte) (mediaType string, err error) {
+	f, cost, err := inspectImage(data)
+	if err != nil {
+		return "", err
+	}
+	if err := s.decodeImage(ctx, f, cost, data); err != nil {
+		return "", err
+	}
+	return f.mediaType, nil
+}
