@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -285,6 +286,12 @@ func (s *server) getAvatar(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if a, ok := s.known.get(id); ok && r.Method == http.MethodGet && r.URL.Query().Get("v") == a.version() &&
+		r.Header.Get("If-Match") == "" && r.Header.Get("If-None-Match") == "" {
+		if err := s.serveAvatar(w, r, id, a); !errors.Is(err, ErrNotFound) {
+			return err
+		}
+	}
 	var key string
 	for {
 		u, err := s.users.Get(r.Context(), id)
@@ -299,12 +306,46 @@ func (s *server) getAvatar(w http.ResponseWriter, r *http.Request) error {
 			return notFound("the image is missing")
 		}
 		key = u.Avatar.Key
+		s.known.put(id, *u.Avatar)
 		// An image that is gone was replaced between the two reads: the pointer
 		// says by which one.
 		if err = s.serveAvatar(w, r, id, *u.Avatar); !errors.Is(err, ErrNotFound) {
 			return err
 		}
 	}
+}
+
+// knownAvatars remembers where images were found. An address with ?v= names its
+// content: as long as the image with that hash is where it was, nobody needs to
+// be asked whether it is the user's present one. An image that was replaced or
+// deleted is gone before that request is answered.
+type knownAvatars struct {
+	mu   sync.Mutex
+	byID map[string]Avatar
+}
+
+const maxKnownAvatars = 10_000 // some 3 MB
+
+func (k *knownAvatars) get(id string) (Avatar, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	a, ok := k.byID[id]
+	return a, ok
+}
+
+func (k *knownAvatars) put(id string, a Avatar) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.byID == nil {
+		k.byID = map[string]Avatar{}
+	}
+	for other := range k.byID { // whichever comes first
+		if len(k.byID) < maxKnownAvatars {
+			break
+		}
+		delete(k.byID, other)
+	}
+	k.byID[id] = a
 }
 
 // serveAvatar answers with an image, or the part of it that was asked for. What

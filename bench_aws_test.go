@@ -271,7 +271,7 @@ func benchRead(b *testing.B, server testServer) {
 	w := newBenchWorld(b, server)
 	users := w.createUsers(b)
 	image := benchImages(b)["png"]
-	var keys []string
+	var keys, urls []string
 	for _, id := range users {
 		w.do(b, "PUT", "/users/"+id+"/avatar", "", image)
 		u, err := w.users.Get(context.Background(), id)
@@ -279,6 +279,7 @@ func benchRead(b *testing.B, server testServer) {
 			b.Fatal(err)
 		}
 		keys = append(keys, avatarKey(id, u.Avatar.Key))
+		urls = append(urls, "/users/"+id+"/avatar?v="+u.Avatar.version()) // as avatar_url says
 	}
 	for _, clients := range []int{1, benchClients} {
 		b.Run(fmt.Sprint("clients=", clients), func(b *testing.B) {
@@ -294,7 +295,7 @@ func benchRead(b *testing.B, server testServer) {
 				if n, err := io.Copy(io.Discard, out.Body); err != nil || n != int64(len(image)) {
 					b.Errorf("%d bytes, %v", n, err)
 				}
-			}, func(i int) { w.do(b, "GET", "/users/"+users[i%len(users)]+"/avatar", "", nil) })
+			}, func(i int) { w.do(b, "GET", urls[i%len(urls)], "", nil) })
 		})
 	}
 }

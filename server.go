@@ -48,6 +48,7 @@ type server struct {
 	crossOrigin *http.CrossOriginProtection
 	uploads     *semaphore.Weighted // bytes of uploadBudget
 	decodes     *semaphore.Weighted // bytes of decodeBudget
+	known       knownAvatars
 	inFlight    atomic.Int64
 	ready       atomic.Bool // opened once, by watchReady
 	draining    atomic.Bool // set once, by the signal to stop

@@ -254,6 +254,54 @@ func TestCutRequests(t *testing.T) {
 	worlds.Wait()
 }
 
+// TestKnownAvatars reads an image by the address that names its content, through
+// two processes on the same servers: the table is asked once, and what one of
+// them replaces or deletes the other no longer shows.
+func TestKnownAvatars(t *testing.T) {
+	dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
+	users, avatars := openTestAWS(t, dynamo.URL, bucket.URL)
+	one, other := serveStores(t, users, avatars), serveStores(t, users, avatars)
+	images := [][]byte{encodePNG(gradient(20, 20, 1)), encodePNG(gradient(20, 20, 2))}
+	if status, body, err := send(http.DefaultClient, "POST", one+"/user", "application/json", []byte(`{"name":"Anna","email":"anna@example.com"}`)); err != nil || status != 201 {
+		t.Fatal(status, string(body), err)
+	}
+	id := userID("anna@example.com")
+	put := func(image []byte) (avatarURL string) {
+		status, body, err := send(http.DefaultClient, "PUT", one+"/users/"+id+"/avatar", "", image)
+		var u userJSON
+		if err != nil || status != 200 || json.Unmarshal(body, &u) != nil {
+			t.Fatal(status, string(body), err)
+		}
+		return u.AvatarURL
+	}
+	get := func(avatarURL string, want []byte, wantStatus, wantCalls int) {
+		t.Helper()
+		before := dynamo.calls("GetItem")
+		status, body, err := send(http.DefaultClient, "GET", other+avatarURL, "", nil)
+		if err != nil || status != wantStatus || want != nil && !bytes.Equal(body, want) {
+			t.Errorf("status %d, %v, or another image; want status %d", status, err, wantStatus)
+		}
+		if calls := dynamo.calls("GetItem") - before; calls != wantCalls {
+			t.Errorf("GetItem was called %d times, want %d", calls, wantCalls)
+		}
+	}
+	first := put(images[0])
+	get(first, images[0], 200, 1)
+	get(first, images[0], 200, 0)
+	get("/users/"+id+"/avatar", images[0], 200, 1)
+	second := put(images[1])
+	get(first, images[1], 200, 1)
+	get(first, images[1], 200, 1) // not what the address names
+	get(second, images[1], 200, 0)
+	put(images[1]) // the same content under another key
+	get(second, images[1], 200, 1)
+	get(second, images[1], 200, 0)
+	if status, _, err := send(http.DefaultClient, "DELETE", one+"/users/"+id, "", nil); err != nil || status != 204 {
+		t.Fatal(status, err)
+	}
+	get(second, nil, 404, 1)
+}
+
 // An outage stands between the service and one of its servers, and passes on
 // what they say to each other, or not.
 type outage struct {
