@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -9,7 +10,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,7 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 )
 
 // No test may find somebody's own account: what the servers of a test need comes
@@ -578,6 +581,40 @@ func TestCredentials(t *testing.T) {
 	check(avatars.Put(ctx, u.ID, testAvatar(nil), nil), "PutObject")
 }
 
+// TestPermissions makes every call that the stores make, and compares them with
+// the permissions that the README asks for.
+func TestPermissions(t *testing.T) {
+	dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
+	var mu sync.Mutex
+	used := map[string]bool{}
+	users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, func(service, operation, code string, attempts int, d time.Duration) {
+		action := map[string]string{
+			"ListObjectsV2":           "ListBucket",
+			"CreateMultipartUpload":   "PutObject",
+			"UploadPart":              "PutObject",
+			"CompleteMultipartUpload": "PutObject",
+		}[operation]
+		mu.Lock()
+		used[strings.ToLower(service)+":"+cmp.Or(action, operation)] = true
+		mu.Unlock()
+	}, slog.New(slog.DiscardHandler))
+	testStore(t, users, avatars)
+	big := make([]byte, 17<<20)
+	wantError(t, avatars.Put(t.Context(), "id", testAvatar(big), big), nil)
+	bucket.from("UploadPart", fault{status: 403, code: "AccessDenied"})
+	wantError(t, avatars.Put(t.Context(), "id", testAvatar(big), big), ErrUnavailable)
+
+	readme, err := os.ReadFile("README.md")
+	wantError(t, err, nil)
+	asked := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `((?:dynamodb|s3):[A-Za-z]+)`").FindAllSubmatch(readme, -1) {
+		asked[string(m[1])] = true
+	}
+	if diff := gocmp.Diff(asked, used); diff != "" {
+		t.Errorf("permissions in the README and calls that are made (-README +calls):\n%s", diff)
+	}
+}
+
 // TestObserve counts calls, attempts and codes.
 func TestObserve(t *testing.T) {
 	ctx := t.Context()
@@ -605,7 +642,7 @@ func TestObserve(t *testing.T) {
 	defer cancel()
 	listAll(soon, users, "", 0)
 
-	if diff := cmp.Diff([]string{
+	if diff := gocmp.Diff([]string{
 		"DynamoDB PutItem OK 3",
 		"DynamoDB PutItem ConditionalCheckFailedException 1",
 		"S3 PutObject OK 2",
