@@ -1,0 +1,251 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// command is the binary in an environment in which it would start.
+func command(t testing.TB, env ...string) *exec.Cmd {
+	cmd := exec.Command(rosterBinary)
+	cmd.Env = append(cleanEnv(), "LISTEN_ADDR=127.0.0.1:0", "METRICS_ADDR=127.0.0.1:0", "DATA_DIR="+t.TempDir())
+	cmd.Env = append(cmd.Env, env...)
+	return cmd
+}
+
+// wantStartError starts the binary, which must say what is wrong in one line on
+// standard error and end with status 2 before it listens.
+func wantStartError(t *testing.T, want string, env ...string) {
+	t.Helper()
+	cmd := command(t, env...)
+	var stdout, stderr logLines
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case <-ended:
+	case <-time.After(30 * time.Second):
+		cmd.Process.Kill()
+		t.Fatalf("it runs with %q", env)
+	}
+	var lines []string // beside the log
+	for line := range strings.Lines(stderr.String()) {
+		if !strings.HasPrefix(line, "{") {
+			lines = append(lines, line)
+		}
+	}
+	if cmd.ProcessState.ExitCode() != 2 || len(lines) != 1 || !strings.HasPrefix(lines[0], "roster: ") || !strings.Contains(lines[0], want) {
+		t.Errorf("%q: status %d, want 2 and a line with %q:\n%s", env, cmd.ProcessState.ExitCode(), want, stderr.String())
+	}
+	if strings.Contains(stderr.String(), `"msg":"serving"`) {
+		t.Errorf("it listened:\n%s", stderr.String())
+	}
+	if out := stdout.String(); out != "" {
+		t.Errorf("standard output: %s", out)
+	}
+}
+
+func TestStartErrors(t *testing.T) {
+	seen := map[string]bool{}
+	for _, test := range badConfig { // TestBadConfig has all of them; here one of each
+		if !seen[test.want] {
+			seen[test.want] = true
+			t.Run(test.setting, func(t *testing.T) { wantStartError(t, test.want, test.setting) })
+		}
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	os.WriteFile(file, []byte("web short\n"), 0o600)
+	t.Run("no region", func(t *testing.T) {
+		wantStartError(t, "AWS_REGION", "DYNAMODB_TABLE=a", "S3_BUCKET=b", "AWS_CONFIG_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true")
+	})
+	t.Run("malformed tokens", func(t *testing.T) { wantStartError(t, "line 1", "AUTH_TOKENS_FILE="+file) })
+	t.Run("no tokens file", func(t *testing.T) { wantStartError(t, "AUTH_TOKENS_FILE", "AUTH_TOKENS_FILE="+file+"x") })
+	t.Run("tokens file is a directory", func(t *testing.T) { wantStartError(t, "AUTH_TOKENS_FILE", "AUTH_TOKENS_FILE="+dir) })
+	t.Run("data directory is a file", func(t *testing.T) { wantStartError(t, "DATA_DIR", "DATA_DIR="+file) })
+	t.Run("no store in the file", func(t *testing.T) {
+		dir := t.TempDir()
+		os.WriteFile(filepath.Join(dir, "roster.db"), []byte(strings.Repeat("not a database\n", 10_000)), 0o600)
+		wantStartError(t, "DATA_DIR", "DATA_DIR="+dir)
+	})
+	t.Run("second process", func(t *testing.T) {
+		p := start(t)
+		wantStartError(t, "another process is using it", "DATA_DIR="+p.dir)
+		p.do(t, "GET /users", nil, nil).want(t, http.StatusOK)
+	})
+	t.Run("address in use", func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		wantStartError(t, "LISTEN_ADDR: ", "LISTEN_ADDR="+l.Addr().String())
+		wantStartError(t, "METRICS_ADDR: ", "METRICS_ADDR="+l.Addr().String())
+	})
+}
+
+// TestReadOnlyDirectory: by permission for most, by the file system for root,
+// whom permissions do not stop.
+func TestReadOnlyDirectory(t *testing.T) {
+	dir := t.TempDir()
+	if os.Getuid() == 0 {
+		if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_RDONLY, "size=1m"); err != nil {
+			t.Skipf("a read-only file system cannot be mounted: %v", err)
+		}
+		t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+	} else {
+		os.Chmod(dir, 0o500)
+		t.Cleanup(func() { os.Chmod(dir, 0o700) })
+	}
+	wantStartError(t, "DATA_DIR", "DATA_DIR="+dir)
+	wantStartError(t, "DATA_DIR", "DATA_DIR="+filepath.Join(dir, "below"))
+}
+
+func TestFlags(t *testing.T) {
+	run := func(args ...string) (status int, stdout, stderr string) {
+		cmd := command(t)
+		cmd.Args = append(cmd.Args, args...)
+		var out, err strings.Builder
+		cmd.Stdout, cmd.Stderr = &out, &err
+		cmd.Run()
+		return cmd.ProcessState.ExitCode(), out.String(), err.String()
+	}
+	if status, stdout, _ := run("-version"); status != 0 || !regexp.MustCompile(`^roster \S+ \(commit \S*, go1\.\S+\)\n$`).MatchString(stdout) {
+		t.Errorf("-version: %d, %q", status, stdout)
+	}
+	if status, _, stderr := run("-help"); status != 0 || !strings.Contains(stderr, "-healthcheck") {
+		t.Errorf("-help: %d, %q", status, stderr)
+	}
+	for _, args := range [][]string{{"-nonsense"}, {"serve"}, {"-version=maybe"}, {"-bootstrap"}} {
+		if status, _, stderr := run(args...); status != 2 || stderr == "" {
+			t.Errorf("%q: %d, %q", args, status, stderr)
+		}
+	}
+}
+
+func TestHealthcheck(t *testing.T) {
+	port := freePort(t)
+	check := func(env ...string) (int, string) {
+		cmd := command(t, env...)
+		cmd.Args = append(cmd.Args, "-healthcheck")
+		out, _ := cmd.CombinedOutput()
+		return cmd.ProcessState.ExitCode(), string(out)
+	}
+	if status, out := check("LISTEN_ADDR=127.0.0.1:" + port); status != 1 || !strings.Contains(out, "refused") {
+		t.Errorf("before the start: %d, %s", status, out)
+	}
+	p := start(t, "LISTEN_ADDR=127.0.0.1:"+port)
+	for _, addr := range []string{"LISTEN_ADDR=127.0.0.1:" + port, "LISTEN_ADDR=0.0.0.0:" + port, "LISTEN_ADDR=:" + port, "PORT=" + port} {
+		if status, out := check(addr); status != 0 {
+			t.Errorf("%s: %d, %s", addr, status, out)
+		}
+	}
+	p.stop(t)
+	if status, _ := check("PORT=" + port); status != 1 {
+		t.Errorf("after the stop: %d", status)
+	}
+	// Something else listens there, and does not answer.
+	l, err := net.Listen("tcp", "127.0.0.1:"+port)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer l.Close()
+	began := time.Now()
+	if status, _ := check("PORT=" + port); status != 1 || time.Since(began) > 20*time.Second {
+		t.Errorf("without an answer: %d after %v", status, time.Since(began))
+	}
+}
+
+// TestReadiness: /readyz waits for both backends, and an outage later does not
+// close it again.
+func TestReadiness(t *testing.T) {
+	dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
+	dynamo.from("*", fault{status: http.StatusBadRequest, code: "AccessDeniedException"})
+	p := launch(t, "DYNAMODB_TABLE="+testTable, "S3_BUCKET="+testBucket, "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=roster", "AWS_SECRET_ACCESS_KEY=roster-secret",
+		"AWS_ENDPOINT_URL_DYNAMODB="+dynamo.URL, "AWS_ENDPOINT_URL_S3="+bucket.URL)
+	notReady := func(why string) {
+		t.Helper()
+		for range 3 {
+			a := p.do(t, "GET /readyz", nil, nil).want(t, http.StatusServiceUnavailable)
+			if a.Header.Get("Retry-After") == "" {
+				t.Error("no Retry-After")
+			}
+			time.Sleep(readyRetry / 2)
+		}
+		eventually(t, 20*time.Second, "the reason is logged", func() error {
+			if line := p.log.find("not ready"); line == nil || !strings.Contains(p.log.String(), why) {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		p.do(t, "GET /livez", nil, nil).want(t, http.StatusOK)
+		if v := p.metric(t, "roster_ready"); v != 0 {
+			t.Errorf("roster_ready is %v", v)
+		}
+	}
+	notReady("AccessDeniedException")
+	bucket.from("*", fault{status: http.StatusNotFound, code: "NoSuchBucket"})
+	dynamo.clear()
+	notReady("NoSuchBucket")
+	bucket.clear()
+	p.waitReady(t)
+	if v := p.metric(t, "roster_ready"); v != 1 {
+		t.Errorf("roster_ready is %v", v)
+	}
+
+	for _, f := range []*faults{dynamo.faults, bucket.faults} {
+		f.from("*", fault{status: http.StatusServiceUnavailable, code: "ServiceUnavailable"})
+	}
+	p.do(t, "GET /users", nil, nil).want(t, http.StatusServiceUnavailable)
+	p.do(t, "GET /readyz", nil, nil).want(t, http.StatusOK)
+}
+
+// TestStartsFastAndSmall: ready within 100 ms, idle below 25 MiB. The best of a
+// few starts counts: another program may have had the processor.
+func TestStartsFastAndSmall(t *testing.T) {
+	maxReady, maxMemory := 100*time.Millisecond, 25.0
+	if raceEnabled { // that is ten times as slow and as large
+		maxReady, maxMemory = 5*time.Second, 250
+	}
+	ready, memory := time.Hour, 1e9
+	for range 10 {
+		r, m := startOnce(t, t.TempDir())
+		ready, memory = min(ready, r), min(memory, m/(1<<20))
+		if ready <= maxReady && memory <= maxMemory {
+			t.Logf("ready after %v, %.1f MiB idle", ready, memory)
+			return
+		}
+	}
+	t.Errorf("ready after %v, want %v; %.1f MiB idle, want %v", ready, maxReady, memory, maxMemory)
+}
+
+// TestNoHTTP2: TLS ends before the service, and HTTP/2 without it (RFC 9113,
+// section 3.3) is not taken up, nor an upgrade to it.
+func TestNoHTTP2(t *testing.T) {
+	p := start(t)
+	w := dialWire(t, p.url)
+	w.write("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+	data, err := io.ReadAll(w.reader)
+	if err != nil && !errors.Is(err, syscall.ECONNRESET) || len(data) > 0 && !strings.HasPrefix(string(data), "HTTP/1.1 ") {
+		t.Errorf("%q, %v", data, err)
+	}
+	w = dialWire(t, p.url)
+	w.write("GET /livez HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n")
+	if a, err := w.read(); err != nil || a.StatusCode != http.StatusOK {
+		t.Errorf("%v, %v", fmt.Sprint(a.Response), err)
+	}
+}
