@@ -1,12 +1,12 @@
-// Command gosec is gosec's analyzer alone, for go vet -vettool: the command
-// that gosec itself ships also links the SDKs of several hosted services.
+// Command gosec is gosec's analyzer alone: the command that gosec itself ships
+// also links the SDKs of several hosted services.
 package main
 
 import (
 	"github.com/securego/gosec/v2/goanalysis"
-	"golang.org/x/tools/go/analysis/unitchecker"
+	"golang.org/x/tools/go/analysis/singlechecker"
 )
 
 func main() {
-	unitchecker.Main(goanalysis.Analyzer)
+	singlechecker.Main(goanalysis.Analyzer)
 }
