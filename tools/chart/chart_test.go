@@ -38,7 +38,7 @@ const (
 // A program comes from a Go module beside this one, which pins its version.
 func program(module, tool string) func() string {
 	return sync.OnceValue(func() string {
-		out, err := exec.Command("go", "-C", "../"+module, "tool", "-n", tool).Output()
+		out, err := exec.Command("go", "-C", "../"+module, "tool", "-n", tool).Output() // #nosec G204 -- the names stand below
 		if err != nil {
 			panic(fmt.Sprintf("go -C ../%s tool -n %s: %v", module, tool, err))
 		}
@@ -56,7 +56,7 @@ var (
 
 func run(name string, args ...string) (stdout string, err error) {
 	var out, errs bytes.Buffer
-	cmd := exec.Command(name, args...)
+	cmd := exec.Command(name, args...) // #nosec G204 -- the programs above
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
 		return out.String(), fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, errs.String())

@@ -1,0 +1,327 @@
+// Client is the load of the end-to-end test: a number of clients that use the service as programs do, one request
+// after the other over kept connections, and check every answer. It runs in the cluster, since only there a Service is
+// what the pods' other clients see, and is asked over HTTP:
+//
+//	GET /stats          what happened so far
+//	GET /clients?n=N    from now on N clients at once; those too many have ended when it answers
+//	GET /verify         every user and avatar that was acknowledged is read back
+//	GET /status?token=T the status of an answer to a request with this bearer token
+//
+// It may send a request again when the connection was refused or closed, as every HTTP client does. It never does so
+// after an answer: any 5xx is a failure.
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	pause     = 25 * time.Millisecond  // between two requests of a client
+	retries   = 50                     // of one request, before it counts as lost
+	retryWait = 100 * time.Millisecond // between two tries
+	keep      = 500                    // users that are remembered; others are deleted
+)
+
+func main() {
+	log.SetFlags(log.Ltime | log.Lmicroseconds)
+	target := flag.String("url", "", "base URL of the service")
+	clients := flag.Int("clients", 0, "how many clients to begin with")
+	quit := flag.Bool("quit", false, "send SIGQUIT to process 1 and exit: how a container of another image dies")
+	flag.Parse()
+	if *quit {
+		// A process 1 is immune to SIGKILL from its own container; for SIGQUIT the Go runtime has a handler.
+		if err := syscall.Kill(1, syscall.SIGQUIT); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
+	l := &load{target: *target, token: os.Getenv("TOKEN")}
+	l.set(*clients)
+	http.HandleFunc("GET /stats", l.answerStats)
+	http.HandleFunc("GET /clients", l.answerClients)
+	http.HandleFunc("GET /verify", l.answerVerify)
+	http.HandleFunc("GET /status", l.answerStatus)
+	server := http.Server{Addr: ":9000", ReadHeaderTimeout: 5 * time.Second}
+	go func() { log.Fatal(server.ListenAndServe()) }()
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	<-stop
+}
+
+// A load is all clients together.
+type load struct {
+	target, token string
+
+	requests atomic.Int64 // answered as they should be
+	unsent   atomic.Int64 // tries that ended before the request was sent
+	broken   atomic.Int64 // tries that ended after it was sent, without a whole answer
+	failed   atomic.Int64 // requests that were lost, or not answered as they should be
+
+	mu       sync.Mutex
+	stops    []func() // ends a client, and waits until it has
+	started  int
+	users    []user
+	failures []string // the first ones
+}
+
+// A user is one that the service acknowledged.
+type user struct {
+	ID, Name string
+	image    []byte
+}
+
+func (l *load) answerStats(w http.ResponseWriter, _ *http.Request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	json.NewEncoder(w).Encode(map[string]any{
+		"requests": l.requests.Load(), "unsent": l.unsent.Load(), "broken": l.broken.Load(),
+		"failed": l.failed.Load(), "failures": l.failures, "users": len(l.users), "clients": len(l.stops),
+	})
+}
+
+func (l *load) answerClients(w http.ResponseWriter, r *http.Request) {
+	n, err := strconv.Atoi(r.FormValue("n"))
+	if err != nil || n < 0 || n > 100 {
+		http.Error(w, "n must be from 0 to 100", http.StatusBadRequest)
+		return
+	}
+	l.set(n)
+	l.answerStats(w, r)
+}
+
+// set starts clients, or ends some.
+func (l *load) set(n int) {
+	l.mu.Lock()
+	for ; len(l.stops) < n; l.started++ {
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan struct{})
+		l.stops = append(l.stops, func() { cancel(); <-ended })
+		go func(number int) {
+			defer close(ended)
+			l.run(ctx, number)
+		}(l.started)
+	}
+	tooMany := slices.Clone(l.stops[n:])
+	l.stops = l.stops[:n]
+	l.mu.Unlock() // clients need it to come to their end
+	for _, stop := range tooMany {
+		stop()
+	}
+}
+
+// answerVerify reads back what was acknowledged.
+func (l *load) answerVerify(w http.ResponseWriter, _ *http.Request) {
+	l.mu.Lock()
+	users := l.users
+	l.mu.Unlock()
+	c := l.client()
+	wrong := 0
+	for _, u := range users {
+		if err := c.check(u); err != nil {
+			log.Printf("verify: %v", err)
+			wrong++
+		}
+	}
+	json.NewEncoder(w).Encode(map[string]int{"users": len(users), "wrong": wrong})
+}
+
+func (l *load) answerStatus(w http.ResponseWriter, r *http.Request) {
+	c := l.client()
+	c.token = r.FormValue("token")
+	status, _, _, err := c.try("GET", "/users?limit=1", "", nil)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	fmt.Fprintln(w, status)
+}
+
+// A client has connections of its own.
+type client struct {
+	*load
+	token string
+	http  http.Client
+}
+
+func (l *load) client() *client {
+	return &client{load: l, token: l.token, http: http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{}}}
+}
+
+// run is the life of one client.
+func (l *load) run(ctx context.Context, number int) {
+	c := l.client()
+	for n := 0; ctx.Err() == nil; n++ {
+		if err := c.round(number, n); err != nil {
+			log.Print(err)
+			l.failed.Add(1)
+			l.mu.Lock()
+			if len(l.failures) < 20 {
+				l.failures = append(l.failures, err.Error())
+			}
+			l.mu.Unlock()
+		}
+	}
+}
+
+// round makes a user with an avatar, looks at both, and removes another user once there are enough. It uses one
+// connection, and the next round another, so that clients come to new pods too.
+func (c *client) round(number, n int) error {
+	defer c.http.CloseIdleConnections()
+	u := user{Name: fmt.Sprintf("Client %d Round %d", number, n), image: randomPNG()}
+	body, _ := json.Marshal(map[string]string{"name": "Nobody", "email": fmt.Sprintf("%d-%d-%s@example.com", number, n, rand.Text())})
+	answer, again, err := c.do("POST", "/user", "application/json", body, http.StatusCreated, http.StatusConflict)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(answer, &u); err != nil || u.ID == "" {
+		// The try before was answered by nothing, but had its effect: then it is this user's email that is taken.
+		if again {
+			return nil
+		}
+		return fmt.Errorf("POST /user: %s", answer)
+	}
+	path := "/users/" + u.ID
+	if _, _, err := c.do("PUT", path+"/avatar", "image/png", u.image, http.StatusOK); err != nil {
+		return err
+	}
+	u.Name = fmt.Sprintf("Client %d Round %d", number, n)
+	body, _ = json.Marshal(map[string]string{"name": u.Name})
+	if _, _, err := c.do("PATCH", path, "application/json", body, http.StatusOK); err != nil {
+		return err
+	}
+	if err := c.check(u); err != nil {
+		return err
+	}
+	if _, _, err := c.do("GET", "/users?limit=10", "", nil, http.StatusOK); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.users = append(c.users, u)
+	var old user
+	if len(c.users) > keep {
+		old, c.users = c.users[0], c.users[1:]
+	}
+	c.mu.Unlock()
+	if old.ID != "" {
+		_, _, err = c.do("DELETE", "/users/"+old.ID, "", nil, http.StatusNoContent, http.StatusNotFound)
+	}
+	return err
+}
+
+// check reads a user and the avatar.
+func (c *client) check(u user) error {
+	answer, _, err := c.do("GET", "/users/"+u.ID, "", nil, http.StatusOK)
+	if err != nil {
+		return err
+	}
+	var got user
+	if err := json.Unmarshal(answer, &got); err != nil || got.Name != u.Name {
+		return fmt.Errorf("user %s has the name %q, not %q (%v)", u.ID, got.Name, u.Name, err)
+	}
+	answer, _, err = c.do("GET", "/users/"+u.ID+"/avatar", "", nil, http.StatusOK)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(answer, u.image) {
+		return fmt.Errorf("user %s has another avatar, of %d bytes", u.ID, len(answer))
+	}
+	return nil
+}
+
+// do makes one request, again if the connection fails. The second status in want, if any, is the answer to a try
+// whose forerunner had its effect; it counts only then.
+func (c *client) do(method, path, contentType string, body []byte, want ...int) (answer []byte, again bool, err error) {
+	time.Sleep(pause)
+	for try := 0; ; try++ {
+		status, answer, sent, err := c.try(method, path, contentType, body)
+		again = again || sent && err != nil
+		if err != nil && try < retries {
+			log.Printf("%s %s: try %d, sent=%v: %v", method, path, try, sent, err)
+			time.Sleep(retryWait)
+			continue
+		}
+		if err != nil {
+			return nil, again, fmt.Errorf("%s %s: lost after %d tries: %w", method, path, try, err)
+		}
+		if status != want[0] && !(again && len(want) > 1 && status == want[1]) {
+			return nil, again, fmt.Errorf("%s %s: %d %s", method, path, status, answer)
+		}
+		c.requests.Add(1)
+		return answer, again, nil
+	}
+}
+
+// try sends a request once. net/http itself sends some a second time on a new connection; that is counted too.
+func (c *client) try(method, path, contentType string, body []byte) (status int, answer []byte, sent bool, err error) {
+	written := 0
+	ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
+		WroteRequest: func(info httptrace.WroteRequestInfo) {
+			if info.Err == nil {
+				written++
+			}
+		},
+	})
+	req, err := http.NewRequestWithContext(ctx, method, c.target+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, false, err
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := c.http.Do(req)
+	if err == nil {
+		answer, err = io.ReadAll(resp.Body)
+		resp.Body.Close()
+		status = resp.StatusCode
+	}
+	lost := written // tries that were sent; the last one was answered if there is no error
+	if err == nil {
+		lost--
+	}
+	c.broken.Add(int64(lost))
+	if written == 0 {
+		c.unsent.Add(1)
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err // without the URL, which the caller knows
+	}
+	return status, answer, written > 0, err
+}
+
+// randomPNG is a small image like no other.
+func randomPNG() []byte {
+	img := image.NewNRGBA(image.Rect(0, 0, 32, 32))
+	rand.Read(img.Pix)
+	img.SetNRGBA(0, 0, color.NRGBA{A: 255})
+	var b bytes.Buffer
+	if err := png.Encode(&b, img); err != nil {
+		panic(err)
+	}
+	return b.Bytes()
+}

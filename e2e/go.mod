@@ -1,0 +1,3 @@
+module roster/e2e
+
+go 1.26.0
