@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -36,7 +37,7 @@ type imageFormat struct {
 	magic     string // '?' stands for any byte
 	config    func(io.Reader) (image.Config, error)
 	decode    func(io.Reader) error
-	cost      func(config image.Config, data []byte) (pixels, bytesPerPixel int64, err error)
+	cost      func(config image.Config, data []byte) (pixels, memory int64, err error)
 }
 
 var imageFormats = []imageFormat{
@@ -74,14 +75,14 @@ func inspectImage(data []byte) (f imageFormat, cost int64, err error) {
 	if n := int64(config.Width) * int64(config.Height); n > maxPixels {
 		return f, 0, tooLarge("avatar may have at most %d pixels; %d × %d is %d", maxPixels, config.Width, config.Height, n)
 	}
-	pixels, perPixel, err := f.cost(config, data)
+	pixels, memory, err := f.cost(config, data)
 	if err != nil {
 		return f, 0, f.broken(err)
 	}
 	if pixels > maxPixels {
 		return f, 0, tooLarge("avatar may have at most %d pixels in all its frames; it has %d", maxPixels, pixels)
 	}
-	return f, pixels * perPixel, nil
+	return f, memory, nil
 }
 
 // broken says that what begins like an image of the format is none.
@@ -98,13 +99,13 @@ func (s *server) decodeImage(ctx context.Context, f imageFormat, cost int64, dat
 	if err := s.decodes.Acquire(wait, cost); err != nil {
 		return overloaded("too many large images are being checked at once")
 	}
+	defer s.decodes.Release(cost) // even if the decoder panics
 	err := f.decode(bytes.NewReader(data))
 	if cost > decodeBudget/4 {
 		// The next image of this size must find the room that this one took; the
 		// collector would let both stand side by side for a while.
 		debug.FreeOSMemory()
 	}
-	s.decodes.Release(cost)
 	if err != nil {
 		return f.broken(err)
 	}
@@ -132,8 +133,8 @@ func matches(magic string, data []byte) bool {
 
 // costPNG: up to 8 bytes a pixel with 16 bits a channel, 4 otherwise, and all
 // of it twice when the image is interlaced, whose passes are images too.
-func costPNG(c image.Config, data []byte) (pixels, perPixel int64, err error) {
-	perPixel = 4
+func costPNG(c image.Config, data []byte) (pixels, memory int64, err error) {
+	perPixel := int64(4)
 	switch c.ColorModel {
 	case color.NRGBA64Model, color.RGBA64Model, color.Gray16Model:
 		perPixel = 8
@@ -142,13 +143,15 @@ func costPNG(c image.Config, data []byte) (pixels, perPixel int64, err error) {
 	if len(data) > 28 && data[28] == 1 {
 		perPixel *= 2
 	}
-	return int64(c.Width) * int64(c.Height), perPixel, nil
+	pixels = int64(c.Width) * int64(c.Height)
+	return pixels, pixels * perPixel, nil
 }
 
 // costJPEG: a byte a component and pixel, and for a progressive image four
 // bytes more, since all coefficients are kept until the last scan. CMYK and RGB
 // are converted into another image at the end.
-func costJPEG(c image.Config, data []byte) (pixels, perPixel int64, err error) {
+func costJPEG(c image.Config, data []byte) (pixels, memory int64, err error) {
+	var perPixel int64
 	switch c.ColorModel {
 	case color.GrayModel:
 		perPixel = 1
@@ -161,16 +164,27 @@ func costJPEG(c image.Config, data []byte) (pixels, perPixel int64, err error) {
 	if c.ColorModel != color.GrayModel {
 		perPixel += 4
 	}
-	progressive, err := jpegProgressive(data)
+	progressive, scans, err := jpegFrame(data)
 	if progressive {
 		perPixel += 4 * components
 	}
-	return int64(c.Width) * int64(c.Height), perPixel, err
+	if err == nil && scans > maxScans {
+		err = fmt.Errorf("%d scans are more than %d", scans, maxScans)
+	}
+	pixels = int64(c.Width) * int64(c.Height)
+	return pixels, pixels * perPixel, err
 }
 
-// jpegProgressive walks the marker segments up to the first frame header (ITU
-// T.81, section B.1.1) and reports whether that is SOF2.
-func jpegProgressive(data []byte) (bool, error) {
+// maxScans bounds the passes over a JPEG's pixels. Encoders make about ten; but a
+// pass that changes nothing is 80 bytes long and takes a tenth of a second at 40
+// megapixels, so that five megabytes of them would take two hours.
+const maxScans = 64
+
+// jpegFrame walks the marker segments up to the end of the image (ITU T.81,
+// section B.1.1) and reports whether its frame is progressive (SOF2), and of how
+// many scans it is.
+func jpegFrame(data []byte) (progressive bool, scans int, err error) {
+	err = errors.New("no frame header")
 	for i := 2; i+4 <= len(data); {
 		if data[i] != 0xff {
 			i++ // as decoders do, step over stray bytes between segments
@@ -180,20 +194,35 @@ func jpegProgressive(data []byte) (bool, error) {
 		switch {
 		case marker == 0xff: // fill byte
 			i++
+			continue
+		case marker == 0xd9: // end of the image
+			return progressive, scans, err
 		case marker == 0x00 || marker == 0x01 || marker >= 0xd0 && marker <= 0xd8: // no length follows
 			i += 2
+			continue
 		case marker >= 0xc0 && marker <= 0xc2:
-			return marker == 0xc2, nil
-		default:
-			i += 2 + int(binary.BigEndian.Uint16(data[i+2:]))
+			progressive, err = marker == 0xc2, nil
+		case marker == 0xda:
+			scans++
 		}
+		i += 2 + int(binary.BigEndian.Uint16(data[i+2:]))
 	}
-	return false, fmt.Errorf("no frame header")
+	return progressive, scans, err
 }
+
+const (
+	// gifFramePixels is what a GIF's frame counts as at least. A frame of one
+	// pixel takes 23 bytes of the file, but a color table in memory.
+	gifFramePixels = 64 * 64
+
+	// gifFrameBytes is what decoding keeps of a frame beside its pixels: 256
+	// colors of 20 bytes, and what describes it.
+	gifFrameBytes = 8 << 10
+)
 
 // costGIF adds up the frames without decompressing any: a byte a pixel each,
 // since decoding holds them all.
-func costGIF(c image.Config, data []byte) (pixels, perPixel int64, err error) {
+func costGIF(_ image.Config, data []byte) (pixels, memory int64, err error) {
 	tooShort := io.ErrUnexpectedEOF
 	if len(data) < 13 {
 		return 0, 0, tooShort
@@ -217,11 +246,12 @@ func costGIF(c image.Config, data []byte) (pixels, perPixel int64, err error) {
 			}
 			width := int64(binary.LittleEndian.Uint16(data[i+5:]))
 			height := int64(binary.LittleEndian.Uint16(data[i+7:]))
-			pixels += width * height
+			pixels += max(width*height, gifFramePixels)
+			memory += width*height + gifFrameBytes
 			i += 10 + colorTable(data[i+9]) + 1
 			skipSubBlocks()
 		case 0x3b: // trailer
-			return pixels, 1, nil
+			return pixels, memory, nil
 		default:
 			return 0, 0, fmt.Errorf("unknown block type 0x%02x", data[i])
 		}
@@ -238,12 +268,19 @@ func colorTable(packed byte) int {
 	return 3 << (packed&7 + 1)
 }
 
-// costWebP: a lossless image is held twice while its transforms are undone. The
-// decoder stops at the last pixel, so it is here that a file shorter than its
-// RIFF header says is found out.
-func costWebP(c image.Config, data []byte) (pixels, perPixel int64, err error) {
+// costWebP: a lossless image is held twice while its transforms are undone, and
+// so is the transparency of a lossy one, beside it. The decoder stops at the last
+// pixel, so it is here that a file shorter than its RIFF header says is found out.
+func costWebP(c image.Config, data []byte) (pixels, memory int64, err error) {
 	if size := binary.LittleEndian.Uint32(data[4:]); int64(size) > int64(len(data)-8) {
 		return 0, 0, io.ErrUnexpectedEOF
 	}
-	return int64(c.Width) * int64(c.Height), 8, nil
+	pixels = int64(c.Width) * int64(c.Height)
+	memory = pixels * 11
+	if !bytes.HasPrefix(data[12:], []byte("VP8 ")) {
+		// Huffman trees, up to 256 bytes of them for each that describes them, and
+		// 52 kB for each of the 2,600 groups that the decoder takes at most.
+		memory += min(256*int64(len(data)), 2600*52_000)
+	}
+	return pixels, memory, nil
 }

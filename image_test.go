@@ -7,6 +7,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"image"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -158,7 +159,7 @@ func TestDecodeCost(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			pixels, perPixel, err := f.cost(config, test.data)
+			_, budget, err := f.cost(config, test.data)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -168,7 +169,7 @@ func TestDecodeCost(t *testing.T) {
 				t.Fatal(err)
 			}
 			runtime.ReadMemStats(&after)
-			got, budget := int64(after.TotalAlloc-before.TotalAlloc), pixels*perPixel
+			got := int64(after.TotalAlloc - before.TotalAlloc)
 			if got > budget+budget/10+1<<20 {
 				t.Errorf("decoding allocates %d bytes, the estimate is %d", got, budget)
 			}
@@ -242,4 +243,158 @@ func (s *server) checkImage(ctx context.Context, data []byte) (mediaType string,
 		return "", err
 	}
 	return f.mediaType, nil
+}
+
+// TestImageBombs: small files that take far more memory or time than their
+// pixels do are refused, or are charged for it.
+func TestImageBombs(t *testing.T) {
+	t.Run("GIF of very many frames", func(t *testing.T) {
+		_, _, err := inspectImage(gifOfDots(maxPixels/gifFramePixels + 1))
+		if err == nil || problemOf(err).Status != http.StatusRequestEntityTooLarge {
+			t.Errorf("got %v, want 413", err)
+		}
+	})
+	t.Run("JPEG of very many scans", func(t *testing.T) {
+		if _, err := imageServer().checkImage(t.Context(), jpegOfScans(8, maxScans)); err != nil {
+			t.Errorf("%d scans: %v", maxScans, err)
+		}
+		_, _, err := inspectImage(jpegOfScans(8, maxScans+1))
+		if err == nil || problemOf(err).Status != http.StatusBadRequest {
+			t.Errorf("got %v, want 400", err)
+		}
+	})
+	for _, test := range []struct {
+		name string
+		data []byte
+	}{
+		{"GIF, color tables", gifOfDots(2000)},
+		{"WebP, Huffman trees", webpOfTrees(900)},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f, cost, err := inspectImage(test.data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			if err := f.decode(bytes.NewReader(test.data)); err != nil {
+				t.Fatal(err)
+			}
+			runtime.ReadMemStats(&after)
+			// What the decoder lets go of on its way counts here too, and is more
+			// than half of it.
+			if got := int64(after.TotalAlloc - before.TotalAlloc); got > 4*cost {
+				t.Errorf("decoding %d bytes allocates %d, the estimate is %d", len(test.data), got, cost)
+			}
+		})
+	}
+}
+
+// TestDecodePanic: a decoder that panics gives its share of the budget back.
+func TestDecodePanic(t *testing.T) {
+	s := imageServer()
+	func() {
+		defer func() { recover() }()
+		s.decodeImage(t.Context(), imageFormat{decode: func(io.Reader) error { panic("fault in a decoder") }}, 100, nil)
+	}()
+	if !s.decodes.TryAcquire(decodeBudget) {
+		t.Error("the budget was not given back")
+	}
+}
+
+// gifOfDots is a GIF with frames of one pixel, one of whose colors is
+// transparent: the decoder copies the color table for each.
+func gifOfDots(frames int) []byte {
+	data := append([]byte("GIF89a\x01\x00\x01\x00\xf7\x00\x00"), make([]byte, 3*256)...)
+	for range frames {
+		data = append(data, "\x21\xf9\x04\x01\x00\x00\x00\x00\x2c\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02\x44\x01\x00"...)
+	}
+	return append(data, 0x3b)
+}
+
+// jpegOfScans is a gray progressive JPEG of side × side pixels (up to 64, or a
+// multiple of 1024) in this many scans, most of which say nothing.
+func jpegOfScans(side uint16, scans int) []byte {
+	data := append([]byte("\xff\xd8\xff\xdb\x00\x43\x00"), bytes.Repeat([]byte{1}, 64)...)
+	data = binary.BigEndian.AppendUint16(append(data, "\xff\xc2\x00\x0b\x08"...), side)
+	data = append(binary.BigEndian.AppendUint16(data, side), "\x01\x01\x11\x00"...)
+	// Two codes of one bit: "no difference" for DC; for AC, a run of 2^14 blocks
+	// (and 14 more bits say how many more) without coefficients.
+	data = append(data, "\xff\xc4\x00\x14\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"...)
+	data = append(data, "\xff\xc4\x00\x14\x10\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xe0"...)
+	blocks := (int(side) + 7) / 8 * ((int(side) + 7) / 8)
+	data = append(data, "\xff\xda\x00\x08\x01\x01\x00\x00\x00\x00"...)
+	data = append(data, make([]byte, (blocks+7)/8)...)
+	for range scans - 1 {
+		data = append(data, "\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00"...)
+		data = append(data, make([]byte, (blocks>>14+1)*15/8+1)...)
+	}
+	return append(data, "\xff\xd9"...)
+}
+
+// webpOfTrees is a lossless WebP of 128 × 128 pixels of one color, with this many
+// groups of Huffman trees, all but the last as large as they can be.
+func webpOfTrees(groups int) []byte {
+	var data []byte
+	var n int
+	put := func(value, bits int) {
+		for i := range bits {
+			if n%8 == 0 {
+				data = append(data, 0)
+			}
+			data[n/8] |= byte(value>>i&1) << (n % 8)
+			n++
+		}
+	}
+	single := func(symbol int) { put(1|symbol<<3|4, 11) } // a tree of one leaf
+	// A code length, and its repetitions, by threes to sixes.
+	repeat := func(code, bits, count int) {
+		put(code, bits)
+		for count--; count >= 6; count -= 6 {
+			put(0|3<<1, 3)
+		}
+		if count >= 3 {
+			put(0|(count-3)<<1, 3)
+			count = 0
+		}
+		for range count {
+			put(code, bits)
+		}
+	}
+	lengths := func(of map[int]int) { // of the codes for code lengths
+		put(0, 1)
+		put(12, 4)
+		for _, symbol := range []int{17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12} {
+			put(of[symbol], 3)
+		}
+		put(0, 1)
+	}
+	put(0x2f, 8)
+	put(127, 14)
+	put(127, 14)
+	put(0, 1+3+1)   // opaque, version 0, no transform
+	put(1|11<<1, 5) // a color cache of 2^11
+	put(1, 1+3)     // tiles of 4 × 4 have groups of their own, as an image says:
+	put(0, 1)       // its pixels all stand for the last group
+	for _, symbol := range []int{(groups - 1) & 0xff, (groups - 1) >> 8, 0, 0, 0} {
+		single(symbol)
+	}
+	for range groups - 1 {
+		lengths(map[int]int{16: 1, 11: 2, 12: 2})
+		repeat(0b01, 2, 1768) // 1768/2^11 + 560/2^12 = 1
+		repeat(0b11, 2, 560)
+		for range 3 {
+			lengths(map[int]int{16: 1, 8: 1})
+			for range 256 {
+				put(0, 1)
+			}
+		}
+		single(0)
+	}
+	for range 5 {
+		single(0)
+	}
+	data = append(data, make([]byte, len(data)%2)...)
+	chunk := append(binary.LittleEndian.AppendUint32([]byte("WEBPVP8L"), uint32(len(data))), data...)
+	return append(binary.LittleEndian.AppendUint32([]byte("RIFF"), uint32(len(chunk))), chunk...)
 }
