@@ -31,6 +31,7 @@ import (
 //
 //	ratio   rate of the requests, with that of the bare calls as 1
 //	MiB     the most memory that the service's process has had
+//	cpu-µs  processor time that a request costs the service
 //
 // and runs on the servers that ROSTER_TEST_DYNAMODB and ROSTER_TEST_S3 name:
 //
@@ -103,17 +104,20 @@ func (w *benchWorld) compare(b *testing.B, clients, n int, bare, request func(i 
 	}
 	round(n/4+1, bare)
 	round(n/4+1, request)
-	var bareTime, requestTime time.Duration
+	var bareTime, requestTime, cpu time.Duration
 	rounds := 0
 	for b.Loop() {
 		bareTime += round(n, bare)
+		before := w.cpuTime(b)
 		requestTime += round(n, request)
+		cpu += w.cpuTime(b) - before
 		rounds++
 	}
 	calls := float64(n * rounds)
 	b.ReportMetric(float64(bareTime)/float64(requestTime), "ratio")
 	b.ReportMetric(calls/bareTime.Seconds(), "bare/s")
 	b.ReportMetric(calls/requestTime.Seconds(), "requests/s")
+	b.ReportMetric(float64(cpu.Microseconds())/calls, "cpu-µs")
 	b.ReportMetric(w.peakMemory(b), "MiB")
 	b.ReportMetric(0, "ns/op")
 }
@@ -134,6 +138,26 @@ func (w *benchWorld) peakMemory(b *testing.B) float64 {
 		}
 	}
 	return 0
+}
+
+// cpuTime reads the processor time that the service has used, in user and in
+// system mode (proc_pid_stat(5), fields 14 and 15, in hundredths of a second).
+func (w *benchWorld) cpuTime(b *testing.B) time.Duration {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", w.process.Process.Pid))
+	if err != nil {
+		return 0 // not Linux
+	}
+	_, after, _ := strings.Cut(string(stat), ") ")
+	fields := strings.Fields(after)
+	var ticks int
+	for _, field := range fields[11:13] {
+		n, err := strconv.Atoi(field)
+		if err != nil {
+			b.Error(err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
 func benchCreate(b *testing.B, server testServer) {
