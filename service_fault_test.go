@@ -59,16 +59,13 @@ func send(client *http.Client, method, url, contentType string, body []byte) (in
 // the request or as after it, and the request must succeed when it is repeated.
 func TestCutRequests(t *testing.T) {
 	type world struct {
-		t       *testing.T
-		name    string
-		dynamo  *fakeDynamoDB
-		bucket  *fakeS3
-		url     string
-		client  *http.Client
-		anna    string // id of the user who is there before
-		oldPNG  []byte // her image
-		newPNG  []byte
-		annaURL string
+		t      *testing.T
+		name   string
+		dynamo *fakeDynamoDB
+		bucket *fakeS3
+		url    string
+		client *http.Client
+		anna   string // id of the user who is there before
 	}
 	oldPNG, newPNG := encodePNG(gradient(20, 20, 1)), encodePNG(gradient(20, 20, 2))
 	do := func(w *world, method, path, contentType string, body []byte) (int, []byte, error) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/prometheus/common/model"
 	promlabels "github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 )
@@ -66,7 +67,7 @@ func (c *checker) selected(where string, e *parser.VectorSelector) labels {
 	}
 	have := maps.Clone(known)
 	for _, m := range e.LabelMatchers {
-		if m.Name == promlabels.MetricName {
+		if m.Name == model.MetricNameLabel {
 			continue
 		}
 		if bound := m.Name == "le" || m.Name == "quantile"; bound && m.Type == promlabels.MatchEqual && integer.MatchString(m.Value) {
