@@ -240,6 +240,7 @@ func (e *credentialsError) Unwrap() error { return e.err }
 var unavailableCodes = map[string]bool{
 	"ResourceNotFoundException": true, "NoSuchBucket": true,
 	"BadDigest": true, "InvalidDigest": true, "XAmzContentSHA256Mismatch": true,
+	"NoSuchUpload":   true, // completed by an attempt whose answer was lost
 	"RequestTimeout": true, "RequestTimeoutException": true, "OperationAborted": true,
 }
 
