@@ -374,20 +374,13 @@ func (s *server) serveAvatar(w http.ResponseWriter, r *http.Request, id string, 
 		return nil
 	}
 	status, start, length := http.StatusOK, int64(0), a.Size
-	if ifRange := r.Header.Get("If-Range"); ifRange == "" || ifRange == etag {
-		var ok bool
-		if start, length, ok = parseRange(r.Header.Get("Range"), a.Size); !ok {
+	// Range is for GET alone: HEAD ignores it (RFC 9110, section 14.2).
+	if ifRange := r.Header.Get("If-Range"); r.Method == http.MethodGet && (ifRange == "" || ifRange == etag) {
+		if status, start, length = parseRange(r.Header.Get("Range"), a.Size); status == http.StatusRequestedRangeNotSatisfiable {
 			p := newProblem(http.StatusRequestedRangeNotSatisfiable, "range-not-satisfiable", "The range is outside the image", "the image has %d bytes", a.Size)
 			p.header.Set("Content-Range", fmt.Sprintf("bytes */%d", a.Size))
 			return p
 		}
-		if length < a.Size {
-			status = http.StatusPartialContent
-		}
-	}
-	// HEAD ignores Range (RFC 9110, section 14.2).
-	if r.Method == http.MethodHead {
-		status, length = http.StatusOK, a.Size
 	}
 	var image io.ReadCloser = io.NopCloser(bytes.NewReader(nil))
 	if r.Method != http.MethodHead {
@@ -452,10 +445,11 @@ func etagIn(fields []string, etags ...string) bool {
 	return false
 }
 
-// parseRange reads a Range field (RFC 9110, section 14.2) for size bytes. A field
-// that it does not understand, and one that asks for several ranges, stands for
-// everything, as the RFC allows. It is not ok if no byte is in the range.
-func parseRange(field string, size int64) (start, length int64, ok bool) {
+// parseRange reads a Range field (RFC 9110, section 14.2) for size bytes, and says
+// which bytes answer it with which status: 206, or 416 if none is in the range. A
+// field that it does not understand, and one that asks for several ranges, is
+// answered with everything, as the RFC allows.
+func parseRange(field string, size int64) (status int, start, length int64) {
 	spec, found := strings.CutPrefix(field, "bytes=")
 	firstText, lastText, dash := strings.Cut(strings.TrimSpace(spec), "-")
 	first, hasFirst := digits(firstText)
@@ -466,16 +460,16 @@ func parseRange(field string, size int64) (start, length int64, ok bool) {
 		!hasLast && lastText != "",
 		!hasFirst && !hasLast,
 		hasFirst && hasLast && last < first:
-		return 0, size, true
+		return http.StatusOK, 0, size
 	case !hasFirst: // the last so many bytes
-		length = min(last, size)
-		return size - length, length, length > 0
-	case first >= size:
-		return 0, 0, false
+		first, last = size-min(last, size), size-1
 	case !hasLast || last >= size:
 		last = size - 1
 	}
-	return first, last - first + 1, true
+	if first >= size {
+		return http.StatusRequestedRangeNotSatisfiable, 0, 0
+	}
+	return http.StatusPartialContent, first, last - first + 1
 }
 
 // digits reads a number without a sign. One too large for an int64 is as good as

@@ -232,6 +232,11 @@ type endless struct{}
 func (endless) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
 func (f *formReader) readImage(part *multipart.Part, limit, bodyLength int64) error {
+	if f.image != nil {
+		// One image is all that memory was reserved for: of another it is enough
+		// to know that it is there.
+		limit = 0
+	}
 	var buffer bytes.Buffer
 	// The image is shorter than the body, so the buffer need not grow.
 	buffer.Grow(int(min(max(bodyLength, 0), limit)) + bytes.MinRead)
@@ -240,7 +245,7 @@ func (f *formReader) readImage(part *multipart.Part, limit, bodyLength int64) er
 	switch {
 	case err != nil:
 		return bodyError(err)
-	case int64(len(data)) > limit:
+	case f.image == nil && int64(len(data)) > limit:
 		return tooLarge("%s may have at most %d bytes", part.FormName(), limit)
 	case len(data) == 0 && part.FileName() == "":
 		// What a browser sends for a file input that was left empty.

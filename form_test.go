@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -455,6 +456,33 @@ func TestCacheControl(t *testing.T) {
 		r := &http.Request{URL: &url.URL{RawQuery: url.Values{"v": {test.v}}.Encode()}}
 		if got := cacheControl(r, a, test.open); got != test.want {
 			t.Errorf("v=%s: %q, want %q", test.v, got, test.want)
+		}
+	}
+}
+
+// TestReadMultipartOneBuffer: memory is reserved for one image, so there is a
+// buffer for one, however many are announced.
+func TestReadMultipartOneBuffer(t *testing.T) {
+	const limit = 8 << 20
+	body := strings.Repeat("--b\r\nContent-Disposition: form-data; name=avatar; filename=a\r\n\r\nGIF\r\n", 8) + "--b--"
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := readMultipart(strings.NewReader(body), "b", limit, limit)
+	runtime.ReadMemStats(&after)
+	if err == nil || problemOf(err).Status != http.StatusBadRequest {
+		t.Errorf("got %v, want 400", err)
+	}
+	if n := after.TotalAlloc - before.TotalAlloc; n > limit+limit/2 {
+		t.Errorf("it allocated %d bytes for an image of at most %d", n, limit)
+	}
+}
+
+// TestPageOfFirstFault: the same query is answered in the same words every time.
+func TestPageOfFirstFault(t *testing.T) {
+	for range 20 {
+		_, _, err := pageOf("limit=0&cursor=x&a=1&b=2")
+		if got := problemOf(err).Errors[0].Field; got != "a" {
+			t.Fatalf("the first fault is that of %s, want a", got)
 		}
 	}
 }

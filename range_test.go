@@ -1,37 +1,41 @@
 package main
 
-import "testing"
+import (
+	"net/http"
+	"testing"
+)
 
 func TestParseRange(t *testing.T) {
 	for _, test := range []struct {
 		field         string
+		status        int
 		start, length int64
-		ok            bool
 	}{
-		{"", 0, 100, true},
-		{"bytes=0-0", 0, 1, true},
-		{"bytes=0-99", 0, 100, true},
-		{"bytes=10-", 10, 90, true},
-		{"bytes=10-1000", 10, 90, true},
-		{"bytes=99-99", 99, 1, true},
-		{"bytes=-1", 99, 1, true},
-		{"bytes=-1000", 0, 100, true},
-		{"bytes=100-", 0, 0, false},
-		{"bytes=-0", 100, 0, false},
-		{"bytes=99999999999999999999-", 0, 0, false},
-		{"bytes=0-99999999999999999999", 0, 100, true},
+		{"", http.StatusOK, 0, 100},
+		{"bytes=0-0", http.StatusPartialContent, 0, 1},
+		{"bytes=0-99", http.StatusPartialContent, 0, 100},
+		{"bytes=0-", http.StatusPartialContent, 0, 100},
+		{"bytes=10-", http.StatusPartialContent, 10, 90},
+		{"bytes=10-1000", http.StatusPartialContent, 10, 90},
+		{"bytes=99-99", http.StatusPartialContent, 99, 1},
+		{"bytes=-1", http.StatusPartialContent, 99, 1},
+		{"bytes=-1000", http.StatusPartialContent, 0, 100},
+		{"bytes=100-", http.StatusRequestedRangeNotSatisfiable, 0, 0},
+		{"bytes=-0", http.StatusRequestedRangeNotSatisfiable, 0, 0},
+		{"bytes=99999999999999999999-", http.StatusRequestedRangeNotSatisfiable, 0, 0},
+		{"bytes=0-99999999999999999999", http.StatusPartialContent, 0, 100},
 		// What is not understood is the whole image.
-		{"bytes=5-4", 0, 100, true},
-		{"bytes=-", 0, 100, true},
-		{"bytes=+1-2", 0, 100, true},
-		{"bytes=1--2", 0, 100, true},
-		{"bytes=a-b", 0, 100, true},
-		{"bytes=1-2,4-5", 0, 100, true},
-		{"lines=1-2", 0, 100, true},
+		{"bytes=5-4", http.StatusOK, 0, 100},
+		{"bytes=-", http.StatusOK, 0, 100},
+		{"bytes=+1-2", http.StatusOK, 0, 100},
+		{"bytes=1--2", http.StatusOK, 0, 100},
+		{"bytes=a-b", http.StatusOK, 0, 100},
+		{"bytes=1-2,4-5", http.StatusOK, 0, 100},
+		{"lines=1-2", http.StatusOK, 0, 100},
 	} {
-		start, length, ok := parseRange(test.field, 100)
-		if start != test.start && ok || length != test.length || ok != test.ok {
-			t.Errorf("parseRange(%q) = %d, %d, %v, want %d, %d, %v", test.field, start, length, ok, test.start, test.length, test.ok)
+		status, start, length := parseRange(test.field, 100)
+		if status != test.status || start != test.start || length != test.length {
+			t.Errorf("parseRange(%q) = %d, %d, %d, want %d, %d, %d", test.field, status, start, length, test.status, test.start, test.length)
 		}
 	}
 }

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 )
 
@@ -125,7 +127,8 @@ func pageOf(query string) (limit int, after string, err error) {
 		return 0, "", badRequest("the query cannot be read: %v", err)
 	}
 	var errs []fieldError
-	for name, v := range values {
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		v := values[name]
 		switch {
 		case name != "limit" && name != "cursor":
 			errs = append(errs, fieldError{quoteField(name), "unknown parameter; the parameters are limit, cursor"})
