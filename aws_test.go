@@ -685,9 +685,8 @@ func TestFaultsOfS3(t *testing.T) {
 		bucket.next("GetObject", what)
 		body, err = avatars.Get(ctx, id, a, 0, a.Size)
 		wantError(t, err, nil)
-		if _, err := io.CopyN(io.Discard, body, a.Size); err == nil {
-			t.Errorf("%s: no error when exactly the image's size is read", name)
-		}
+		_, err = io.CopyN(io.Discard, body, a.Size)
+		wantError(t, err, ErrUnavailable)
 		wantError(t, body.Close(), nil)
 	}
 
@@ -708,6 +707,29 @@ func TestFaultsOfS3(t *testing.T) {
 	wantError(t, err, ErrUnavailable)
 	if errors.Is(err, ErrNotFound) {
 		t.Error("an image that may not be read is not one that does not exist")
+	}
+}
+
+// TestStalledImage: it is S3 that broke off, not the client.
+func TestStalledImage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes as long as a call may take")
+	}
+	t.Parallel()
+	bucket := newFakeS3(t)
+	_, avatars := openTestAWS(t, "http://127.0.0.1:1", bucket.URL)
+	id := testUser("anna@example.com").ID
+	image := make([]byte, 100_000)
+	a := testAvatar(image)
+	wantError(t, avatars.Put(t.Context(), id, a, image), nil)
+	bucket.next("GetObject", fault{stall: true})
+	body, err := avatars.Get(t.Context(), id, a, 0, a.Size)
+	wantError(t, err, nil)
+	defer body.Close()
+	_, err = io.ReadAll(body)
+	wantError(t, err, ErrUnavailable)
+	if errors.Is(err, context.Canceled) {
+		t.Errorf("%v counts as a client that went away", err)
 	}
 }
 

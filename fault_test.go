@@ -21,6 +21,7 @@ type fault struct {
 	hang    bool          // no answer until the client gives up
 	drop    bool          // close the connection without an answer
 	cut     bool          // close the connection in the middle of the body
+	stall   bool          // send nothing more from the middle of the body on
 	corrupt bool          // flip a bit of the body, past its checksum
 	gate    chan struct{} // hold the request until this is closed
 }
@@ -141,9 +142,12 @@ func (f *faults) serve(w http.ResponseWriter, r *http.Request, operation string,
 		body[len(body)/2] ^= 1
 	}
 	w.WriteHeader(answer.Code)
-	if what.cut {
+	if what.cut || what.stall {
 		w.Write(body[:len(body)/2])
 		w.(http.Flusher).Flush()
+		if what.stall {
+			<-r.Context().Done()
+		}
 		panic(http.ErrAbortHandler)
 	}
 	w.Write(body)

@@ -84,7 +84,15 @@ func (s *s3Avatars) Get(ctx context.Context, id string, a Avatar, offset, length
 		cancel()
 		return nil, fmt.Errorf("S3 GetObject on bucket %s: %d bytes instead of %d", s.bucket, *out.ContentLength, length)
 	}
-	return &s3Body{body: out.Body, left: length, wait: wait, cancel: cancel}, nil
+	failed := func(err error) error {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		// Without the cause's own chain: what the wait cancelled was not cancelled
+		// by the client.
+		return fmt.Errorf("%w: S3 GetObject on bucket %s: %v", ErrUnavailable, s.bucket, err)
+	}
+	return &s3Body{body: out.Body, left: length, wait: wait, cancel: cancel, failed: failed}, nil
 }
 
 // missing tells an object that does not exist from other failures. S3 answers a
@@ -114,12 +122,21 @@ type s3Body struct {
 	left   int64
 	wait   *time.Timer
 	cancel context.CancelFunc
+	failed func(error) error // says what an error of body means
 }
 
 func (b *s3Body) Read(p []byte) (int, error) {
 	if b.left == 0 {
 		return 0, io.EOF
 	}
+	n, err := b.read(p)
+	if err != nil {
+		err = b.failed(err)
+	}
+	return n, err
+}
+
+func (b *s3Body) read(p []byte) (int, error) {
 	b.wait.Reset(callTimeout)
 	defer b.wait.Stop()
 	if int64(len(p)) > b.left {
