@@ -170,6 +170,10 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	body := &countingBody{ReadCloser: r.Body}
 	if r.Body != http.NoBody {
+		// On a copy: by the type of the original's body net/http sees that nobody
+		// has asked for it yet ("Expect: 100-continue"), or that what is left of
+		// it is too much to wait for, and answers at once.
+		r = r.WithContext(r.Context())
 		r.Body = body
 	}
 	// For what is refused before a route is found, too: its body need not come,
