@@ -1,0 +1,476 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"image"
+	"image/color"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// memory is what p occupies now, in bytes.
+func (p *process) memory(t testing.TB) float64 {
+	return p.metric(t, "process_resident_memory_bytes")
+}
+
+// watchMemory returns a function that ends the watch and returns the most memory
+// that p took up meanwhile.
+func (p *process) watchMemory(t testing.TB) (most func() float64) {
+	ctx, stop := context.WithCancel(t.Context())
+	peak := make(chan float64)
+	go func() {
+		highest := 0.0
+		for ctx.Err() == nil {
+			highest = max(highest, p.memory(t))
+			time.Sleep(20 * time.Millisecond)
+		}
+		peak <- highest
+	}()
+	return func() float64 {
+		stop()
+		return <-peak
+	}
+}
+
+const mib = 1 << 20
+
+// raceMemory is how much more memory a program takes under the race detector.
+func raceMemory() float64 {
+	if raceEnabled {
+		return 8
+	}
+	return 1
+}
+
+// TestManyUploads: 200 clients send images of 5 MiB at once. Some are asked to
+// come back, and then do; memory stays where the budget puts it.
+func TestManyUploads(t *testing.T) {
+	clients := 200
+	if raceEnabled && !*longTests {
+		clients = 50
+	}
+	p := start(t)
+	client := newLoadClient(t, p)
+	// A PNG with a chunk that says nothing fills up to any size, and costs
+	// little to decode.
+	picture := padPNG(encodePNG(gradient(64, 64, 1)), 5<<20)
+	idle := p.memory(t)
+	most := p.watchMemory(t)
+	var stored, refused atomic.Int64
+	together(clients, func(i int) {
+		for {
+			status, body, err := client.create("Ada", fmt.Sprintf("ada%d@example.com", i), picture)
+			switch {
+			case err != nil:
+				// Refused before the body was read, which then hits a closed
+				// connection: a client may see either.
+				refused.Add(1)
+			case status == http.StatusCreated:
+				stored.Add(1)
+				return
+			case status == http.StatusServiceUnavailable:
+				refused.Add(1)
+			default:
+				t.Errorf("%d %s", status, body)
+				return
+			}
+			if refused.Load() > int64(200*clients) {
+				t.Error("refused without end")
+				return
+			}
+			time.Sleep(time.Second) // as Retry-After says
+		}
+	})
+	peak := most()
+	if stored.Load() != int64(clients) {
+		t.Errorf("%d of %d were stored in the end", stored.Load(), clients)
+	}
+	if limit := idle + raceMemory()*250*mib; peak > limit {
+		t.Errorf("memory rose from %.0f to %.0f MiB", idle/mib, peak/mib)
+	}
+	t.Logf("%d stored, %d asked to come back; memory %.0f → %.0f MiB", stored.Load(), refused.Load(), idle/mib, peak/mib)
+}
+
+// padPNG inserts an ancillary chunk (PNG, section 5.4) so that the file has size
+// bytes.
+func padPNG(png []byte, size int) []byte {
+	const header = 8 + 25 // signature and IHDR
+	filling := size - len(png) - 12
+	chunk := pngChunk("roSt", make([]byte, filling))
+	return append(append(bytes.Clone(png[:header]), chunk...), png[header:]...)
+}
+
+// TestSlowUploads: uploads that trickle in hold the budget, and further ones are
+// told to come back. What needs no budget is served all the while.
+func TestSlowUploads(t *testing.T) {
+	p := start(t)
+	const size = 5 << 20
+	slow := uploadBudget / size // that many fit
+	id := p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, []byte(`{"name":"Ada","email":"ada@example.com"}`)).want(t, http.StatusCreated).user(t).ID
+	for range slow {
+		w := dialWire(t, p.url)
+		if err := w.write(fmt.Sprintf("PUT /users/%s/avatar HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\nx", id, size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, 20*time.Second, "all are under way", func() error {
+		if n := p.metric(t, "roster_uploads_in_flight"); n != float64(slow) {
+			return fmt.Errorf("%v", n)
+		}
+		return nil
+	})
+	w := dialWire(t, p.url)
+	began := time.Now()
+	w.write(fmt.Sprintf("PUT /users/%s/avatar HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\nx", id, size))
+	a, err := w.read()
+	if err != nil || a.StatusCode != http.StatusServiceUnavailable || a.Header.Get("Retry-After") == "" {
+		t.Errorf("one more is answered %v, %v", a.Response, err)
+	}
+	if d := time.Since(began); d < uploadWait || d > 30*time.Second {
+		t.Errorf("it was refused after %v", d)
+	}
+	p.do(t, "GET /users", nil, nil).want(t, http.StatusOK)
+	p.do(t, "GET /readyz", nil, nil).want(t, http.StatusOK)
+	p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, []byte(`{"name":"Eve","email":"eve@example.com"}`)).want(t, http.StatusCreated)
+	if n := p.metric(t, `roster_uploads_total{outcome="overloaded"}`); n != 1 {
+		t.Errorf("%v uploads are counted as refused", n)
+	}
+}
+
+// TestLargeImages: images of 40 megapixels, each of them a small file, are
+// decoded one after another rather than all at once.
+func TestLargeImages(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector has memory of its own for each byte of an image")
+	}
+	const side = 6300 // 39.7 megapixels
+	noise := image.NewPaletted(image.Rect(0, 0, side, side), color.Palette{color.Black, color.White})
+	picture := encodePNG(noise) // a palette in the file; decoding it takes a byte a pixel
+	deep := encodePNG(image.NewNRGBA64(noise.Rect))
+	p := start(t, "GOMEMLIMIT=1150MiB") // as the chart sets it
+	client := newLoadClient(t, p)
+	most := p.watchMemory(t)
+	var stored, refused atomic.Int64
+	together(8, func(i int) {
+		data := picture
+		if i%2 == 0 {
+			data = deep
+		}
+		status, body, err := client.create("Ada", fmt.Sprintf("ada%d@example.com", i), data)
+		switch {
+		case status == http.StatusCreated:
+			stored.Add(1)
+		case status == http.StatusServiceUnavailable:
+			refused.Add(1)
+		default:
+			t.Errorf("%d %v %s", status, err, body)
+		}
+	})
+	peak := most()
+	if stored.Load() == 0 {
+		t.Error("none was stored")
+	}
+	if limit := 1280.0 * mib; peak > limit {
+		t.Errorf("memory rose to %.0f MiB", peak/mib)
+	}
+	t.Logf("%d stored, %d asked to come back; memory up to %.0f MiB", stored.Load(), refused.Load(), peak/mib)
+}
+
+// TestListMemory: the whole list of 100,000 users takes less than 16 MiB.
+func TestListMemory(t *testing.T) {
+	const users = 100_000
+	dir := t.TempDir()
+	seedUsers(t, dir, users)
+	p := start(t, "DATA_DIR="+dir)
+	client := newLoadClient(t, p)
+	// The file is mapped into memory, and what was read of it counts as resident
+	// though it is the kernel's to take back: so the heap is what is measured.
+	heap := func() float64 {
+		return p.metric(t, "go_memstats_heap_inuse_bytes") + p.metric(t, "go_memstats_stack_inuse_bytes")
+	}
+	before, peak := heap(), 0.0
+	resp, err := client.Get(p.url + "/users")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines, buffer := 0, make([]byte, 256<<10)
+	for n, err := 0, error(nil); err == nil; {
+		n, err = resp.Body.Read(buffer)
+		lines += bytes.Count(buffer[:n], []byte(`"id"`))
+		if lines%7 == 0 {
+			peak = max(peak, heap())
+		}
+		if err != nil && err != io.EOF {
+			t.Fatal(err)
+		}
+	}
+	if lines < users*99/100 { // one may be cut by the end of the buffer
+		t.Errorf("%d users", lines)
+	}
+	if peak-before > 16*mib {
+		t.Errorf("it took %.1f MiB", (peak-before)/mib)
+	}
+	t.Logf("the heap went from %.1f to %.1f MiB", before/mib, peak/mib)
+}
+
+// TestRequestLimit: beyond maxInFlight requests at once there is a quick no, but
+// for the probes.
+func TestRequestLimit(t *testing.T) {
+	s := newServer(config{}, nil, nil, nil, newLogger(config{}, must(os.OpenFile(os.DevNull, os.O_WRONLY, 0))), newMetrics(build{}), build{})
+	s.ready.Store(true)
+	s.inFlight.Store(maxInFlight)
+	for path, want := range map[string]int{"/version": http.StatusServiceUnavailable, "/users": http.StatusServiceUnavailable, "/livez": http.StatusOK, "/readyz": http.StatusOK} {
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		if w.Code != want || (w.Code == http.StatusServiceUnavailable) != (w.Header().Get("Retry-After") != "") {
+			t.Errorf("GET %s: %d, want %d", path, w.Code, want)
+		}
+	}
+	if n := s.inFlight.Load(); n != maxInFlight {
+		t.Errorf("%d are counted afterwards", n)
+	}
+}
+
+// TestSlowClients: whoever is slow on purpose is cut off, at each stage. All wait
+// at the same time.
+func TestSlowClients(t *testing.T) {
+	dir := t.TempDir()
+	seedUsers(t, dir, 100_000)
+	p := start(t, "DATA_DIR="+dir)
+	id := userID("user1@example.com")
+	for _, test := range []struct {
+		name   string
+		send   string
+		least  time.Duration // it is not cut off before
+		most   time.Duration
+		status int  // of the answer; 0: there is none
+		long   bool // only with -long
+	}{
+		{"nothing", "", 4 * time.Second, 60 * time.Second, 0, false},
+		{"half a header", "GET /users HTTP/1.1\r\nHost: a\r\nX: ", 4 * time.Second, 60 * time.Second, 0, false},
+		{"no body where there is no route", "POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n", shortTimeout, time.Minute, http.StatusNotFound, false},
+		{"no body of a PATCH", "PATCH /users/" + id + " HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{", shortTimeout, time.Minute, http.StatusRequestTimeout, false},
+		{"no body of a POST", "POST /user HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{", uploadTimeout, 2 * time.Minute, http.StatusRequestTimeout, true},
+		{"no image", "PUT /users/" + id + "/avatar HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{", uploadTimeout, 2 * time.Minute, http.StatusRequestTimeout, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			if test.long && !*longTests {
+				t.Skip("takes a minute: run with -long")
+			}
+			w := dialWire(t, p.url)
+			w.SetDeadline(time.Now().Add(test.most))
+			began := time.Now()
+			w.write(test.send)
+			a, err := w.read()
+			status := 0
+			if err == nil {
+				status = a.StatusCode
+			}
+			if d := time.Since(began); d < test.least || status != test.status && !(status == http.StatusBadRequest && test.status == 0) {
+				t.Errorf("after %v: %d, %v; want %d", d, status, err, test.status)
+			}
+			if _, err := w.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+				t.Errorf("the connection is open still: %v", err)
+			}
+		})
+	}
+	t.Run("list not read", func(t *testing.T) {
+		t.Parallel()
+		if !*longTests {
+			t.Skip("takes half a minute: run with -long")
+		}
+		w := dialWire(t, p.url)
+		w.write("GET /users HTTP/1.1\r\nHost: a\r\n\r\n")
+		time.Sleep(writeTimeout + 5*time.Second)
+		if _, err := w.read(); err == nil {
+			t.Error("it is whole: the client was not slow enough to be cut off")
+		}
+		eventually(t, 10*time.Second, "it is logged as the client's doing", func() error {
+			if p.log.find("request", "route", "/users", "status", statusClientGone) == nil {
+				return fmt.Errorf("not found")
+			}
+			return nil
+		})
+	})
+}
+
+// TestExpectContinue: a client that asks before it sends is answered at once if
+// the answer does not depend on the body, and told to go on if it does.
+func TestExpectContinue(t *testing.T) {
+	p := start(t, "MAX_AVATAR_BYTES=100000")
+	nobody := userID("nobody@example.com")
+	for _, test := range []struct {
+		request string
+		length  int
+		want    int
+	}{
+		{"PUT /users/" + nobody + "/avatar", 1000, http.StatusNotFound},
+		{"PUT /nowhere", 1000, http.StatusNotFound},
+		{"POST /upload", 1000, http.StatusUnsupportedMediaType},
+		{"POST /user", 1 << 30, http.StatusUnsupportedMediaType},
+		{"DELETE /users", 1 << 30, http.StatusMethodNotAllowed},
+	} {
+		w := dialWire(t, p.url)
+		began := time.Now()
+		w.write(fmt.Sprintf("%s HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", test.request, test.length))
+		a, err := w.read()
+		if err != nil || a.StatusCode != test.want {
+			t.Errorf("%s: %v, %v", test.request, a.Response, err)
+		}
+		if d := time.Since(began); d > shortTimeout-time.Second {
+			t.Errorf("%s: answered after %v", test.request, d)
+		}
+	}
+	w := dialWire(t, p.url)
+	body := `{"name":"Ada","email":"ada@example.com"}`
+	w.write(fmt.Sprintf("POST /user HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", len(body)))
+	if line, err := w.reader.ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 100 ") {
+		t.Fatalf("%q, %v", line, err)
+	}
+	w.reader.ReadString('\n')
+	w.write(body)
+	if a, err := w.read(); err != nil || a.StatusCode != http.StatusCreated {
+		t.Errorf("%v, %v", a.Response, err)
+	}
+}
+
+// TestConnectionReuse: the deadline of one request does not end a later one on
+// the same connection.
+func TestConnectionReuse(t *testing.T) {
+	if !*longTests {
+		t.Skip("waits for a deadline to pass: run with -long")
+	}
+	p := start(t)
+	for _, next := range []string{"GET /nowhere", "GET /users", "DELETE /users"} {
+		t.Run(next, func(t *testing.T) {
+			t.Parallel()
+			w := dialWire(t, p.url)
+			if a, err := w.exchange("GET", "/version", ""); err != nil || a.StatusCode != http.StatusOK {
+				t.Fatal(err)
+			}
+			time.Sleep(shortTimeout + 3*answerGrace)
+			method, path, _ := strings.Cut(next, " ")
+			if _, err := w.exchange(method, path, ""); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A blockedBody lets a body be read up to a point and then times out, as a
+// connection does whose deadline has passed.
+type blockedBody struct{ sent *strings.Reader }
+
+func (b blockedBody) Read(p []byte) (int, error) {
+	if b.sent.Len() > 0 {
+		return b.sent.Read(p)
+	}
+	return 0, &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}
+}
+
+// TestBodyTimeout: a body that does not come in time is a 408, in every form, and
+// gives its budget back.
+func TestBodyTimeout(t *testing.T) {
+	store, err := openLocal(t.TempDir(), newMetrics(build{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	s := newServer(config{MaxAvatarBytes: 5 << 20}, localUsers{store}, localAvatars{store}, nil,
+		newLogger(config{}, must(os.OpenFile(os.DevNull, os.O_WRONLY, 0))), newMetrics(build{}), build{})
+	u := testUser("ada@example.com")
+	if err := (localUsers{store}).Create(t.Context(), u); err != nil {
+		t.Fatal(err)
+	}
+	contentType, form := multipartBody(encodePNG(gradient(30, 30, 1)), map[string][]string{"name": {"Ada"}, "email": {"ada@example.com"}})
+	for _, test := range []struct{ target, contentType, sent string }{
+		{"POST /user", "application/json", `{"name":`},
+		{"POST /user", "application/x-www-form-urlencoded", "name=Ada"},
+		{"POST /user", contentType, string(form[:len(form)-100])},
+		{"POST /user", contentType, string(form[:20])},
+		{"POST /upload", contentType, string(form[:len(form)-70])},
+		{"PUT /users/" + u.ID + "/avatar", "image/png", "\x89PNG"},
+		{"PATCH /users/" + u.ID, "application/json", "{"},
+	} {
+		for _, length := range []int64{1000, -1} {
+			method, path, _ := strings.Cut(test.target, " ")
+			r := httptest.NewRequest(method, path, blockedBody{strings.NewReader(test.sent)})
+			r.ContentLength = length
+			r.Header.Set("Content-Type", test.contentType)
+			w := httptest.NewRecorder()
+			s.ServeHTTP(w, r)
+			if w.Code != http.StatusRequestTimeout || w.Header().Get("Connection") != "close" {
+				t.Errorf("%s as %s, length %d: %d %s", test.target, test.contentType, length, w.Code, w.Body)
+			}
+		}
+	}
+	if !s.uploads.TryAcquire(uploadBudget) {
+		t.Error("the budget for uploads was not given back")
+	}
+}
+
+// TestGoroutines: whatever clients do, no goroutine stays behind.
+func TestGoroutines(t *testing.T) {
+	m := newMetrics(build{})
+	store, err := openLocal(t.TempDir(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	s := newServer(config{MaxAvatarBytes: 5 << 20}, localUsers{store}, localAvatars{store}, nil,
+		newLogger(config{}, must(os.OpenFile(os.DevNull, os.O_WRONLY, 0))), m, build{})
+	before := runtime.NumGoroutine()
+
+	server := httptest.NewServer(s)
+	picture := encodePNG(gradient(200, 200, 2))
+	var running sync.WaitGroup
+	for i := range 16 {
+		running.Go(func() {
+			transport := &http.Transport{}
+			defer transport.CloseIdleConnections()
+			client := &loadClient{&http.Client{Transport: transport}, server.URL}
+			for n := range 10 {
+				email := fmt.Sprintf("u%d-%d@example.com", i, n)
+				client.create("Ada", email, picture)
+				client.send("GET", "/users/"+userID(email)+"/avatar", "", nil)
+				client.send("GET", "/nowhere", "", nil)
+				// And clients that go away in the middle.
+				for _, text := range []string{
+					"GET /users HTTP/1.1\r\n", "GET /users HTTP/1.1\r\nHost: a\r\n\r\n",
+					"POST /user HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+					"PUT /users/" + userID(email) + "/avatar HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n\x89PNG",
+				} {
+					if w, err := openWire(server.URL); err == nil {
+						w.write(text)
+						w.Close()
+					}
+				}
+			}
+		})
+	}
+	running.Wait()
+	server.Close()
+	eventually(t, 20*time.Second, "no goroutine is left", func() error {
+		if n := runtime.NumGoroutine(); n > before {
+			buffer := make([]byte, 1<<20)
+			return fmt.Errorf("%d, there were %d before\n%s", n, before, buffer[:runtime.Stack(buffer, true)])
+		}
+		return nil
+	})
+	if s.inFlight.Load() != 0 || !s.uploads.TryAcquire(uploadBudget) || !s.decodes.TryAcquire(decodeBudget) {
+		t.Error("a request has left without giving back what it held")
+	}
+}
