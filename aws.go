@@ -50,17 +50,24 @@ func openAWS(ctx context.Context, table, bucket, localstackHost string, observe 
 	if err != nil {
 		return nil, nil, err
 	}
-	users := newDynamoUsers(cfg, table, log)
-	avatars := newS3Avatars(cfg, bucket, log)
+	users, avatars := newDynamoUsers(cfg, table, log), newS3Avatars(cfg, bucket, log)
+	if err := checkEndpoints(users, avatars); err != nil {
+		return nil, nil, err
+	}
+	return users, avatars, nil
+}
+
+// checkEndpoints holds back an endpoint that no call could reach.
+func checkEndpoints(users *dynamoUsers, avatars *s3Avatars) error {
 	for _, endpoint := range []*string{users.client.Options().BaseEndpoint, avatars.client.Options().BaseEndpoint} {
 		if endpoint == nil {
 			continue
 		}
 		if err := checkEndpoint(*endpoint); err != nil {
-			return nil, nil, err
+			return err
 		}
 	}
-	return users, avatars, nil
+	return nil
 }
 
 // loadAWS reads the configuration as every AWS program does (environment,

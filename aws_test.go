@@ -503,6 +503,11 @@ func TestBootstrap(t *testing.T) {
 	if err := bootstrap(t.Context(), "table", "bucket", "", log); err == nil || !strings.Contains(err.Error(), "AWS_ENDPOINT_URL") {
 		t.Errorf("without an endpoint of S3: error %v, want a refusal", err)
 	}
+	t.Setenv("AWS_ENDPOINT_URL_S3", strings.TrimPrefix(bucket.URL, "http://"))
+	wrong := (*configError)(nil)
+	if err := bootstrap(t.Context(), "table", "bucket", "", log); !errors.As(err, &wrong) {
+		t.Errorf("with an endpoint that is no URL: error %v, want one of the configuration", err)
+	}
 	t.Setenv("AWS_ENDPOINT_URL_S3", bucket.URL)
 	// An emulator that is still starting.
 	dynamo.next("CreateTable", fault{drop: true}, fault{drop: true}, fault{drop: true}, fault{drop: true}, fault{drop: true})

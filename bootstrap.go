@@ -26,6 +26,9 @@ func bootstrap(ctx context.Context, table, bucket, localstackHost string, log *s
 	if users.client.Options().BaseEndpoint == nil || avatars.client.Options().BaseEndpoint == nil {
 		return &configError{errors.New("-bootstrap is for emulators: set AWS_ENDPOINT_URL, or AWS_ENDPOINT_URL_DYNAMODB and AWS_ENDPOINT_URL_S3, or LOCALSTACK_HOST")}
 	}
+	if err := checkEndpoints(users, avatars); err != nil {
+		return &configError{err}
+	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if err := until(ctx, func() error { return createTable(ctx, users) }); err != nil {

@@ -103,7 +103,7 @@ func loadConfig(lookup func(string) (string, bool)) (config, error) {
 		fail("AVATARS_PUBLIC", v, "true or false")
 	}
 	v = get("PUBLIC_URL", "")
-	if u, err := url.Parse(v); v != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "") {
+	if u, err := url.Parse(v); v != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || strings.ContainsAny(v, "?#")) {
 		if u != nil {
 			v = u.Redacted()
 		}

@@ -34,6 +34,7 @@ var badConfig = []struct{ setting, want string }{
 	{"PUBLIC_URL=https://me:secret@example.com", "PUBLIC_URL"},
 	{"PUBLIC_URL=https://example.com/?a=b", "PUBLIC_URL"},
 	{"PUBLIC_URL=https://example.com/#a", "PUBLIC_URL"},
+	{"PUBLIC_URL=https://example.com/?", "PUBLIC_URL"},
 	{"PUBLIC_URL=http://%zz", "PUBLIC_URL"},
 	{"AVATARS_PUBLIC=yes", "AVATARS_PUBLIC"},
 	{"LOG_LEVEL=loud", "LOG_LEVEL"},

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -198,7 +199,11 @@ func newHTTPServer(h http.Handler, logger *slog.Logger) *http.Server {
 type logWriter struct{ log *slog.Logger }
 
 func (w logWriter) Write(line []byte) (int, error) {
-	w.log.Debug("http", "message", string(line))
+	level := slog.LevelDebug
+	if bytes.HasPrefix(line, []byte("http: Accept error")) {
+		level = slog.LevelError // of the process: it has no file descriptor left
+	}
+	w.log.Log(context.Background(), level, "http", "message", string(bytes.TrimSpace(line)))
 	return len(line), nil
 }
 

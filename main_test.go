@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
@@ -319,4 +320,16 @@ func (a answer) want(t testing.TB, status int) answer {
 		t.Fatalf("%s %s: %s, want %d\n%s", a.Request.Method, a.Request.URL, a.Status, status, a.body)
 	}
 	return a
+}
+
+// TestLogOfHTTP: that no connection can be taken is for the operator to know;
+// what a hostile one sends is not worth a line.
+func TestLogOfHTTP(t *testing.T) {
+	var out bytes.Buffer
+	server := newHTTPServer(nil, slog.New(slog.NewJSONHandler(&out, nil)))
+	server.ErrorLog.Printf("http: invalid Content-Length")
+	server.ErrorLog.Printf("http: Accept error: too many open files; retrying in 5ms")
+	if got := out.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `"level":"ERROR"`) || !strings.Contains(got, "too many open files") {
+		t.Errorf("logged: %s", got)
+	}
 }
