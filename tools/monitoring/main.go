@@ -272,16 +272,15 @@ type dashboard struct {
 type datasource struct{ Type, UID string }
 
 type panel struct {
-	ID                 int
-	Type, Title        string
-	Description        string
-	Datasource         datasource
-	GridPos            struct{ X, Y, W, H int }
-	FieldConfig        struct{ Defaults struct{ Unit string } }
-	Targets            []target
-	Collapsed          bool
-	Panels             []panel
-	Repeat, PluginName string
+	ID          int
+	Type, Title string
+	Description string
+	Datasource  datasource
+	GridPos     struct{ X, Y, W, H int }
+	FieldConfig struct{ Defaults struct{ Unit string } }
+	Targets     []target
+	Collapsed   bool
+	Panels      []panel
 }
 
 type target struct {
