@@ -370,9 +370,9 @@ func TestAttackBodies(t *testing.T) {
 				req.Header.Set("Content-Type", test.contentType)
 				resp, err := testClient.Do(req)
 				if err != nil {
-					// It may refuse a body before it has read it, and the client be told so
-					// by the end of the connection only.
-					if test.status != 413 {
+					// A large body may be refused before it has been read, and the client,
+					// still writing, see no more than the end of the connection.
+					if len(test.body) < 1<<20 {
 						t.Errorf("%s: %v", length, err)
 					}
 					continue
@@ -393,7 +393,7 @@ func TestAttackImages(t *testing.T) {
 	// As in the chart: the limit of the container, and nine tenths of it.
 	const limit = 1280 << 20
 	p := startTarget(t, "GOMEMLIMIT=1152MiB")
-	zeros := deflate(make([]byte, 1<<20), 1024) // 1 GiB in 1 MiB
+	zeros := zlibZeros(1 << 10) // 1 GiB in 1 MiB
 	small := encodePNG(gradient(1, 1, 1))
 	inserted := func(name string, data []byte) []byte { // after IHDR
 		return slices.Concat(small[:33], pngChunk(name, data), small[33:])
@@ -440,7 +440,11 @@ func TestAttackImages(t *testing.T) {
 
 	// The largest that is allowed, from many at once: they wait for each other.
 	t.Run("eight of 40 megapixels at once", func(t *testing.T) {
-		large := encodePNG(image.NewNRGBA(image.Rect(0, 0, 6300, 6300)))
+		side := 6300
+		if raceEnabled { // with the detector, decoding takes minutes
+			side = 1000
+		}
+		large := encodePNG(image.NewNRGBA(image.Rect(0, 0, side, side)))
 		var all sync.WaitGroup
 		for range 8 {
 			all.Go(func() {
@@ -456,15 +460,18 @@ func TestAttackImages(t *testing.T) {
 	p.well(t, limit)
 }
 
-// deflate returns the zlib stream of data, repeated.
-func deflate(data []byte, times int) []byte {
+// zlibZeros is a zlib stream of so many MiB of zeros, without an end: each MiB
+// is compressed to the same whole bytes.
+func zlibZeros(mebibytes int) []byte {
 	var b bytes.Buffer
-	w, _ := zlib.NewWriterLevel(&b, zlib.BestSpeed)
-	for range times {
-		w.Write(data)
-	}
-	w.Close()
-	return b.Bytes()
+	w := zlib.NewWriter(&b)
+	zeros := make([]byte, 1<<20)
+	w.Write(zeros)
+	w.Flush()
+	first := b.Len()
+	w.Write(zeros)
+	w.Flush()
+	return slices.Concat(b.Bytes()[:first], bytes.Repeat(b.Bytes()[first:], mebibytes-1))
 }
 
 func pngChunk(name string, data []byte) []byte {
