@@ -41,7 +41,7 @@ const (
 	pause     = 25 * time.Millisecond  // between two requests of a client
 	retries   = 50                     // of one request, before it counts as lost
 	retryWait = 100 * time.Millisecond // between two tries
-	keep      = 500                    // users that are remembered; others are deleted
+	keep      = 200                    // users that are remembered; others are deleted
 )
 
 func main() {
