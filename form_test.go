@@ -342,7 +342,8 @@ func TestUploadTarget(t *testing.T) {
 		{"nothing", form{map[string]string{}, nil}, "", []string{"user_id", "avatar"}},
 		{"path for an id", form{map[string]string{"user_id": "../../" + id}, image}, "", []string{"user_id"}},
 		{"empty id", form{map[string]string{"user_id": ""}, image}, "", []string{"user_id"}},
-		{"empty email", form{map[string]string{"email": ""}, image}, "", []string{"email"}},
+		{"empty email", form{map[string]string{"email": ""}, image}, "", []string{"user_id"}},
+		{"id and empty email", form{map[string]string{"user_id": id, "email": " "}, image}, id, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := uploadTarget(test.form)
