@@ -3,15 +3,20 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
+	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"image"
 	"image/jpeg"
 	"image/png"
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,13 +38,17 @@ import (
 //	MiB     the most memory that the service's process has had
 //	cpu-µs  processor time that a request costs the service
 //
-// and runs on the servers that ROSTER_TEST_DYNAMODB and ROSTER_TEST_S3 name:
+// The list is compared on a server of canned pages as well, which answers at
+// once: what is measured there is the service alone.
+//
+// It runs on the servers that ROSTER_TEST_DYNAMODB and ROSTER_TEST_S3 name:
 //
 //	tools/aws-local run go test -run '^$' -bench AWS -benchtime 5x .
 func BenchmarkAWS(b *testing.B) {
 	server := testServers[1]
 	b.Run("create", func(b *testing.B) { benchCreate(b, server) })
 	b.Run("list", func(b *testing.B) { benchList(b, server) })
+	b.Run("list-canned", benchCannedList)
 	b.Run("upload", func(b *testing.B) { benchUpload(b, server) })
 	b.Run("read", func(b *testing.B) { benchRead(b, server) })
 }
@@ -217,6 +226,10 @@ func benchList(b *testing.B, server testServer) {
 	if b.Failed() {
 		return
 	}
+	w.compareLists(b, n)
+}
+
+func (w *benchWorld) compareLists(b *testing.B, n int) {
 	w.compare(b, 1, 1, func(int) {
 		count := 0
 		var start map[string]types.AttributeValue
@@ -237,8 +250,65 @@ func benchList(b *testing.B, server testServer) {
 	}, func(int) { w.do(b, "GET", "/users", "", nil) })
 }
 
-// benchImages are of about 1 MiB each: noise, which is cheap to decode, and a
-// picture of five megapixels such as a telephone takes.
+// benchCannedList has a server with the answers of all Scans ready, in pages as
+// large as DynamoDB's.
+func benchCannedList(b *testing.B) {
+	const n, size = 100_000, 3770
+	pages := map[string][]byte{} // by the key that each begins after
+	after := ""
+	for i := 0; i < n; i += size {
+		var items []fakeItem
+		for j := i; j < min(i+size, n); j++ {
+			u := testUser(fmt.Sprintf("user%d@example.com", j))
+			str := func(s string) fakeValue { return fakeValue{"S": json.RawMessage(strconv.Quote(s))} }
+			a := testAvatar(nil)
+			avatar, err := json.Marshal(map[string]fakeValue{
+				"key": str(a.Key), "sha256": str(a.SHA256), "type": str(a.Type), "size": {"N": json.RawMessage(`"1000"`)},
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			items = append(items, fakeItem{
+				"id": str(u.ID), "name": str(u.Name), "email": str(u.Email), "created_at": str(formatTime(u.CreatedAt)),
+				"updated_at": str(formatTime(u.UpdatedAt)), "write": str("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), "avatar": {"M": avatar},
+			})
+		}
+		out := map[string]any{"Items": items, "Count": len(items)}
+		last := items[len(items)-1]["id"]
+		if i+size < n {
+			out["LastEvaluatedKey"] = fakeItem{"id": last}
+		}
+		page, err := json.Marshal(out)
+		if err != nil {
+			b.Fatal(err)
+		}
+		pages[after] = page
+		after = string(last["S"])
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var in fakeRequest
+		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+			b.Error(err)
+		}
+		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+		if r.Header.Get("X-Amz-Target") != "DynamoDB_20120810.Scan" { // readiness
+			w.Write([]byte("{}"))
+			return
+		}
+		page := pages[string(in.ExclusiveStartKey["id"]["S"])]
+		w.Header().Set("X-Amz-Crc32", strconv.FormatUint(uint64(crc32.ChecksumIEEE(page)), 10))
+		w.Write(page)
+	}))
+	b.Cleanup(server.Close)
+	w := newBenchWorld(b, testServer{"canned", func(t testing.TB) (*dynamoUsers, *s3Avatars) {
+		return openTestAWS(t, server.URL, newFakeS3(t).URL)
+	}})
+	w.compareLists(b, n)
+}
+
+// benchImages are of about 1 MiB each: noise, which is cheap to decode, a picture
+// of five megapixels such as a telephone takes, and a small one with a large
+// comment, which shows what is left of an upload without the decoding.
 func benchImages(b *testing.B) map[string][]byte {
 	random := rand.New(rand.NewPCG(1, 2))
 	noise := image.NewNRGBA(image.Rect(0, 0, 590, 590))
@@ -263,8 +333,15 @@ func benchImages(b *testing.B) map[string][]byte {
 	if err := jpeg.Encode(&jpegBytes, photo, &jpeg.Options{Quality: 80}); err != nil {
 		b.Fatal(err)
 	}
-	b.Logf("PNG of %d KiB, JPEG of %d KiB", pngBytes.Len()>>10, jpegBytes.Len()>>10)
-	return map[string][]byte{"png": pngBytes.Bytes(), "jpeg": jpegBytes.Bytes()}
+	small := encodePNG(gradient(64, 64, 1))
+	comment := make([]byte, 1<<20)
+	chunk := binary.BigEndian.AppendUint32(nil, uint32(len(comment)))
+	chunk = append(append(chunk, "teXt"...), comment...)
+	chunk = binary.BigEndian.AppendUint32(chunk, crc32.ChecksumIEEE(chunk[4:]))
+	const header = 8 + 4 + 4 + 13 + 4 // signature and IHDR
+	commented := slices.Concat(small[:header], chunk, small[header:])
+	b.Logf("PNG of %d KiB, JPEG of %d KiB, with comment %d KiB", pngBytes.Len()>>10, jpegBytes.Len()>>10, len(commented)>>10)
+	return map[string][]byte{"png": pngBytes.Bytes(), "jpeg": jpegBytes.Bytes(), "comment": commented}
 }
 
 func benchUpload(b *testing.B, server testServer) {
