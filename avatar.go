@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -19,8 +20,9 @@ import (
 
 const (
 	// uploadBudget bounds the memory of all bodies that may hold an image at one
-	// time. A body of unknown length counts twice, since its buffer grows.
-	uploadBudget = 64 << 20
+	// time. A body of unknown length counts three times, since its buffer grows
+	// by being copied.
+	uploadBudget = 128 << 20
 
 	// uploadWait is how long an upload waits for its share of the budget before
 	// it is refused; long enough for the one before to be stored.
@@ -52,13 +54,13 @@ func (s *server) reserveUpload(r *http.Request, limit int64) (release func(), er
 	case need > limit:
 		return func() {}, tooLarge("the image may have at most %d bytes; a body of %d was announced", s.MaxAvatarBytes, need)
 	case need < 0:
-		need = 2 * limit
+		need = 3 * limit
 	}
 	need = min(need, uploadBudget)
 	wait, cancel := context.WithTimeout(r.Context(), uploadWait)
 	defer cancel()
 	if err := s.uploads.Acquire(wait, need); err != nil {
-		return func() {}, overloaded("too many uploads are under way")
+		return func() {}, cmp.Or(r.Context().Err(), error(overloaded("too many uploads are under way")))
 	}
 	s.metrics.uploadsInFlight.Inc()
 	return func() {
@@ -319,25 +321,36 @@ func (s *server) getAvatar(w http.ResponseWriter, r *http.Request) error {
 // content: as long as the image with that hash is where it was, nobody needs to
 // be asked whether it is the user's present one. An image that was replaced or
 // deleted is gone before that request is answered.
+//
+// What is known is forgotten after a minute: an image that could not be removed,
+// because S3 did not answer just then, is out of reach from then on.
 type knownAvatars struct {
 	mu   sync.Mutex
-	byID map[string]Avatar
+	byID map[string]knownAvatar
 }
 
-const maxKnownAvatars = 10_000 // some 3 MB
+type knownAvatar struct {
+	Avatar
+	found time.Time
+}
+
+const (
+	maxKnownAvatars = 10_000 // some 3 MB
+	knownFor        = time.Minute
+)
 
 func (k *knownAvatars) get(id string) (Avatar, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	a, ok := k.byID[id]
-	return a, ok
+	return a.Avatar, ok && time.Since(a.found) < knownFor
 }
 
 func (k *knownAvatars) put(id string, a Avatar) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.byID == nil {
-		k.byID = map[string]Avatar{}
+		k.byID = map[string]knownAvatar{}
 	}
 	for other := range k.byID { // whichever comes first
 		if len(k.byID) < maxKnownAvatars {
@@ -345,7 +358,7 @@ func (k *knownAvatars) put(id string, a Avatar) {
 		}
 		delete(k.byID, other)
 	}
-	k.byID[id] = a
+	k.byID[id] = knownAvatar{a, time.Now()}
 }
 
 // serveAvatar answers with an image, or the part of it that was asked for. What

@@ -255,21 +255,17 @@ func TestSlowClients(t *testing.T) {
 		send   string
 		least  time.Duration // it is not cut off before
 		most   time.Duration
-		status int  // of the answer; 0: there is none
-		long   bool // only with -long
+		status int // of the answer; 0: there is none
 	}{
-		{"nothing", "", 4 * time.Second, 60 * time.Second, 0, false},
-		{"half a header", "GET /users HTTP/1.1\r\nHost: a\r\nX: ", 4 * time.Second, 60 * time.Second, 0, false},
-		{"no body where there is no route", "POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n", shortTimeout, time.Minute, http.StatusNotFound, false},
-		{"no body of a PATCH", "PATCH /users/" + id + " HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{", shortTimeout, time.Minute, http.StatusRequestTimeout, false},
-		{"no body of a POST", "POST /user HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{", uploadTimeout, 2 * time.Minute, http.StatusRequestTimeout, true},
-		{"no image", "PUT /users/" + id + "/avatar HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{", uploadTimeout, 2 * time.Minute, http.StatusRequestTimeout, true},
+		{"nothing", "", 4 * time.Second, 60 * time.Second, 0},
+		{"half a header", "GET /users HTTP/1.1\r\nHost: a\r\nX: ", 4 * time.Second, 60 * time.Second, 0},
+		{"no body where there is no route", "POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n", shortTimeout, time.Minute, http.StatusNotFound},
+		{"no body of a PATCH", "PATCH /users/" + id + " HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{", bodyGrace, time.Minute, http.StatusRequestTimeout},
+		{"no body of a POST", "POST /user HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{", bodyGrace, time.Minute, http.StatusRequestTimeout},
+		{"no image", "PUT /users/" + id + "/avatar HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{", bodyGrace, time.Minute, http.StatusRequestTimeout},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			if test.long && !*longTests {
-				t.Skip("takes a minute: run with -long")
-			}
 			w := dialWire(t, p.url)
 			w.SetDeadline(time.Now().Add(test.most))
 			began := time.Now()
@@ -289,9 +285,6 @@ func TestSlowClients(t *testing.T) {
 	}
 	t.Run("list not read", func(t *testing.T) {
 		t.Parallel()
-		if !*longTests {
-			t.Skip("takes half a minute: run with -long")
-		}
 		w := dialWire(t, p.url)
 		w.write("GET /users HTTP/1.1\r\nHost: a\r\n\r\n")
 		time.Sleep(writeTimeout + 5*time.Second)

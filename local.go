@@ -55,14 +55,16 @@ const (
 	// client takes its time.
 	localPage = 512
 
-	// localBatch bounds how many writes share one commit.
+	// localBatch bounds how many writes share one commit, and maxGather how long
+	// the first of them waits for the others.
 	localBatch = 1024
+	maxGather  = 5 * time.Millisecond
 )
 
 // openLocal opens the store in dir, which it creates if need be. Its error is
 // fit to be shown to who starts the service.
 func openLocal(dir string, m *metrics) (*localStore, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDir(dir); err != nil {
 		return nil, fmt.Errorf("DATA_DIR: %w", err)
 	}
 	root, err := os.OpenRoot(dir)
@@ -79,6 +81,21 @@ func openLocal(dir string, m *metrics) (*localStore, error) {
 	}
 	go s.commitWrites()
 	return s, nil
+}
+
+// makeDir makes a directory, and its name durable, if there is none.
+func makeDir(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	parent, err := os.Open(filepath.Dir(dir))
+	if err != nil {
+		return err
+	}
+	return errors.Join(parent.Sync(), parent.Close())
 }
 
 func (s *localStore) open(path string) (err error) {
@@ -156,8 +173,7 @@ func (s *localStore) write(apply func(*bolt.Bucket) error) error {
 }
 
 // commitWrites commits all that gathered while the last commit was being
-// written, at once: a commit costs a sync of the disk, however much is in it,
-// and nobody waits longer than for the sync under way.
+// written, at once: a commit costs a sync of the disk, however much is in it.
 func (s *localStore) commitWrites() {
 	defer close(s.stopped)
 	var writes int         // in the last commit
@@ -165,7 +181,7 @@ func (s *localStore) commitWrites() {
 	for {
 		select {
 		case w := <-s.writes:
-			batch := s.gather(w, writes, took/4)
+			batch := s.gather(w, writes, min(took/4, maxGather))
 			start := time.Now()
 			s.commit(batch)
 			writes, took = len(batch), time.Since(start)
@@ -395,12 +411,12 @@ func (s localAvatars) writeFile(name string, data []byte) error {
 // as often as a deletion of the same user takes it away, within reason.
 func (s localAvatars) moveInto(tmp, id, key string) (err error) {
 	for range 3 {
-		switch err = s.root.Mkdir("avatars/"+id, 0o700); {
-		case err == nil:
-			if err := s.syncDir("avatars"); err != nil {
-				return err
-			}
-		case !errors.Is(err, fs.ErrExist):
+		if err := s.root.Mkdir("avatars/"+id, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		// Even if it was there: another upload may have made it just now, and not
+		// have synced it yet.
+		if err := s.syncDir("avatars"); err != nil {
 			return err
 		}
 		if err = s.root.Rename(tmp, localPath(id, key)); err == nil {

@@ -54,7 +54,9 @@ func (s *server) watchReady(ctx context.Context) {
 		}
 	}
 	s.ready.Store(true)
-	s.metrics.ready.Set(1)
+	if !s.draining.Load() {
+		s.metrics.ready.Set(1)
+	}
 	s.log.Info("ready")
 }
 

@@ -25,6 +25,10 @@ const (
 	listTimeout   = 10 * time.Minute // the whole list, however long
 	writeTimeout  = 20 * time.Second // for a client to take each piece of an answer
 
+	// A body has to arrive at minBodyRate on the average, after bodyGrace.
+	minBodyRate = 64 << 10 // bytes a second
+	bodyGrace   = 5 * time.Second
+
 	// The connection outlives the request's deadline by this in reading, and by
 	// twice this in writing, so that the answer which says so still gets out.
 	answerGrace = 2 * time.Second
@@ -115,7 +119,12 @@ func (s *server) handle(pattern string, timeout time.Duration, a access, handler
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		resp.limit(timeout)
-		if err := handler(w, r.WithContext(ctx)); err != nil {
+		err := handler(w, r.WithContext(ctx))
+		if err != nil && resp.bodyErr != nil {
+			// Why the body could not be read, which not every reader of it tells.
+			err = bodyError(resp.bodyErr)
+		}
+		if err != nil {
 			resp.fail(err)
 		}
 	})
@@ -168,7 +177,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// does not tell.
 		h.Set("Connection", "close")
 	}
-	body := &countingBody{ReadCloser: r.Body}
+	body := &requestBody{ReadCloser: r.Body, resp: resp}
 	if r.Body != http.NoBody {
 		// On a copy: by the type of the original's body net/http sees that nobody
 		// has asked for it yet ("Expect: 100-continue"), or that what is left of
@@ -267,6 +276,7 @@ type response struct {
 	control  *http.ResponseController
 	last     *atomic.Bool // whether the connection ends with this answer
 	start    time.Time
+	readBy   time.Time // for the last byte of the request
 	deadline time.Time // for the last byte of the answer; zero: none
 	route    string    // path of the pattern that matched
 	client   string    // name of the token
@@ -276,6 +286,7 @@ type response struct {
 	broken   bool  // the connection must not be used any further
 	replaced bool  // the answer of net/http's router was replaced by a problem
 	err      error // what went wrong
+	bodyErr  error // why the request's body could not be read to its end
 	writeErr error // the client does not take the answer
 }
 
@@ -286,7 +297,8 @@ func (r *response) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 // into them; a backend that is slow runs into the context's, which is earlier.
 func (r *response) limit(timeout time.Duration) {
 	r.deadline = r.start.Add(timeout + 2*answerGrace)
-	r.control.SetReadDeadline(r.start.Add(timeout + answerGrace))
+	r.readBy = r.start.Add(timeout + answerGrace)
+	r.control.SetReadDeadline(r.readBy)
 	r.control.SetWriteDeadline(r.deadline)
 }
 
@@ -355,14 +367,28 @@ func (r *response) fail(err error) {
 	}
 }
 
-// A countingBody counts what is read of a request's body.
-type countingBody struct {
+// A requestBody counts what is read of a request's body, and bounds how slowly it
+// may come: what it is going to take in memory is reserved for it meanwhile, and a
+// few clients that trickle would keep all others out.
+type requestBody struct {
 	io.ReadCloser
-	n int64
+	resp  *response
+	start time.Time // of the first read
+	n     int64
 }
 
-func (b *countingBody) Read(p []byte) (int, error) {
+func (b *requestBody) Read(p []byte) (int, error) {
+	if b.start.IsZero() {
+		b.start = time.Now()
+	}
+	due := b.start.Add(bodyGrace + time.Duration(b.n)*time.Second/minBodyRate)
+	b.resp.control.SetReadDeadline(earlier(b.resp.readBy, due))
 	n, err := b.ReadCloser.Read(p)
 	b.n += int64(n)
+	if err == io.EOF { // from now on it is only the client's going away that is watched for
+		b.resp.control.SetReadDeadline(b.resp.readBy)
+	} else {
+		b.resp.bodyErr = err
+	}
 	return n, err
 }
