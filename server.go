@@ -235,10 +235,10 @@ func (s *server) observe(resp *response, r *http.Request, bodyBytes int64, id st
 
 	level := slog.LevelInfo
 	switch {
+	case isProbe(route): // every few seconds; why it is not ready is logged by watchReady
+		level = slog.LevelDebug
 	case status >= 500:
 		level = slog.LevelError
-	case isProbe(route):
-		level = slog.LevelDebug
 	}
 	if !s.log.Enabled(r.Context(), level) {
 		return

@@ -60,7 +60,9 @@ type Users interface {
 	// back to an image that a later upload has already replaced and deleted.
 	SetAvatar(ctx context.Context, id string, a *Avatar, at time.Time) (User, error)
 
-	// Delete removes the user and returns it as it was, or ErrNotFound.
+	// Delete removes the user and returns it as it was, or ErrNotFound. Of a user
+	// that an earlier attempt may have removed, whose answer was lost, it returns
+	// the ID alone.
 	Delete(ctx context.Context, id string) (User, error)
 
 	// Ready makes one real, harmless call, and says what is wrong if it fails.

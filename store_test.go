@@ -230,7 +230,7 @@ func testUserRaces(t *testing.T, users Users) {
 	}
 
 	// Who changes a user meanwhile does not bring it back.
-	deleted := 0
+	deleted, perhaps := 0, 0
 	together(24, func(i int) {
 		a := testAvatar(nil)
 		var err error
@@ -240,19 +240,24 @@ func testUserRaces(t *testing.T, users Users) {
 		case 1:
 			_, err = users.SetAvatar(ctx, u.ID, &a, u.CreatedAt)
 		case 2:
-			_, err = users.Delete(ctx, u.ID)
-			if err == nil {
-				mu.Lock()
+			var before User
+			before, err = users.Delete(ctx, u.ID)
+			mu.Lock()
+			switch {
+			case err != nil:
+			case before.Email == "": // tried twice, and the first answer was lost
+				perhaps++
+			default:
 				deleted++
-				mu.Unlock()
 			}
+			mu.Unlock()
 		}
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			t.Errorf("change of a user who is being deleted: %v", err)
 		}
 	})
-	if deleted != 1 {
-		t.Errorf("%d deletions of one user succeeded, want 1", deleted)
+	if deleted > 1 || deleted+perhaps == 0 {
+		t.Errorf("%d deletions of one user succeeded, and perhaps %d more; want 1", deleted, perhaps)
 	}
 	wantUsers(t, users)
 }
