@@ -113,7 +113,8 @@ type testServer struct {
 var testServers = []testServer{
 	{"fake", func(t testing.TB) (*dynamoUsers, *s3Avatars) {
 		dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
-		dynamo.pageSize, bucket.pageSize = 10, 5
+		dynamo.page(10)
+		bucket.page(5)
 		return openTestAWS(t, dynamo.URL, bucket.URL)
 	}},
 	{"dynamodb-local+versitygw", func(t testing.TB) (*dynamoUsers, *s3Avatars) {

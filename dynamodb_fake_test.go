@@ -52,6 +52,13 @@ func newFakeDynamoDB(t testing.TB) *fakeDynamoDB {
 	return f
 }
 
+// page sets the page size; a process that is up may be asking already.
+func (f *fakeDynamoDB) page(size int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pageSize = size
+}
+
 // count returns how many items the table holds.
 func (f *fakeDynamoDB) count() int {
 	f.mu.Lock()

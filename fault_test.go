@@ -273,7 +273,7 @@ func TestFaultsOfDynamoDB(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			dynamo := newFakeDynamoDB(t)
-			dynamo.pageSize = 10
+			dynamo.page(10)
 			users, _ := openTestAWS(t, dynamo.URL, "http://127.0.0.1:1")
 			dynamo.next(tt.op, tt.faults...)
 			wantError(t, tt.do(users), tt.want)

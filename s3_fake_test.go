@@ -57,6 +57,13 @@ func newFakeS3(t testing.TB) *fakeS3 {
 	return f
 }
 
+// page sets the page size; a process that is up may be asking already.
+func (f *fakeS3) page(size int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pageSize = size
+}
+
 // keys returns the keys of all objects.
 func (f *fakeS3) keys() []string {
 	f.mu.Lock()
