@@ -237,9 +237,8 @@ func (f *formReader) readImage(part *multipart.Part, limit, bodyLength int64) er
 		// to know that it is there.
 		limit = 0
 	}
-	var buffer bytes.Buffer
 	// The image is shorter than the body, so the buffer need not grow.
-	buffer.Grow(int(min(max(bodyLength, 0), limit)) + bytes.MinRead)
+	buffer := bytes.NewBuffer(make([]byte, 0, min(max(bodyLength, 0), limit)+bytes.MinRead))
 	_, err := buffer.ReadFrom(io.LimitReader(part, limit+1))
 	data := buffer.Bytes()
 	switch {

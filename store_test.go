@@ -256,7 +256,9 @@ func testUserRaces(t *testing.T, users Users) {
 			t.Errorf("change of a user who is being deleted: %v", err)
 		}
 	})
-	if deleted > 1 || deleted+perhaps == 0 {
+	// DynamoDB Local, unlike DynamoDB, may hand one item to two at the same moment.
+	local := strings.Contains(t.Name(), "dynamodb-local")
+	if deleted > 1 && !local || deleted+perhaps == 0 {
 		t.Errorf("%d deletions of one user succeeded, and perhaps %d more; want 1", deleted, perhaps)
 	}
 	wantUsers(t, users)
