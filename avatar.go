@@ -30,6 +30,9 @@ const (
 
 	// discardTimeout is for removing an image that nothing points to.
 	discardTimeout = 5 * time.Second
+
+	// maxDiscards bounds the images that are being removed after the answer.
+	maxDiscards = 64
 )
 
 // version changes when the image does: 64 bits of its hash for the avatar_url.
@@ -100,11 +103,8 @@ func (s *server) upload(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	u, err := s.users.Get(r.Context(), id)
+	u, err := s.storeAvatar(r.Context(), id, f.image)
 	if err != nil {
-		return err
-	}
-	if u, err = s.storeAvatar(r.Context(), u, f.image); err != nil {
 		return err
 	}
 	return s.writeUser(w, http.StatusOK, u)
@@ -153,11 +153,12 @@ func (s *server) putAvatar(w http.ResponseWriter, r *http.Request) error {
 	if err := checkEncoding(r); err != nil {
 		return err
 	}
-	// Asked before the body is read: who sends "Expect: 100-continue" is spared
-	// the upload.
-	u, err := s.users.Get(r.Context(), id)
-	if err != nil {
-		return err
+	if r.Header.Get("Expect") != "" {
+		// The client waits to be told that its body is wanted (RFC 9110, section
+		// 10.1.1). From all others it is on its way, and storeAvatar looks.
+		if _, err := s.users.Get(r.Context(), id); err != nil {
+			return err
+		}
 	}
 	release, err := s.reserveUpload(r, s.MaxAvatarBytes)
 	defer release()
@@ -168,7 +169,8 @@ func (s *server) putAvatar(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if u, err = s.storeAvatar(r.Context(), u, image); err != nil {
+	u, err := s.storeAvatar(r.Context(), id, image)
+	if err != nil {
 		return err
 	}
 	return s.writeUser(w, http.StatusOK, u)
@@ -192,17 +194,32 @@ func (s *server) createWithAvatar(r *http.Request, u *User, image []byte) error 
 	return err
 }
 
-// storeAvatar gives the user u, as just read, another image and returns the user
-// as it is then. A reader sees the old image or the new one, whole.
-func (s *server) storeAvatar(ctx context.Context, u User, image []byte) (User, error) {
-	a, err := s.putImage(ctx, u.ID, image)
+// storeAvatar gives the user with this id another image and returns the user as
+// it is then. A reader sees the old image or the new one, whole.
+func (s *server) storeAvatar(ctx context.Context, id string, image []byte) (User, error) {
+	// The user is looked up while the image is being stored: nearly always there is
+	// one, and if not, the image is removed again.
+	var u User
+	found := make(chan error, 1)
+	go func() {
+		var err error
+		u, err = s.users.Get(ctx, id)
+		found <- err
+	}()
+	a, err := s.putImage(ctx, id, image)
+	if missing := <-found; missing != nil {
+		if err == nil {
+			s.discard(ctx, id, a.Key)
+		}
+		err = missing
+	}
 	if err != nil {
 		return User{}, err
 	}
 	at := now()
-	before, err := s.users.SetAvatar(ctx, u.ID, &a, at)
+	before, err := s.users.SetAvatar(ctx, id, &a, at)
 	if errors.Is(err, ErrNotFound) { // deleted meanwhile
-		s.discard(ctx, u.ID, a.Key)
+		s.discard(ctx, id, a.Key)
 	}
 	if err != nil {
 		return User{}, err // as in createWithAvatar, the image stays
@@ -213,7 +230,7 @@ func (s *server) storeAvatar(ctx context.Context, u User, image []byte) (User, e
 		old = u.Avatar // a store that is unsure what was there before says nil
 	}
 	if old != nil {
-		s.discard(ctx, u.ID, old.Key)
+		s.discardLater(ctx, id, old.Key)
 	}
 	before.Avatar, before.UpdatedAt = &a, at
 	return before, nil
@@ -228,19 +245,12 @@ func (s *server) putImage(ctx context.Context, id string, image []byte) (Avatar,
 		return Avatar{}, err
 	}
 	a := newAvatar(format.mediaType, image)
-	storing, cancel := context.WithCancel(ctx)
-	defer cancel()
 	stored := make(chan error, 1)
-	go func() { stored <- s.avatars.Put(storing, id, a, image) }()
+	go func() { stored <- s.avatars.Put(ctx, id, a, image) }()
 	err = s.decodeImage(ctx, format, cost, image)
-	if err != nil {
-		cancel()
-	}
-	putErr := <-stored
-	if err == nil {
-		err = putErr
-	}
-	if err != nil {
+	// Storing is waited for in any case: S3 may yet carry out what was broken off,
+	// after the image has been removed.
+	if err = cmp.Or(err, <-stored); err != nil {
 		s.discard(ctx, id, a.Key) // it may be there although the answer was lost
 		return Avatar{}, err
 	}
@@ -255,6 +265,20 @@ func (s *server) discard(ctx context.Context, id, key string) {
 	if err := s.avatars.Delete(ctx, id, key); err != nil {
 		s.log.Warn("image left behind", "user", id, "key", key, "error", err)
 	}
+}
+
+// discardLater removes an image that was replaced, while the request is answered:
+// S3 may take as long for it as for storing the new one. Where maxDiscards are
+// under way, the request waits for its own, and so takes no more on.
+func (s *server) discardLater(ctx context.Context, id, key string) {
+	if !s.discards.TryAcquire(1) {
+		s.discard(ctx, id, key)
+		return
+	}
+	go func() {
+		defer s.discards.Release(1)
+		s.discard(ctx, id, key)
+	}()
 }
 
 // deleteAvatar answers DELETE /users/{id}/avatar.
@@ -319,8 +343,8 @@ func (s *server) getAvatar(w http.ResponseWriter, r *http.Request) error {
 
 // knownAvatars remembers where images were found. An address with ?v= names its
 // content: as long as the image with that hash is where it was, nobody needs to
-// be asked whether it is the user's present one. An image that was replaced or
-// deleted is gone before that request is answered.
+// be asked whether it is the user's present one. An image that was deleted is
+// gone before that request is answered, one that was replaced soon after.
 //
 // What is known is forgotten after a minute: an image that could not be removed,
 // because S3 did not answer just then, is out of reach from then on.

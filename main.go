@@ -150,8 +150,13 @@ func serve(ctx context.Context, unhook func(), c config, log *slog.Logger, b bui
 	time.Sleep(c.ShutdownDelay)
 	api.Close()
 	<-served
-	if err := d.drain(c.ShutdownTimeout); err != nil {
+	draining, cancel := context.WithTimeout(context.Background(), c.ShutdownTimeout)
+	defer cancel()
+	if err := d.drain(draining, min(lingerTimeout, c.ShutdownTimeout/2)); err != nil {
 		return fmt.Errorf("requests were still under way after SHUTDOWN_TIMEOUT (%v): %w", c.ShutdownTimeout, err)
+	}
+	if err := s.discards.Acquire(draining, maxDiscards); err != nil {
+		log.Warn("images left behind: SHUTDOWN_TIMEOUT ended before those were removed that had been replaced")
 	}
 	log.Info("stopped")
 	return nil
@@ -228,11 +233,10 @@ func (d *drainingServer) track(_ net.Conn, state http.ConnState) {
 	}
 }
 
-// drain ends the server after Serve has returned.
-func (d *drainingServer) drain(timeout time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	for linger := time.Now().Add(min(lingerTimeout, timeout/2)); d.open.Load() > 0 && time.Now().Before(linger); {
+// drain ends the server after Serve has returned, before ctx does. For the time of
+// linger it leaves idle connections open.
+func (d *drainingServer) drain(ctx context.Context, linger time.Duration) error {
+	for end := time.Now().Add(linger); d.open.Load() > 0 && time.Now().Before(end); {
 		time.Sleep(5 * time.Millisecond)
 	}
 	err := d.Shutdown(ctx)

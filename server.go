@@ -52,6 +52,7 @@ type server struct {
 	crossOrigin *http.CrossOriginProtection
 	uploads     *semaphore.Weighted // bytes of uploadBudget
 	decodes     *semaphore.Weighted // bytes of decodeBudget
+	discards    *semaphore.Weighted // of maxDiscards; all are free when nothing is left to do
 	known       knownAvatars
 	inFlight    atomic.Int64
 	ready       atomic.Bool // opened once, by watchReady
@@ -65,6 +66,7 @@ func newServer(c config, users Users, avatars Avatars, t *tokens, log *slog.Logg
 		crossOrigin: http.NewCrossOriginProtection(),
 		uploads:     semaphore.NewWeighted(uploadBudget),
 		decodes:     semaphore.NewWeighted(decodeBudget),
+		discards:    semaphore.NewWeighted(maxDiscards),
 	}
 	s.handle("GET /users", listTimeout, private, s.listUsers)
 	s.handle("POST /user", uploadTimeout, private, s.createUser)

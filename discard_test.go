@@ -1,0 +1,144 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestDiscardLater: the answer to an upload does not wait until the image before
+// it is removed, but the end of the process does.
+func TestDiscardLater(t *testing.T) {
+	dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
+	users, avatars := openTestAWS(t, dynamo.URL, bucket.URL)
+	p := start(t, awsEnv(users, avatars)...)
+	p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, []byte(`{"name":"Ada","email":"ada@example.com"}`)).want(t, http.StatusCreated)
+	put := "PUT /users/" + userID("ada@example.com") + "/avatar"
+	p.do(t, put, nil, encodePNG(gradient(20, 20, 1))).want(t, http.StatusOK)
+	old := bucket.keys()
+	gate := make(chan struct{})
+	bucket.next("DeleteObject", fault{gate: gate})
+	p.do(t, put, nil, encodePNG(gradient(20, 20, 2))).want(t, http.StatusOK)
+	if n := len(bucket.keys()); n != 2 {
+		t.Errorf("there are %d images, want the one before as well", n)
+	}
+
+	p.Process.Signal(syscall.SIGTERM)
+	waitRefused(t, p)
+	time.Sleep(2 * lingerTimeout)
+	if p.ended() {
+		t.Error("it ended with an image left to be removed")
+	}
+	close(gate)
+	<-p.done
+	if p.err != nil {
+		t.Error(p.err)
+	}
+	if keys := bucket.keys(); len(keys) != 1 || keys[0] == old[0] {
+		t.Errorf("there are %q; %q was replaced", keys, old)
+	}
+}
+
+// TestDiscardLimit: where many images are waiting to be removed, uploads wait for
+// their own.
+func TestDiscardLimit(t *testing.T) {
+	dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
+	users, avatars := openTestAWS(t, dynamo.URL, bucket.URL)
+	url := serveStores(t, users, avatars)
+	u := testUser("ada@example.com")
+	wantError(t, users.Create(t.Context(), u), nil)
+	image := encodePNG(gradient(20, 20, 1))
+	upload := func() error {
+		status, body, err := send(http.DefaultClient, "PUT", url+"/users/"+u.ID+"/avatar", "", image)
+		if status != http.StatusOK {
+			return fmt.Errorf("%d %s %v", status, body, err)
+		}
+		return nil
+	}
+	wantError(t, upload(), nil)
+	gate := make(chan struct{})
+	bucket.from("DeleteObject", fault{gate: gate})
+	for range maxDiscards {
+		wantError(t, upload(), nil)
+	}
+	answered := make(chan error, 1)
+	go func() { answered <- upload() }()
+	eventually(t, 20*time.Second, "the next upload removes an image, too", func() error {
+		if n := bucket.calls("DeleteObject"); n != maxDiscards+1 {
+			return fmt.Errorf("%d removals", n)
+		}
+		return nil
+	})
+	select {
+	case err := <-answered:
+		t.Errorf("it was answered before that: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(gate)
+	wantError(t, <-answered, nil)
+	eventually(t, 20*time.Second, "one image is left", func() error {
+		if keys := bucket.keys(); len(keys) != 1 {
+			return fmt.Errorf("%d are there", len(keys))
+		}
+		return nil
+	})
+}
+
+// TestRefusedUpload: nothing is left of an upload for nobody, and of what is no
+// image, whichever is found out first.
+func TestRefusedUpload(t *testing.T) {
+	slow := fault{delay: 200 * time.Millisecond}
+	image := encodePNG(gradient(20, 20, 1))
+	broken := image[:len(image)-20]
+	for _, test := range []struct {
+		name   string
+		faults map[string]fault
+		email  string
+		image  []byte
+		want   int
+	}{
+		{"nobody", nil, "nobody@example.com", image, http.StatusNotFound},
+		{"nobody, said late", map[string]fault{"GetItem": slow}, "nobody@example.com", image, http.StatusNotFound},
+		{"nobody, stored late", map[string]fault{"PutObject": slow}, "nobody@example.com", image, http.StatusNotFound},
+		{"not an image", nil, "ada@example.com", broken, http.StatusBadRequest},
+		{"not an image, stored late", map[string]fault{"PutObject": slow}, "ada@example.com", broken, http.StatusBadRequest},
+		{"not an image, for nobody", nil, "nobody@example.com", broken, http.StatusNotFound},
+		{"who it is for cannot be told", map[string]fault{"GetItem": {status: 500, code: "InternalServerError"}}, "ada@example.com", image, http.StatusServiceUnavailable},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
+			bucket.faults = dynamo.faults
+			users, avatars := openTestAWS(t, dynamo.URL, bucket.URL)
+			url := serveStores(t, users, avatars)
+			u := testUser("ada@example.com")
+			u.ID = userID(u.Email)
+			wantError(t, users.Create(t.Context(), u), nil)
+			for operation, what := range test.faults {
+				bucket.from(operation, what)
+			}
+			contentType, form := multipartBody(test.image, map[string][]string{"email": {test.email}})
+			for _, request := range []struct {
+				method, path, contentType string
+				body                      []byte
+			}{
+				{"PUT", "/users/" + userID(test.email) + "/avatar", "", test.image},
+				{"POST", "/upload", contentType, form},
+			} {
+				status, body, err := send(http.DefaultClient, request.method, url+request.path, request.contentType, request.body)
+				if err != nil || status != test.want {
+					t.Errorf("%s: %d %s %v, want %d", request.method, status, body, err, test.want)
+				}
+				if keys := bucket.keys(); len(keys) > 0 {
+					t.Errorf("%s: %q is left", request.method, keys)
+				}
+			}
+			bucket.clear()
+			if got, err := users.Get(t.Context(), u.ID); err != nil || got.Avatar != nil {
+				t.Errorf("the user is %v, %v", got, err)
+			}
+		})
+	}
+}
