@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -339,23 +340,41 @@ func serverFault(err error) bool {
 }
 
 func newDynamoUsers(cfg aws.Config, table string, log *slog.Logger) *dynamoUsers {
+	connections := cfg.HTTPClient.(*awshttp.BuildableClient)
 	client := dynamodb.NewFromConfig(cfg, func(o *dynamodb.Options) {
+		o.HTTPClient = oneWrite{connections}
 		// The SDK's own check only logs that an answer was damaged.
 		o.DisableValidateResponseChecksum = true
 		o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
 			return stack.Deserialize.Add(checkCRC32(), middleware.After)
 		})
 	})
-	scans := client.Options().HTTPClient.(*awshttp.BuildableClient).WithTransportOptions(func(t *http.Transport) {
+	scans := connections.WithTransportOptions(func(t *http.Transport) {
 		t.ResponseHeaderTimeout = scanTimeout
 	})
 	return &dynamoUsers{
 		client: client,
-		scans:  scans,
+		scans:  oneWrite{scans},
 		once:   onceRetryer{client.Options().Retryer.(aws.RetryerV2)},
 		table:  table,
 		log:    log,
 	}
+}
+
+// oneWrite sends the header of a request together with its body. For net/http they
+// are two packets, and two TLS records, unless it knows that the body is in memory
+// already, as those to DynamoDB are; of the SDK's readers it cannot tell.
+type oneWrite struct{ aws.HTTPClient }
+
+func (c oneWrite) Do(req *http.Request) (*http.Response, error) {
+	if req.Body != nil {
+		body := make([]byte, req.ContentLength)
+		if _, err := io.ReadFull(req.Body, body); err != nil {
+			return nil, err
+		}
+		req.Body = io.NopCloser(bytes.NewReader(body))
+	}
+	return c.HTTPClient.Do(req)
 }
 
 func newS3Avatars(cfg aws.Config, bucket string, log *slog.Logger) *s3Avatars {
