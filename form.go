@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -200,7 +201,7 @@ func readMultipart(body io.Reader, boundary string, maxImage, length int64, allo
 		return form{}, badRequest("Content-Type lacks the boundary of multipart/form-data")
 	}
 	f := newFormReader(allowed...)
-	parts := multipart.NewReader(io.MultiReader(body, strings.NewReader("\r\n"), endless{}), boundary)
+	parts := multipart.NewReader(io.MultiReader(bufio.NewReaderSize(body, 64<<10), strings.NewReader("\r\n"), endless{}), boundary)
 	for n := 0; ; n++ {
 		part, err := parts.NextPart()
 		if err == io.EOF {
