@@ -86,6 +86,38 @@ func TestDiscardLimit(t *testing.T) {
 	})
 }
 
+// TestUploadAtOnce: an image is stored while it is found out whether there is
+// somebody whom it is for.
+func TestUploadAtOnce(t *testing.T) {
+	dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
+	users, avatars := openTestAWS(t, dynamo.URL, bucket.URL)
+	url := serveStores(t, users, avatars)
+	u := testUser("ada@example.com")
+	wantError(t, users.Create(t.Context(), u), nil)
+	gate := make(chan struct{})
+	dynamo.next("GetItem", fault{gate: gate})
+	answered := make(chan int, 1)
+	go func() {
+		status, _, _ := send(http.DefaultClient, "PUT", url+"/users/"+u.ID+"/avatar", "", encodePNG(gradient(20, 20, 1)))
+		answered <- status
+	}()
+	eventually(t, 4*time.Second, "the image is stored", func() error {
+		if len(bucket.keys()) != 1 || dynamo.calls("GetItem") != 1 {
+			return fmt.Errorf("%d images, %d look-ups", len(bucket.keys()), dynamo.calls("GetItem"))
+		}
+		return nil
+	})
+	select {
+	case status := <-answered:
+		t.Errorf("it was answered %d before that was known", status)
+	default:
+	}
+	close(gate)
+	if status := <-answered; status != http.StatusOK {
+		t.Errorf("status %d", status)
+	}
+}
+
 // TestRefusedUpload: nothing is left of an upload for nobody, and of what is no
 // image, whichever is found out first.
 func TestRefusedUpload(t *testing.T) {
