@@ -70,8 +70,7 @@ func BenchmarkAWS(b *testing.B) {
 }
 
 // How long AWS takes to answer, at the quick end of what it says itself: DynamoDB
-// "single-digit milliseconds", S3 "roughly 100-200 milliseconds" (its guide to
-// performance).
+// single-digit milliseconds, S3 roughly 100 to 200 (its guide to performance).
 const (
 	dynamoLatency = 5 * time.Millisecond
 	s3Latency     = 100 * time.Millisecond
