@@ -201,7 +201,13 @@ func readMultipart(body io.Reader, boundary string, maxImage, length int64, allo
 		return form{}, badRequest("Content-Type lacks the boundary of multipart/form-data")
 	}
 	f := newFormReader(allowed...)
-	parts := multipart.NewReader(io.MultiReader(bufio.NewReaderSize(body, 64<<10), strings.NewReader("\r\n"), endless{}), boundary)
+	// multipart.Reader asks for 4 KiB at a time, each of which would be a system call.
+	ahead := int64(64 << 10)
+	if length >= 0 {
+		ahead = min(ahead, length)
+	}
+	body = bufio.NewReaderSize(body, int(ahead))
+	parts := multipart.NewReader(io.MultiReader(body, strings.NewReader("\r\n"), endless{}), boundary)
 	for n := 0; ; n++ {
 		part, err := parts.NextPart()
 		if err == io.EOF {
