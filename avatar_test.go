@@ -41,14 +41,20 @@ func TestDiscardLater(t *testing.T) {
 	}
 }
 
+// serveOne serves the API on fakes that have one user, ada@example.com.
+func serveOne(t *testing.T) (dynamo *fakeDynamoDB, bucket *fakeS3, users *dynamoUsers, u User, url string) {
+	dynamo, bucket = newFakeDynamoDB(t), newFakeS3(t)
+	users, avatars := openTestAWS(t, dynamo.URL, bucket.URL)
+	u = testUser("ada@example.com")
+	u.ID = userID(u.Email)
+	wantError(t, users.Create(t.Context(), u), nil)
+	return dynamo, bucket, users, u, serveStores(t, users, avatars)
+}
+
 // TestDiscardLimit: where many images are waiting to be removed, uploads wait for
 // their own.
 func TestDiscardLimit(t *testing.T) {
-	dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
-	users, avatars := openTestAWS(t, dynamo.URL, bucket.URL)
-	url := serveStores(t, users, avatars)
-	u := testUser("ada@example.com")
-	wantError(t, users.Create(t.Context(), u), nil)
+	_, bucket, _, u, url := serveOne(t)
 	image := encodePNG(gradient(20, 20, 1))
 	upload := func() error {
 		status, body, err := send(http.DefaultClient, "PUT", url+"/users/"+u.ID+"/avatar", "", image)
@@ -89,11 +95,7 @@ func TestDiscardLimit(t *testing.T) {
 // TestUploadAtOnce: an image is stored while it is found out whether there is
 // somebody whom it is for.
 func TestUploadAtOnce(t *testing.T) {
-	dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
-	users, avatars := openTestAWS(t, dynamo.URL, bucket.URL)
-	url := serveStores(t, users, avatars)
-	u := testUser("ada@example.com")
-	wantError(t, users.Create(t.Context(), u), nil)
+	dynamo, bucket, _, u, url := serveOne(t)
 	gate := make(chan struct{})
 	dynamo.next("GetItem", fault{gate: gate})
 	answered := make(chan int, 1)
@@ -141,13 +143,8 @@ func TestRefusedUpload(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
+			dynamo, bucket, users, u, url := serveOne(t)
 			bucket.faults = dynamo.faults
-			users, avatars := openTestAWS(t, dynamo.URL, bucket.URL)
-			url := serveStores(t, users, avatars)
-			u := testUser("ada@example.com")
-			u.ID = userID(u.Email)
-			wantError(t, users.Create(t.Context(), u), nil)
 			for operation, what := range test.faults {
 				bucket.from(operation, what)
 			}
