@@ -51,7 +51,7 @@ import (
 //
 // It runs on the servers that ROSTER_TEST_DYNAMODB and ROSTER_TEST_S3 name:
 //
-//	tools/aws-local run go test -run '^$' -bench AWS -benchtime 5x .
+//	tools/aws-local run go test -run '^$' -bench AWS -benchtime 5x -timeout 1h .
 func BenchmarkAWS(b *testing.B) {
 	near := testServers[1]
 	b.Run("near", func(b *testing.B) {
@@ -440,6 +440,12 @@ func benchUpload(b *testing.B, server testServer, most int) {
 	w := newBenchWorld(b, server)
 	users := w.createUsers(b)
 	for name, image := range benchImages(b) {
+		var contentTypes []string
+		var forms [][]byte
+		for _, id := range users {
+			contentType, form := multipartBody(image, map[string][]string{"user_id": {id}})
+			contentTypes, forms = append(contentTypes, contentType), append(forms, form)
+		}
 		for _, clients := range []int{1, most} {
 			run := rand.Uint64()
 			bare := func(i int) {
@@ -457,12 +463,6 @@ func benchUpload(b *testing.B, server testServer, most int) {
 					w.do(b, "PUT", "/users/"+users[i%len(users)]+"/avatar", "", image)
 				})
 			})
-			var contentTypes []string
-			var forms [][]byte
-			for _, id := range users {
-				contentType, form := multipartBody(image, map[string][]string{"user_id": {id}})
-				contentTypes, forms = append(contentTypes, contentType), append(forms, form)
-			}
 			b.Run(fmt.Sprintf("%s/form/clients=%d", name, clients), func(b *testing.B) {
 				w.compare(b, clients, 6*most, bare, func(i int) {
 					w.do(b, "POST", "/upload", contentTypes[i%len(forms)], forms[i%len(forms)])
