@@ -15,7 +15,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -95,15 +94,9 @@ func isTerminal(f *os.File) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// gcBallast is never touched, and so takes no memory, but counts as heap, whose
-// doubling starts the garbage collector. Of the service itself 3 MB are live: the
-// collector would run every few dozen requests, and take a tenth of their time.
-const gcBallast = 8 << 20
-
 // serve runs the service until ctx ends and all requests are answered. unhook
 // gives the signals back their default effect, so that a second one kills.
 func serve(ctx context.Context, unhook func(), c config, log *slog.Logger, b build) error {
-	defer runtime.KeepAlive(make([]byte, gcBallast))
 	m := newMetrics(b)
 	var t *tokens
 	if c.TokensFile != "" {
