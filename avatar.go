@@ -22,7 +22,7 @@ const (
 	// uploadBudget bounds the memory of all bodies that may hold an image at one
 	// time. A body of unknown length counts three times, since its buffer grows
 	// by being copied.
-	uploadBudget = 128 << 20
+	uploadBudget = 96 << 20
 
 	// uploadWait is how long an upload waits for its share of the budget before
 	// it is refused; long enough for the one before to be stored.
