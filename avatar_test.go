@@ -84,12 +84,7 @@ func TestDiscardLimit(t *testing.T) {
 	}
 	close(gate)
 	wantError(t, <-answered, nil)
-	eventually(t, 20*time.Second, "one image is left", func() error {
-		if keys := bucket.keys(); len(keys) != 1 {
-			return fmt.Errorf("%d are there", len(keys))
-		}
-		return nil
-	})
+	waitForImages(t, bucket, 1)
 }
 
 // TestUploadAtOnce: an image is stored while it is found out whether there is
