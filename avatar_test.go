@@ -84,7 +84,7 @@ func TestDiscardLimit(t *testing.T) {
 	}
 	close(gate)
 	wantError(t, <-answered, nil)
-	waitForImages(t, bucket, 1)
+	waitForOneImage(t, bucket)
 }
 
 // TestUploadAtOnce: an image is stored while it is found out whether there is

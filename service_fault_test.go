@@ -54,13 +54,13 @@ func send(client *http.Client, method, url, contentType string, body []byte) (in
 	return resp.StatusCode, got, err
 }
 
-// waitForImages waits until so many are stored: one that was replaced is removed
+// waitForOneImage waits until no other is stored: one that was replaced is removed
 // after the answer.
-func waitForImages(t *testing.T, bucket *fakeS3, n int) {
+func waitForOneImage(t *testing.T, bucket *fakeS3) {
 	t.Helper()
-	eventually(t, 10*time.Second, "images that were replaced are removed", func() error {
-		if keys := bucket.keys(); len(keys) != n {
-			return fmt.Errorf("%d are there, want %d", len(keys), n)
+	eventually(t, 20*time.Second, "one image is left", func() error {
+		if keys := bucket.keys(); len(keys) != 1 {
+			return fmt.Errorf("%d are there", len(keys))
 		}
 		return nil
 	})
@@ -216,7 +216,7 @@ func TestCutRequests(t *testing.T) {
 		}
 		status, body, err := req.do(w)
 		if way < 0 && (req.name == "upload" || req.name == "put") {
-			waitForImages(t, w.bucket, 1) // the last of the calls that may fail comes after the answer
+			waitForOneImage(t, w.bucket) // the last of the calls that may fail comes after the answer
 		}
 		made = w.dynamo.calls("") - before
 		w.dynamo.clear()
@@ -284,7 +284,7 @@ func TestKnownAvatars(t *testing.T) {
 		if err != nil || status != 200 || json.Unmarshal(body, &u) != nil {
 			t.Fatal(status, string(body), err)
 		}
-		waitForImages(t, bucket, 1)
+		waitForOneImage(t, bucket)
 		return u.AvatarURL
 	}
 	get := func(avatarURL string, want []byte, wantStatus, wantCalls int) {
