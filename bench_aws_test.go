@@ -339,7 +339,6 @@ func (u undecoded) Do(req *http.Request) (*http.Response, error) {
 	if next := scanNext.Find(ends); next != nil {
 		rest = append(rest, next)
 	}
-	resp.Header.Del("X-Amz-Crc32")
 	resp.ContentLength = -1
 	resp.Body = io.NopCloser(strings.NewReader("{" + string(bytes.Join(rest, []byte(","))) + "}"))
 	return resp, nil
