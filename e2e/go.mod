@@ -1,3 +1,0 @@
-module roster/e2e
-
-go 1.26.0

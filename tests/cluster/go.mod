@@ -1,0 +1,3 @@
+module roster/tests/cluster
+
+go 1.26.0
