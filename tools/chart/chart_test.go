@@ -49,10 +49,7 @@ func program(module, tool string) func() string {
 // The chart is for both majors of Helm.
 var helms = map[string]func() string{"helm3": program("helm3", "helm"), "helm4": program("helm4", "helm")}
 
-var (
-	kustomize = program("kustomize", "kustomize")
-	kubeScore = program("kube-score", "kube-score")
-)
+var kustomize = program("kustomize", "kustomize")
 
 func run(name string, args ...string) (stdout string, err error) {
 	var out, errs bytes.Buffer

@@ -367,34 +367,3 @@ func readFile(t *testing.T, name string) []byte {
 	}
 	return data
 }
-
-// scoreExceptions are kube-score's rules that are not followed, and why.
-var scoreExceptions = map[string]string{
-	"container-ephemeral-storage-request-and-limit": "only logs are written, which the kubelet rotates",
-	"container-image-pull-policy":                   "tags do not move, and a registry that is down must not keep a pod from starting",
-	"container-resources":                           "no CPU limit, which would throttle requests while the node idles; checkPods looks at the rest",
-	"deployment-has-host-podantiaffinity":           "spread by topology instead, which also works with more pods than nodes",
-	"deployment-replicas":                           "the embedded store has one; elsewhere the autoscaler keeps two at least",
-	"deployment-strategy":                           "the embedded store cannot roll: its volume has room for one pod",
-	"pod-networkpolicy":                             "the pod of `helm test` serves nothing and ends at once; the Deployment's policy is checked above",
-}
-
-func TestKubeScore(t *testing.T) {
-	var ignored []string
-	for rule := range scoreExceptions {
-		ignored = append(ignored, "--ignore-test", rule)
-	}
-	for _, test := range matrix {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			manifests, err := template(t, "helm4", test.values)
-			if err != nil {
-				t.Fatal(err)
-			}
-			args := append([]string{"score", "--output-format", "ci", "--exit-one-on-warning"}, ignored...)
-			if out, err := run(kubeScore(), append(args, valuesFile(t, manifests))...); err != nil {
-				t.Errorf("%v\n%s", err, out)
-			}
-		})
-	}
-}
