@@ -588,7 +588,7 @@ func TestCredentials(t *testing.T) {
 }
 
 // TestPermissions makes every call that the stores make, and compares them with
-// the permissions that the README asks for.
+// the permissions that docs/security.md lists.
 func TestPermissions(t *testing.T) {
 	dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
 	var mu sync.Mutex
@@ -610,14 +610,14 @@ func TestPermissions(t *testing.T) {
 	bucket.from("UploadPart", fault{status: 403, code: "AccessDenied"})
 	wantError(t, avatars.Put(t.Context(), "id", testAvatar(big), big), ErrUnavailable)
 
-	readme, err := os.ReadFile("README.md")
+	page, err := os.ReadFile("docs/security.md")
 	wantError(t, err, nil)
 	asked := map[string]bool{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `((?:dynamodb|s3):[A-Za-z]+)`").FindAllSubmatch(readme, -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `((?:dynamodb|s3):[A-Za-z]+)`").FindAllSubmatch(page, -1) {
 		asked[string(m[1])] = true
 	}
 	if diff := gocmp.Diff(asked, used); diff != "" {
-		t.Errorf("permissions in the README and calls that are made (-README +calls):\n%s", diff)
+		t.Errorf("permissions in docs/security.md and calls that are made (-page +calls):\n%s", diff)
 	}
 }
 
