@@ -23,6 +23,8 @@ import (
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
 	gocmp "github.com/google/go-cmp/cmp"
+
+	"roster/internal/fakeaws"
 )
 
 // No test may find somebody's own account: what the servers of a test need comes
@@ -48,8 +50,6 @@ func init() {
 	os.Setenv("AWS_EC2_METADATA_DISABLED", "true")
 }
 
-const testTable, testBucket = "roster-test", "roster-test"
-
 func ignoreCalls(string, string, string, int, time.Duration) {}
 
 // openTestAWS returns the stores on servers of a test.
@@ -65,9 +65,9 @@ func openTestAWSWith(t testing.TB, dynamoURL, s3URL string, observe observeFunc,
 		t.Fatal(err)
 	}
 	cfg.BaseEndpoint = &dynamoURL
-	users := newDynamoUsers(cfg, testTable, log)
+	users := newDynamoUsers(cfg, fakeaws.Table, log)
 	cfg.BaseEndpoint = &s3URL
-	return users, newS3Avatars(cfg, testBucket, log)
+	return users, newS3Avatars(cfg, fakeaws.Bucket, log)
 }
 
 // openRealAWS returns the stores on real servers, on a table and a bucket of
@@ -112,9 +112,9 @@ type testServer struct {
 // testServers are the fakes, and the real ones that the environment names.
 var testServers = []testServer{
 	{"fake", func(t testing.TB) (*dynamoUsers, *s3Avatars) {
-		dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
-		dynamo.page(10)
-		bucket.page(5)
+		dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+		dynamo.Page(10)
+		bucket.Page(5)
 		return openTestAWS(t, dynamo.URL, bucket.URL)
 	}},
 	{"dynamodb-local+versitygw", func(t testing.TB) (*dynamoUsers, *s3Avatars) {
@@ -499,7 +499,7 @@ func TestBootstrap(t *testing.T) {
 	if err := bootstrap(t.Context(), "table", "bucket", "", log); err == nil || !strings.Contains(err.Error(), "AWS_ENDPOINT_URL") {
 		t.Errorf("without an endpoint: error %v, want a refusal", err)
 	}
-	dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
+	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
 	t.Setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamo.URL)
 	if err := bootstrap(t.Context(), "table", "bucket", "", log); err == nil || !strings.Contains(err.Error(), "AWS_ENDPOINT_URL") {
 		t.Errorf("without an endpoint of S3: error %v, want a refusal", err)
@@ -511,7 +511,7 @@ func TestBootstrap(t *testing.T) {
 	}
 	t.Setenv("AWS_ENDPOINT_URL_S3", bucket.URL)
 	// An emulator that is still starting.
-	dynamo.next("CreateTable", fault{drop: true}, fault{drop: true}, fault{drop: true}, fault{drop: true}, fault{drop: true})
+	dynamo.Next("CreateTable", fakeaws.Fault{Drop: true}, fakeaws.Fault{Drop: true}, fakeaws.Fault{Drop: true}, fakeaws.Fault{Drop: true}, fakeaws.Fault{Drop: true})
 	for range 2 {
 		wantError(t, bootstrap(t.Context(), "new-table", "new-bucket", "", log), nil)
 	}
@@ -545,7 +545,7 @@ func TestReadyNames(t *testing.T) {
 // which operation, and shows no key.
 func TestCredentials(t *testing.T) {
 	ctx := t.Context()
-	dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
+	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
 	u := testUser("anna@example.com")
 	var log bytes.Buffer
 	logger := slog.New(slog.NewTextHandler(&log, nil))
@@ -567,14 +567,14 @@ func TestCredentials(t *testing.T) {
 	t.Setenv("AWS_SESSION_TOKEN", "example-token")
 	users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, ignoreCalls, logger)
 	for _, code := range []string{"ExpiredTokenException", "UnrecognizedClientException", "AccessDeniedException", "InvalidSignatureException"} {
-		dynamo.next("PutItem", fault{status: 400, code: code})
+		dynamo.Next("PutItem", fakeaws.Fault{Status: 400, Code: code})
 		check(users.Create(ctx, u), "PutItem")
 	}
 	for _, code := range []string{"ExpiredToken", "InvalidAccessKeyId", "AccessDenied", "SignatureDoesNotMatch"} {
-		bucket.next("DeleteObject", fault{status: 403, code: code})
+		bucket.Next("DeleteObject", fakeaws.Fault{Status: 403, Code: code})
 		check(avatars.Delete(ctx, u.ID, "key"), "DeleteObject")
 	}
-	if dynamo.count() != 0 {
+	if dynamo.Count() != 0 {
 		t.Error("something was stored")
 	}
 
@@ -590,7 +590,7 @@ func TestCredentials(t *testing.T) {
 // TestPermissions makes every call that the stores make, and compares them with
 // the permissions that docs/security.md lists.
 func TestPermissions(t *testing.T) {
-	dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
+	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
 	var mu sync.Mutex
 	used := map[string]bool{}
 	users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, func(service, operation, code string, attempts int, d time.Duration) {
@@ -607,7 +607,7 @@ func TestPermissions(t *testing.T) {
 	testStore(t, users, avatars)
 	big := make([]byte, 17<<20)
 	wantError(t, avatars.Put(t.Context(), "id", testAvatar(big), big), nil)
-	bucket.from("UploadPart", fault{status: 403, code: "AccessDenied"})
+	bucket.Always("UploadPart", fakeaws.Fault{Status: 403, Code: "AccessDenied"})
 	wantError(t, avatars.Put(t.Context(), "id", testAvatar(big), big), ErrUnavailable)
 
 	page, err := os.ReadFile("docs/security.md")
@@ -624,7 +624,7 @@ func TestPermissions(t *testing.T) {
 // TestObserve counts calls, attempts and codes.
 func TestObserve(t *testing.T) {
 	ctx := t.Context()
-	dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
+	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
 	var got []string
 	users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, func(service, operation, code string, attempts int, d time.Duration) {
 		got = append(got, fmt.Sprintf("%s %s %s %d", service, operation, code, attempts))
@@ -632,18 +632,18 @@ func TestObserve(t *testing.T) {
 	u := testUser("anna@example.com")
 	a := testAvatar([]byte("image"))
 
-	dynamo.next("PutItem", fault{status: 400, code: "ThrottlingException"}, fault{status: 500, code: "InternalServerError"})
+	dynamo.Next("PutItem", fakeaws.Fault{Status: 400, Code: "ThrottlingException"}, fakeaws.Fault{Status: 500, Code: "InternalServerError"})
 	users.Create(ctx, u)
 	users.Create(ctx, u)
-	bucket.next("PutObject", fault{drop: true})
+	bucket.Next("PutObject", fakeaws.Fault{Drop: true})
 	avatars.Put(ctx, u.ID, a, []byte("image"))
 	for range maxAttempts {
-		bucket.next("GetObject", fault{status: 503, code: "SlowDown"})
-		dynamo.next("GetItem", fault{drop: true})
+		bucket.Next("GetObject", fakeaws.Fault{Status: 503, Code: "SlowDown"})
+		dynamo.Next("GetItem", fakeaws.Fault{Drop: true})
 	}
 	avatars.Get(ctx, u.ID, a, 0, a.Size)
 	users.Get(ctx, u.ID)
-	dynamo.next("Scan", fault{hang: true})
+	dynamo.Next("Scan", fakeaws.Fault{Hang: true})
 	soon, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 	defer cancel()
 	listAll(soon, users, "", 0)
@@ -663,7 +663,7 @@ func TestObserve(t *testing.T) {
 // TestFaultsOfS3 breaks what S3 sends and receives.
 func TestFaultsOfS3(t *testing.T) {
 	ctx := t.Context()
-	bucket := newFakeS3(t)
+	bucket := fakeaws.NewS3(t)
 	_, avatars := openTestAWS(t, "http://127.0.0.1:1", bucket.URL)
 	id := testUser("anna@example.com").ID
 	image := make([]byte, 100_000)
@@ -671,16 +671,16 @@ func TestFaultsOfS3(t *testing.T) {
 	a := testAvatar(image)
 
 	// What is retried: all, for an object is never overwritten.
-	bucket.next("PutObject", fault{status: 503, code: "SlowDown"}, fault{drop: true})
+	bucket.Next("PutObject", fakeaws.Fault{Status: 503, Code: "SlowDown"}, fakeaws.Fault{Drop: true})
 	wantError(t, avatars.Put(ctx, id, a, image), nil)
-	bucket.next("GetObject", fault{status: 500, code: "InternalError"}, fault{drop: true})
+	bucket.Next("GetObject", fakeaws.Fault{Status: 500, Code: "InternalError"}, fakeaws.Fault{Drop: true})
 	wantImage(t, avatars, id, a, 0, a.Size, image)
-	bucket.next("PutObject", fault{status: 400, code: "BadDigest"})
+	bucket.Next("PutObject", fakeaws.Fault{Status: 400, Code: "BadDigest"})
 	wantError(t, avatars.Put(ctx, id, a, image), ErrUnavailable)
 
 	// A body that breaks off or is damaged is an error, and its end is held back.
-	for name, what := range map[string]fault{"cut": {cut: true}, "corrupt": {corrupt: true}} {
-		bucket.next("GetObject", what)
+	for name, what := range map[string]fakeaws.Fault{"cut": {Cut: true}, "corrupt": {Corrupt: true}} {
+		bucket.Next("GetObject", what)
 		body, err := avatars.Get(ctx, id, a, 0, a.Size)
 		wantError(t, err, nil)
 		got, err := io.ReadAll(body)
@@ -688,7 +688,7 @@ func TestFaultsOfS3(t *testing.T) {
 			t.Errorf("%s: %d of %d bytes and error %v, want fewer and one", name, len(got), len(image), err)
 		}
 		// As http.ServeContent and the like read: exactly so much.
-		bucket.next("GetObject", what)
+		bucket.Next("GetObject", what)
 		body, err = avatars.Get(ctx, id, a, 0, a.Size)
 		wantError(t, err, nil)
 		_, err = io.CopyN(io.Discard, body, a.Size)
@@ -705,10 +705,10 @@ func TestFaultsOfS3(t *testing.T) {
 	}
 
 	// Without leave to list the whole bucket, S3 does not tell what is missing.
-	bucket.hidesMissing = true
+	bucket.HidesMissing = true
 	_, err := avatars.Get(ctx, id, testAvatar(nil), 0, 1)
 	wantError(t, err, ErrNotFound)
-	bucket.next("GetObject", fault{status: 403, code: "AccessDenied"})
+	bucket.Next("GetObject", fakeaws.Fault{Status: 403, Code: "AccessDenied"})
 	_, err = avatars.Get(ctx, id, a, 0, a.Size)
 	wantError(t, err, ErrUnavailable)
 	if errors.Is(err, ErrNotFound) {
@@ -722,13 +722,13 @@ func TestStalledImage(t *testing.T) {
 		t.Skip("takes as long as a call may take")
 	}
 	t.Parallel()
-	bucket := newFakeS3(t)
+	bucket := fakeaws.NewS3(t)
 	_, avatars := openTestAWS(t, "http://127.0.0.1:1", bucket.URL)
 	id := testUser("anna@example.com").ID
 	image := make([]byte, 100_000)
 	a := testAvatar(image)
 	wantError(t, avatars.Put(t.Context(), id, a, image), nil)
-	bucket.next("GetObject", fault{stall: true})
+	bucket.Next("GetObject", fakeaws.Fault{Stall: true})
 	body, err := avatars.Get(t.Context(), id, a, 0, a.Size)
 	wantError(t, err, nil)
 	defer body.Close()
@@ -745,7 +745,7 @@ func TestSlowReader(t *testing.T) {
 		t.Skip("takes as long as a call may take")
 	}
 	t.Parallel()
-	bucket := newFakeS3(t)
+	bucket := fakeaws.NewS3(t)
 	_, avatars := openTestAWS(t, "http://127.0.0.1:1", bucket.URL)
 	id := testUser("anna@example.com").ID
 	image := make([]byte, 5<<20)

@@ -32,6 +32,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"roster/internal/fakeaws"
 )
 
 // BenchmarkAWS compares requests to the service with the bare calls to AWS that
@@ -348,21 +350,23 @@ func (u undecoded) Do(req *http.Request) (*http.Response, error) {
 // large as DynamoDB's.
 func benchCannedList(b *testing.B) {
 	const n, size = 100_000, 3770
+	type value map[string]json.RawMessage // {"S": "text"}
+	type item map[string]value
 	pages := map[string][]byte{} // by the key that each begins after
 	after := ""
 	for i := 0; i < n; i += size {
-		var items []fakeItem
+		var items []item
 		for j := i; j < min(i+size, n); j++ {
 			u := testUser(fmt.Sprintf("user%d@example.com", j))
-			str := func(s string) fakeValue { return fakeValue{"S": json.RawMessage(strconv.Quote(s))} }
+			str := func(s string) value { return value{"S": json.RawMessage(strconv.Quote(s))} }
 			a := testAvatar(nil)
-			avatar, err := json.Marshal(map[string]fakeValue{
+			avatar, err := json.Marshal(map[string]value{
 				"key": str(a.Key), "sha256": str(a.SHA256), "type": str(a.Type), "size": {"N": json.RawMessage(`"1000"`)},
 			})
 			if err != nil {
 				b.Fatal(err)
 			}
-			items = append(items, fakeItem{
+			items = append(items, item{
 				"id": str(u.ID), "name": str(u.Name), "email": str(u.Email), "created_at": str(formatTime(u.CreatedAt)),
 				"updated_at": str(formatTime(u.UpdatedAt)), "write": str("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), "avatar": {"M": avatar},
 			})
@@ -370,7 +374,7 @@ func benchCannedList(b *testing.B) {
 		out := map[string]any{"Items": items, "Count": len(items)}
 		last := items[len(items)-1]["id"]
 		if i+size < n {
-			out["LastEvaluatedKey"] = fakeItem{"id": last}
+			out["LastEvaluatedKey"] = item{"id": last}
 		}
 		page, err := json.Marshal(out)
 		if err != nil {
@@ -380,7 +384,7 @@ func benchCannedList(b *testing.B) {
 		after = string(last["S"])
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var in fakeRequest
+		var in struct{ ExclusiveStartKey item }
 		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
 			b.Error(err)
 		}
@@ -395,7 +399,7 @@ func benchCannedList(b *testing.B) {
 	}))
 	b.Cleanup(server.Close)
 	w := newBenchWorld(b, testServer{"canned", func(t testing.TB) (*dynamoUsers, *s3Avatars) {
-		return openTestAWS(t, server.URL, newFakeS3(t).URL)
+		return openTestAWS(t, server.URL, fakeaws.NewS3(t).URL)
 	}})
 	w.compareLists(b, n)
 }

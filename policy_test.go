@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"roster/internal/fakeaws"
 )
 
 // iamActions are the permissions that AWS asks for a call of the SDK.
@@ -100,7 +102,7 @@ func checkPolicy() error {
 // TestMultipartAborted breaks an upload that goes in parts: what S3 has of it is
 // given up, and the user keeps the image from before.
 func TestMultipartAborted(t *testing.T) {
-	dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
+	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
 	p := start(t, append(awsEnv(openTestAWS(t, dynamo.URL, bucket.URL)), "MAX_AVATAR_BYTES=67108864")...)
 	u := p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, []byte(`{"name":"Ada","email":"ada@example.com"}`)).want(t, http.StatusCreated).user(t)
 	avatar := "/users/" + u.ID + "/avatar"
@@ -109,15 +111,15 @@ func TestMultipartAborted(t *testing.T) {
 
 	// A decoder stops at the last byte of an image, and may find more behind it.
 	large := append(bytes.Clone(small), make([]byte, 17<<20)...)
-	bucket.from("UploadPart", fault{status: http.StatusInternalServerError, code: "InternalError"})
+	bucket.Always("UploadPart", fakeaws.Fault{Status: http.StatusInternalServerError, Code: "InternalError"})
 	p.do(t, "PUT "+avatar, nil, large).want(t, http.StatusServiceUnavailable)
-	if bucket.calls("AbortMultipartUpload") == 0 {
+	if bucket.Calls("AbortMultipartUpload") == 0 {
 		t.Error("the parts were left behind")
 	}
 	if got := p.do(t, "GET "+avatar, nil, nil).want(t, http.StatusOK); got.body != string(small) {
 		t.Error("the image from before is gone")
 	}
-	bucket.clear()
+	bucket.Clear()
 	p.do(t, "PUT "+avatar, nil, large).want(t, http.StatusOK)
 	if got := p.do(t, "GET "+avatar, nil, nil).want(t, http.StatusOK); !strings.HasPrefix(got.body, string(small)) || len(got.body) != len(large) {
 		t.Errorf("got %d bytes, want %d", len(got.body), len(large))

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"roster/internal/fakeaws"
 )
 
 // command is the binary in an environment in which it would start.
@@ -173,9 +175,9 @@ func TestHealthcheck(t *testing.T) {
 // TestReadiness: /readyz waits for both backends, and an outage later does not
 // close it again.
 func TestReadiness(t *testing.T) {
-	dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
-	dynamo.from("*", fault{status: http.StatusBadRequest, code: "AccessDeniedException"})
-	p := launch(t, "DYNAMODB_TABLE="+testTable, "S3_BUCKET="+testBucket, "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=roster", "AWS_SECRET_ACCESS_KEY=roster-secret",
+	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	dynamo.Always("*", fakeaws.Fault{Status: http.StatusBadRequest, Code: "AccessDeniedException"})
+	p := launch(t, "DYNAMODB_TABLE="+fakeaws.Table, "S3_BUCKET="+fakeaws.Bucket, "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=roster", "AWS_SECRET_ACCESS_KEY=roster-secret",
 		"AWS_ENDPOINT_URL_DYNAMODB="+dynamo.URL, "AWS_ENDPOINT_URL_S3="+bucket.URL)
 	notReady := func(why string) {
 		t.Helper()
@@ -198,17 +200,17 @@ func TestReadiness(t *testing.T) {
 		}
 	}
 	notReady("AccessDeniedException")
-	bucket.from("*", fault{status: http.StatusNotFound, code: "NoSuchBucket"})
-	dynamo.clear()
+	bucket.Always("*", fakeaws.Fault{Status: http.StatusNotFound, Code: "NoSuchBucket"})
+	dynamo.Clear()
 	notReady("NoSuchBucket")
-	bucket.clear()
+	bucket.Clear()
 	p.waitReady(t)
 	if v := p.metric(t, "roster_ready"); v != 1 {
 		t.Errorf("roster_ready is %v", v)
 	}
 
-	for _, f := range []*faults{dynamo.faults, bucket.faults} {
-		f.from("*", fault{status: http.StatusServiceUnavailable, code: "ServiceUnavailable"})
+	for _, f := range []*fakeaws.Faults{dynamo.Faults, bucket.Faults} {
+		f.Always("*", fakeaws.Fault{Status: http.StatusServiceUnavailable, Code: "ServiceUnavailable"})
 	}
 	p.do(t, "GET /users", nil, nil).want(t, http.StatusServiceUnavailable)
 	p.do(t, "GET /readyz", nil, nil).want(t, http.StatusOK)

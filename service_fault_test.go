@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"roster/internal/fakeaws"
 )
 
 var longTests = flag.Bool("long", false, "also run what takes minutes: long outages, more crashes, time-outs waited for in full")
@@ -56,10 +58,10 @@ func send(client *http.Client, method, url, contentType string, body []byte) (in
 
 // waitForOneImage waits until no other is stored: one that was replaced is removed
 // after the answer.
-func waitForOneImage(t *testing.T, bucket *fakeS3) {
+func waitForOneImage(t *testing.T, bucket *fakeaws.S3) {
 	t.Helper()
 	eventually(t, 20*time.Second, "one image is left", func() error {
-		if keys := bucket.keys(); len(keys) != 1 {
+		if keys := bucket.Keys(); len(keys) != 1 {
 			return fmt.Errorf("%d are there", len(keys))
 		}
 		return nil
@@ -73,8 +75,8 @@ func TestCutRequests(t *testing.T) {
 	type world struct {
 		t      *testing.T
 		name   string
-		dynamo *fakeDynamoDB
-		bucket *fakeS3
+		dynamo *fakeaws.DynamoDB
+		bucket *fakeaws.S3
 		url    string
 		client *http.Client
 		anna   string // id of the user who is there before
@@ -160,33 +162,41 @@ func TestCutRequests(t *testing.T) {
 			return do(w, "DELETE", "/users/"+w.anna, "", nil)
 		}, 204, 404, []string{"true old", "true "}, "false ", annas},
 	}
-	gone, lost := fault{drop: true}, fault{applied: true, drop: true}
-	failing := fault{status: 500, code: "InternalServerError"}
-	throttled := fault{status: 400, code: "ThrottlingException"}
+	gone, lost := fakeaws.Fault{Drop: true}, fakeaws.Fault{Applied: true, Drop: true}
+	failing := fakeaws.Fault{Status: 500, Code: "InternalServerError"}
+	throttled := fakeaws.Fault{Status: 400, Code: "ThrottlingException"}
 	ways := []struct {
 		name string
-		cut  func(f *faults, calls int)
+		cut  func(f *fakeaws.Faults, calls int)
 	}{
-		{"gone from then on", func(f *faults, calls int) { f.next("*", make([]fault, calls)...); f.from("*", gone) }},
-		{"done, but no answer from then on", func(f *faults, calls int) {
-			f.next("*", append(make([]fault, calls), lost)...)
-			f.from("*", gone)
+		{"gone from then on", func(f *fakeaws.Faults, calls int) { f.Next("*", make([]fakeaws.Fault, calls)...); f.Always("*", gone) }},
+		{"done, but no answer from then on", func(f *fakeaws.Faults, calls int) {
+			f.Next("*", append(make([]fakeaws.Fault, calls), lost)...)
+			f.Always("*", gone)
 		}},
-		{"done, but the answer cut, and gone then", func(f *faults, calls int) {
-			f.next("*", append(make([]fault, calls), fault{cut: true})...)
-			f.from("*", gone)
+		{"done, but the answer cut, and gone then", func(f *fakeaws.Faults, calls int) {
+			f.Next("*", append(make([]fakeaws.Fault, calls), fakeaws.Fault{Cut: true})...)
+			f.Always("*", gone)
 		}},
-		{"500 from then on", func(f *faults, calls int) { f.next("*", make([]fault, calls)...); f.from("*", failing) }},
-		{"one answer lost", func(f *faults, calls int) { f.next("*", append(make([]fault, calls), lost)...) }},
-		{"one request lost", func(f *faults, calls int) { f.next("*", append(make([]fault, calls), gone)...) }},
-		{"three 500s", func(f *faults, calls int) {
-			f.next("*", append(make([]fault, calls), failing, failing, failing)...)
+		{"500 from then on", func(f *fakeaws.Faults, calls int) {
+			f.Next("*", make([]fakeaws.Fault, calls)...)
+			f.Always("*", failing)
 		}},
-		{"five answers lost", func(f *faults, calls int) {
-			f.next("*", append(make([]fault, calls), lost, lost, lost, lost, lost)...)
+		{"one answer lost", func(f *fakeaws.Faults, calls int) { f.Next("*", append(make([]fakeaws.Fault, calls), lost)...) }},
+		{"one request lost", func(f *fakeaws.Faults, calls int) { f.Next("*", append(make([]fakeaws.Fault, calls), gone)...) }},
+		{"three 500s", func(f *fakeaws.Faults, calls int) {
+			f.Next("*", append(make([]fakeaws.Fault, calls), failing, failing, failing)...)
 		}},
-		{"throttled twice", func(f *faults, calls int) { f.next("*", append(make([]fault, calls), throttled, throttled)...) }},
-		{"throttled for long", func(f *faults, calls int) { f.next("*", make([]fault, calls)...); f.from("*", throttled) }},
+		{"five answers lost", func(f *fakeaws.Faults, calls int) {
+			f.Next("*", append(make([]fakeaws.Fault, calls), lost, lost, lost, lost, lost)...)
+		}},
+		{"throttled twice", func(f *fakeaws.Faults, calls int) {
+			f.Next("*", append(make([]fakeaws.Fault, calls), throttled, throttled)...)
+		}},
+		{"throttled for long", func(f *fakeaws.Faults, calls int) {
+			f.Next("*", make([]fakeaws.Fault, calls)...)
+			f.Always("*", throttled)
+		}},
 	}
 
 	var worlds sync.WaitGroup
@@ -194,10 +204,10 @@ func TestCutRequests(t *testing.T) {
 	run := func(req request, way int, calls int) (made int) {
 		slots <- struct{}{}
 		defer func() { <-slots }()
-		w := &world{t: t, name: req.name, dynamo: newFakeDynamoDB(t), bucket: newFakeS3(t),
+		w := &world{t: t, name: req.name, dynamo: fakeaws.NewDynamoDB(t), bucket: fakeaws.NewS3(t),
 			client: &http.Client{Transport: &http.Transport{}}}
 		defer w.client.CloseIdleConnections()
-		w.bucket.faults = w.dynamo.faults
+		w.bucket.Faults = w.dynamo.Faults
 		users, avatars := openTestAWS(t, w.dynamo.URL, w.bucket.URL)
 		w.url = serveStores(t, users, avatars)
 		anna := testUser("anna@example.com")
@@ -209,17 +219,17 @@ func TestCutRequests(t *testing.T) {
 			t.Error(err)
 			return 0
 		}
-		before := w.dynamo.calls("")
+		before := w.dynamo.Calls("")
 		if way >= 0 {
 			w.name = fmt.Sprintf("%s, %s after %d calls", req.name, ways[way].name, calls)
-			ways[way].cut(w.dynamo.faults, calls)
+			ways[way].cut(w.dynamo.Faults, calls)
 		}
 		status, body, err := req.do(w)
 		if way < 0 && (req.name == "upload" || req.name == "put") {
 			waitForOneImage(t, w.bucket) // the last of the calls that may fail comes after the answer
 		}
-		made = w.dynamo.calls("") - before
-		w.dynamo.clear()
+		made = w.dynamo.Calls("") - before
+		w.dynamo.Clear()
 		if err != nil {
 			t.Errorf("%s: %v", w.name, err)
 			return made
@@ -246,7 +256,7 @@ func TestCutRequests(t *testing.T) {
 			t.Errorf("%s: repeated, %q is seen, want %q", w.name, got, req.after)
 		}
 		if req.name == "delete" {
-			if keys := w.bucket.keys(); len(keys) != 0 {
+			if keys := w.bucket.Keys(); len(keys) != 0 {
 				t.Errorf("%s: images are left of who was deleted: %q", w.name, keys)
 			}
 		}
@@ -270,7 +280,7 @@ func TestCutRequests(t *testing.T) {
 // two processes on the same servers: the table is asked once, and what one of
 // them replaces or deletes the other no longer shows.
 func TestKnownAvatars(t *testing.T) {
-	dynamo, bucket := newFakeDynamoDB(t), newFakeS3(t)
+	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
 	users, avatars := openTestAWS(t, dynamo.URL, bucket.URL)
 	one, other := serveStores(t, users, avatars), serveStores(t, users, avatars)
 	images := [][]byte{encodePNG(gradient(20, 20, 1)), encodePNG(gradient(20, 20, 2))}
@@ -289,12 +299,12 @@ func TestKnownAvatars(t *testing.T) {
 	}
 	get := func(avatarURL string, want []byte, wantStatus, wantCalls int) {
 		t.Helper()
-		before := dynamo.calls("GetItem")
+		before := dynamo.Calls("GetItem")
 		status, body, err := send(http.DefaultClient, "GET", other+avatarURL, "", nil)
 		if err != nil || status != wantStatus || want != nil && !bytes.Equal(body, want) {
 			t.Errorf("status %d, %v, or another image; want status %d", status, err, wantStatus)
 		}
-		if calls := dynamo.calls("GetItem") - before; calls != wantCalls {
+		if calls := dynamo.Calls("GetItem") - before; calls != wantCalls {
 			t.Errorf("GetItem was called %d times, want %d", calls, wantCalls)
 		}
 	}
@@ -440,7 +450,7 @@ func TestOutage(t *testing.T) {
 		{"both slow", func(dynamo, bucket *outage) { dynamo.delay.Store(1e9); bucket.delay.Store(1e9) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			dynamoFake, bucketFake := newFakeDynamoDB(t), newFakeS3(t)
+			dynamoFake, bucketFake := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
 			dynamo, bucket := newOutage(t, dynamoFake.URL), newOutage(t, bucketFake.URL)
 			users, avatars := openTestAWS(t, "http://"+dynamo.addr, "http://"+bucket.addr)
 			url := serveStores(t, users, avatars)

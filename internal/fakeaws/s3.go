@@ -1,4 +1,4 @@
-package main
+package fakeaws
 
 import (
 	"bytes"
@@ -20,33 +20,33 @@ import (
 	"testing"
 )
 
-// fakeS3 speaks S3's REST protocol in path style, as far as the service uses it,
+// S3 speaks S3's REST protocol in path style, as far as the service uses it,
 // and refuses what S3 refuses.
-type fakeS3 struct {
-	*faults
+type S3 struct {
+	*Faults
 	URL      string
 	pageSize int // of a listing; S3's own limit is 1000
-	// hidesMissing answers AccessDenied for an object that does not exist, as S3
+	// HidesMissing answers AccessDenied for an object that does not exist, as S3
 	// does to whom it does not grant ListBucket without conditions.
-	hidesMissing bool
+	HidesMissing bool
 
 	mu      sync.Mutex
-	buckets map[string]map[string]fakeObject
-	uploads map[string]map[int]fakeObject // by upload id, then by part
+	buckets map[string]map[string]s3Object
+	uploads map[string]map[int]s3Object // by upload id, then by part
 }
 
-type fakeObject struct {
+type s3Object struct {
 	body        []byte
 	contentType string
 	checksum    http.Header
 }
 
-func newFakeS3(t testing.TB) *fakeS3 {
-	f := &fakeS3{
-		faults:   &faults{},
+func NewS3(t testing.TB) *S3 {
+	f := &S3{
+		Faults:   &Faults{},
 		pageSize: 1000,
-		buckets:  map[string]map[string]fakeObject{testBucket: {}},
-		uploads:  map[string]map[int]fakeObject{},
+		buckets:  map[string]map[string]s3Object{Bucket: {}},
+		uploads:  map[string]map[int]s3Object{},
 	}
 	server := httptest.NewServer(f)
 	t.Cleanup(func() {
@@ -57,21 +57,21 @@ func newFakeS3(t testing.TB) *fakeS3 {
 	return f
 }
 
-// page sets the page size; a process that is up may be asking already.
-func (f *fakeS3) page(size int) {
+// Page sets the page size; a process that is up may be asking already.
+func (f *S3) Page(size int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.pageSize = size
 }
 
-// keys returns the keys of all objects.
-func (f *fakeS3) keys() []string {
+// Keys returns the keys of all objects.
+func (f *S3) Keys() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.Sorted(maps.Keys(f.buckets[testBucket]))
+	return slices.Sorted(maps.Keys(f.buckets[Bucket]))
 }
 
-func (f *fakeS3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (f *S3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	bucket, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	query := r.URL.Query()
 	operation := "Unknown"
@@ -116,7 +116,7 @@ func (f *fakeS3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				refuseS3(w, http.StatusConflict, "BucketAlreadyOwnedByYou")
 				return
 			}
-			f.buckets[bucket] = map[string]fakeObject{}
+			f.buckets[bucket] = map[string]s3Object{}
 		case "HeadBucket":
 		case "ListObjectsV2":
 			f.list(w, r, bucket, objects)
@@ -136,7 +136,7 @@ func (f *fakeS3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusNoContent)
 		case "CreateMultipartUpload":
 			id := fmt.Sprint(len(f.uploads) + 1)
-			f.uploads[id] = map[int]fakeObject{0: {contentType: r.Header.Get("Content-Type")}}
+			f.uploads[id] = map[int]s3Object{0: {contentType: r.Header.Get("Content-Type")}}
 			answerS3(w, http.StatusOK, struct {
 				XMLName               xml.Name `xml:"InitiateMultipartUploadResult"`
 				Bucket, Key, UploadId string
@@ -169,29 +169,29 @@ func answerS3(w http.ResponseWriter, status int, v any) {
 func etagOf(body []byte) string { return fmt.Sprintf(`"%x"`, md5.Sum(body)) }
 
 // receive compares what arrived with what was signed and with the checksum.
-func receive(r *http.Request, body []byte) (fakeObject, string) {
+func receive(r *http.Request, body []byte) (s3Object, string) {
 	hash := r.Header.Get("X-Amz-Content-Sha256")
 	if sum := sha256.Sum256(body); hash != "UNSIGNED-PAYLOAD" && hash != hex.EncodeToString(sum[:]) {
-		return fakeObject{}, "XAmzContentSHA256Mismatch"
+		return s3Object{}, "XAmzContentSHA256Mismatch"
 	}
-	object := fakeObject{body: body, contentType: r.Header.Get("Content-Type"), checksum: http.Header{}}
+	object := s3Object{body: body, contentType: r.Header.Get("Content-Type"), checksum: http.Header{}}
 	sum := base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(body)))
 	if sent := r.Header.Get("X-Amz-Checksum-Crc32"); sent != "" {
 		if b, err := base64.StdEncoding.DecodeString(sent); err != nil || len(b) != 4 {
-			return fakeObject{}, "InvalidRequest"
+			return s3Object{}, "InvalidRequest"
 		}
 		if sent != sum {
-			return fakeObject{}, "BadDigest"
+			return s3Object{}, "BadDigest"
 		}
 	}
 	object.checksum.Set("X-Amz-Checksum-Crc32", sum)
 	return object, ""
 }
 
-func (f *fakeS3) get(w http.ResponseWriter, r *http.Request, key string, objects map[string]fakeObject) {
+func (f *S3) get(w http.ResponseWriter, r *http.Request, key string, objects map[string]s3Object) {
 	object, ok := objects[key]
 	if !ok {
-		if f.hidesMissing {
+		if f.HidesMissing {
 			refuseS3(w, http.StatusForbidden, "AccessDenied")
 		} else {
 			refuseS3(w, http.StatusNotFound, "NoSuchKey")
@@ -222,7 +222,7 @@ func (f *fakeS3) get(w http.ResponseWriter, r *http.Request, key string, objects
 	w.Write(body)
 }
 
-func (f *fakeS3) list(w http.ResponseWriter, r *http.Request, bucket string, objects map[string]fakeObject) {
+func (f *S3) list(w http.ResponseWriter, r *http.Request, bucket string, objects map[string]s3Object) {
 	query := r.URL.Query()
 	limit := f.pageSize
 	if s := query.Get("max-keys"); s != "" {
@@ -258,7 +258,7 @@ func (f *fakeS3) list(w http.ResponseWriter, r *http.Request, bucket string, obj
 	answerS3(w, http.StatusOK, out)
 }
 
-func (f *fakeS3) multipart(w http.ResponseWriter, r *http.Request, operation, bucket, key string, objects map[string]fakeObject, body []byte) {
+func (f *S3) multipart(w http.ResponseWriter, r *http.Request, operation, bucket, key string, objects map[string]s3Object, body []byte) {
 	query := r.URL.Query()
 	parts, ok := f.uploads[query.Get("uploadId")]
 	if !ok {
@@ -299,7 +299,7 @@ func (f *fakeS3) multipart(w http.ResponseWriter, r *http.Request, operation, bu
 			}
 			whole.Write(part.body)
 		}
-		objects[key] = fakeObject{body: whole.Bytes(), contentType: parts[0].contentType}
+		objects[key] = s3Object{body: whole.Bytes(), contentType: parts[0].contentType}
 		delete(f.uploads, query.Get("uploadId"))
 		answerS3(w, http.StatusOK, struct {
 			XMLName           xml.Name `xml:"CompleteMultipartUploadResult"`

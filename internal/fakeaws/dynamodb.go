@@ -1,4 +1,4 @@
-package main
+package fakeaws
 
 import (
 	"bytes"
@@ -20,29 +20,29 @@ import (
 	"time"
 )
 
-// fakeDynamoDB speaks DynamoDB's JSON protocol, as far as the service uses it,
+// DynamoDB speaks DynamoDB's JSON protocol, as far as the service uses it,
 // and refuses what DynamoDB refuses.
-type fakeDynamoDB struct {
-	*faults
+type DynamoDB struct {
+	*Faults
 	URL      string
 	pageSize int // items; DynamoDB's own limit is 1 MB
 
 	mu     sync.Mutex
-	tables map[string]*fakeTable
+	tables map[string]*dynamoTable
 }
 
-type fakeTable struct {
+type dynamoTable struct {
 	key   string
-	items map[string]fakeItem
+	items map[string]dynamoItem
 }
 
-type fakeItem map[string]fakeValue
+type dynamoItem map[string]dynamoValue
 
-// A fakeValue is {"S": "text"}, {"N": "1"}, {"M": {…}} and so on.
-type fakeValue map[string]json.RawMessage
+// A dynamoValue is {"S": "text"}, {"N": "1"}, {"M": {…}} and so on.
+type dynamoValue map[string]json.RawMessage
 
-func newFakeDynamoDB(t testing.TB) *fakeDynamoDB {
-	f := &fakeDynamoDB{faults: &faults{}, pageSize: 1000, tables: map[string]*fakeTable{testTable: {key: "id", items: map[string]fakeItem{}}}}
+func NewDynamoDB(t testing.TB) *DynamoDB {
+	f := &DynamoDB{Faults: &Faults{}, pageSize: 1000, tables: map[string]*dynamoTable{Table: {key: "id", items: map[string]dynamoItem{}}}}
 	server := httptest.NewServer(f)
 	t.Cleanup(func() {
 		server.CloseClientConnections()
@@ -52,28 +52,28 @@ func newFakeDynamoDB(t testing.TB) *fakeDynamoDB {
 	return f
 }
 
-// page sets the page size; a process that is up may be asking already.
-func (f *fakeDynamoDB) page(size int) {
+// Page sets the page size; a process that is up may be asking already.
+func (f *DynamoDB) Page(size int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.pageSize = size
 }
 
-// count returns how many items the table holds.
-func (f *fakeDynamoDB) count() int {
+// Count returns how many items the table holds.
+func (f *DynamoDB) Count() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(f.tables[testTable].items)
+	return len(f.tables[Table].items)
 }
 
-// A fakeRequest has the members of all the operations' inputs.
-type fakeRequest struct {
+// A dynamoRequest has the members of all the operations' inputs.
+type dynamoRequest struct {
 	TableName                           string
-	Key, Item, ExclusiveStartKey        fakeItem
+	Key, Item, ExclusiveStartKey        dynamoItem
 	ConditionExpression                 *string
 	UpdateExpression                    *string
 	ExpressionAttributeNames            map[string]string
-	ExpressionAttributeValues           map[string]fakeValue
+	ExpressionAttributeValues           map[string]dynamoValue
 	ReturnValues                        string
 	ReturnValuesOnConditionCheckFailure string
 	ConsistentRead                      bool
@@ -83,17 +83,17 @@ type fakeRequest struct {
 	BillingMode                         string
 }
 
-// A fakeError is an answer with an error code.
-type fakeError struct {
+// A dynamoError is an answer with an error code.
+type dynamoError struct {
 	code string
-	item fakeItem
+	item dynamoItem
 }
 
-func (e *fakeError) Error() string { return e.code }
+func (e *dynamoError) Error() string { return e.code }
 
-var errValidation = &fakeError{code: "ValidationException"}
+var errValidation = &dynamoError{code: "ValidationException"}
 
-func (f *fakeDynamoDB) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (f *DynamoDB) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	operation := strings.TrimPrefix(r.Header.Get("X-Amz-Target"), "DynamoDB_20120810.")
 	f.serve(w, r, operation, func(w http.ResponseWriter, r *http.Request) { f.do(w, r, operation) }, refuseDynamoDB)
 }
@@ -116,14 +116,14 @@ func answerDynamoDB(w http.ResponseWriter, status int, v any) {
 	w.Write(body)
 }
 
-func (f *fakeDynamoDB) do(w http.ResponseWriter, r *http.Request, operation string) {
+func (f *DynamoDB) do(w http.ResponseWriter, r *http.Request, operation string) {
 	if code := checkAuthorization(r, f.now()); code != "" {
 		refuseDynamoDB(w, http.StatusBadRequest, map[string]string{
 			"skew": "InvalidSignatureException", "missing": "MissingAuthenticationTokenException",
 		}[code])
 		return
 	}
-	var in fakeRequest
+	var in dynamoRequest
 	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
 		refuseDynamoDB(w, http.StatusBadRequest, "SerializationException")
 		return
@@ -142,7 +142,7 @@ func (f *fakeDynamoDB) do(w http.ResponseWriter, r *http.Request, operation stri
 	answerDynamoDB(w, http.StatusOK, out)
 }
 
-func (f *fakeDynamoDB) operation(operation string, in fakeRequest) (map[string]any, *fakeError) {
+func (f *DynamoDB) operation(operation string, in dynamoRequest) (map[string]any, *dynamoError) {
 	if !regexp.MustCompile(`^[a-zA-Z0-9_.-]{3,255}$`).MatchString(in.TableName) {
 		return nil, errValidation
 	}
@@ -153,13 +153,13 @@ func (f *fakeDynamoDB) operation(operation string, in fakeRequest) (map[string]a
 			in.KeySchema[0].AttributeName != in.AttributeDefinitions[0].AttributeName:
 			return nil, errValidation
 		case table != nil:
-			return nil, &fakeError{code: "ResourceInUseException"}
+			return nil, &dynamoError{code: "ResourceInUseException"}
 		}
-		f.tables[in.TableName] = &fakeTable{key: in.KeySchema[0].AttributeName, items: map[string]fakeItem{}}
+		f.tables[in.TableName] = &dynamoTable{key: in.KeySchema[0].AttributeName, items: map[string]dynamoItem{}}
 		return map[string]any{"TableDescription": map[string]any{"TableName": in.TableName, "TableStatus": "CREATING"}}, nil
 	}
 
-	names := &fakeNames{in: in, usedNames: map[string]bool{}, usedValues: map[string]bool{}}
+	names := &dynamoNames{in: in, usedNames: map[string]bool{}, usedValues: map[string]bool{}}
 	condition, err := names.condition(in.ConditionExpression)
 	if err != nil {
 		return nil, err
@@ -182,7 +182,7 @@ func (f *fakeDynamoDB) operation(operation string, in fakeRequest) (map[string]a
 		return nil, errValidation
 	}
 	if table == nil {
-		return nil, &fakeError{code: "ResourceNotFoundException"}
+		return nil, &dynamoError{code: "ResourceNotFoundException"}
 	}
 
 	switch operation {
@@ -197,7 +197,7 @@ func (f *fakeDynamoDB) operation(operation string, in fakeRequest) (map[string]a
 
 	keyItem := in.Key
 	if operation == "PutItem" {
-		keyItem = fakeItem{}
+		keyItem = dynamoItem{}
 		if v, ok := in.Item[table.key]; ok {
 			keyItem[table.key] = v
 		}
@@ -208,7 +208,7 @@ func (f *fakeDynamoDB) operation(operation string, in fakeRequest) (map[string]a
 	}
 	old := table.items[key]
 	if condition != nil && !condition(old) {
-		failed := &fakeError{code: "ConditionalCheckFailedException"}
+		failed := &dynamoError{code: "ConditionalCheckFailedException"}
 		if in.ReturnValuesOnConditionCheckFailure == "ALL_OLD" {
 			failed.item = old
 		}
@@ -243,7 +243,7 @@ func (f *fakeDynamoDB) operation(operation string, in fakeRequest) (map[string]a
 			out["Attributes"] = item
 		}
 	default:
-		return nil, &fakeError{code: "UnknownOperationException"}
+		return nil, &dynamoError{code: "UnknownOperationException"}
 	}
 	if in.ReturnValues == "ALL_OLD" && old != nil {
 		out["Attributes"] = old
@@ -251,7 +251,7 @@ func (f *fakeDynamoDB) operation(operation string, in fakeRequest) (map[string]a
 	return out, nil
 }
 
-func (f *fakeDynamoDB) scan(table *fakeTable, in fakeRequest) (map[string]any, *fakeError) {
+func (f *DynamoDB) scan(table *dynamoTable, in dynamoRequest) (map[string]any, *dynamoError) {
 	// DynamoDB keeps items by a hash of the key, and so does not sort them.
 	place := func(key string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(key))) }
 	keys := slices.SortedFunc(maps.Keys(table.items), func(a, b string) int { return cmp.Compare(place(a), place(b)) })
@@ -270,9 +270,9 @@ func (f *fakeDynamoDB) scan(table *fakeTable, in fakeRequest) (map[string]any, *
 	// As many as the limit: DynamoDB does not look whether there is another one.
 	if len(keys) >= limit {
 		keys = keys[:limit]
-		out["LastEvaluatedKey"] = fakeItem{table.key: table.items[keys[limit-1]][table.key]}
+		out["LastEvaluatedKey"] = dynamoItem{table.key: table.items[keys[limit-1]][table.key]}
 	}
-	items := []fakeItem{}
+	items := []dynamoItem{}
 	for _, k := range keys {
 		items = append(items, table.items[k])
 	}
@@ -281,7 +281,7 @@ func (f *fakeDynamoDB) scan(table *fakeTable, in fakeRequest) (map[string]any, *
 }
 
 // keyOf returns the value of an item's key, which is a string and not empty.
-func (t *fakeTable) keyOf(item fakeItem) (string, *fakeError) {
+func (t *dynamoTable) keyOf(item dynamoItem) (string, *dynamoError) {
 	var s string
 	if len(item) != 1 || json.Unmarshal(item[t.key]["S"], &s) != nil || s == "" {
 		return "", errValidation
@@ -289,7 +289,7 @@ func (t *fakeTable) keyOf(item fakeItem) (string, *fakeError) {
 	return s, nil
 }
 
-func (v fakeValue) check() *fakeError {
+func (v dynamoValue) check() *dynamoError {
 	if len(v) != 1 {
 		return errValidation
 	}
@@ -298,20 +298,20 @@ func (v fakeValue) check() *fakeError {
 		case "S":
 			var s string
 			if json.Unmarshal(raw, &s) != nil {
-				return &fakeError{code: "SerializationException"}
+				return &dynamoError{code: "SerializationException"}
 			}
 		case "N":
 			var s string
 			if json.Unmarshal(raw, &s) != nil {
-				return &fakeError{code: "SerializationException"}
+				return &dynamoError{code: "SerializationException"}
 			}
 			if _, err := strconv.ParseFloat(s, 64); err != nil {
 				return errValidation
 			}
 		case "M":
-			var m map[string]fakeValue
+			var m map[string]dynamoValue
 			if json.Unmarshal(raw, &m) != nil {
-				return &fakeError{code: "SerializationException"}
+				return &dynamoError{code: "SerializationException"}
 			}
 			for _, v := range m {
 				if err := v.check(); err != nil {
@@ -325,10 +325,10 @@ func (v fakeValue) check() *fakeError {
 	return nil
 }
 
-// fakeNames reads expressions: it resolves #names and :values, and refuses
+// dynamoNames reads expressions: it resolves #names and :values, and refuses
 // reserved words, unknown ones and unused ones.
-type fakeNames struct {
-	in         fakeRequest
+type dynamoNames struct {
+	in         dynamoRequest
 	usedNames  map[string]bool
 	usedValues map[string]bool
 }
@@ -338,7 +338,7 @@ var reservedWords = regexp.MustCompile(`(?i)^(name|names|key|keys|type|size|stat
 
 var expressionTokens = regexp.MustCompile(`[A-Za-z_][A-Za-z0-9_]*|#[A-Za-z0-9_]+|:[A-Za-z0-9_]+|<=|>=|<>|[(),=<>]|\S`)
 
-func (n *fakeNames) path(token string) (string, *fakeError) {
+func (n *dynamoNames) path(token string) (string, *dynamoError) {
 	if strings.HasPrefix(token, "#") {
 		name, ok := n.in.ExpressionAttributeNames[token]
 		if !ok {
@@ -353,7 +353,7 @@ func (n *fakeNames) path(token string) (string, *fakeError) {
 	return token, nil
 }
 
-func (n *fakeNames) value(token string) (fakeValue, *fakeError) {
+func (n *dynamoNames) value(token string) (dynamoValue, *dynamoError) {
 	v, ok := n.in.ExpressionAttributeValues[token]
 	if !ok {
 		return nil, errValidation
@@ -362,7 +362,7 @@ func (n *fakeNames) value(token string) (fakeValue, *fakeError) {
 	return v, v.check()
 }
 
-func (n *fakeNames) unused() *fakeError {
+func (n *dynamoNames) unused() *dynamoError {
 	if len(n.usedNames) != len(n.in.ExpressionAttributeNames) || len(n.usedValues) != len(n.in.ExpressionAttributeValues) {
 		return errValidation
 	}
@@ -370,7 +370,7 @@ func (n *fakeNames) unused() *fakeError {
 }
 
 // condition understands attribute_exists(path) and attribute_not_exists(path).
-func (n *fakeNames) condition(expression *string) (func(fakeItem) bool, *fakeError) {
+func (n *dynamoNames) condition(expression *string) (func(dynamoItem) bool, *dynamoError) {
 	if expression == nil {
 		return nil, nil
 	}
@@ -384,19 +384,19 @@ func (n *fakeNames) condition(expression *string) (func(fakeItem) bool, *fakeErr
 	}
 	switch tokens[0] {
 	case "attribute_exists":
-		return func(item fakeItem) bool { return item[path] != nil }, nil
+		return func(item dynamoItem) bool { return item[path] != nil }, nil
 	case "attribute_not_exists":
-		return func(item fakeItem) bool { return item[path] == nil }, nil
+		return func(item dynamoItem) bool { return item[path] == nil }, nil
 	}
 	return nil, errValidation
 }
 
 // update understands SET path = :value, … and REMOVE path, …
-func (n *fakeNames) update(expression *string) (func(item fakeItem, key string) *fakeError, *fakeError) {
+func (n *dynamoNames) update(expression *string) (func(item dynamoItem, key string) *dynamoError, *dynamoError) {
 	if expression == nil {
-		return func(fakeItem, string) *fakeError { return nil }, nil
+		return func(dynamoItem, string) *dynamoError { return nil }, nil
 	}
-	set, remove := map[string]fakeValue{}, []string{}
+	set, remove := map[string]dynamoValue{}, []string{}
 	tokens := expressionTokens.FindAllString(*expression, -1)
 	seen := map[string]bool{}
 	for len(tokens) > 0 {
@@ -435,7 +435,7 @@ func (n *fakeNames) update(expression *string) (func(item fakeItem, key string) 
 	if len(seen) == 0 {
 		return nil, errValidation
 	}
-	return func(item fakeItem, key string) *fakeError {
+	return func(item dynamoItem, key string) *dynamoError {
 		if seen["path "+key] {
 			return errValidation
 		}

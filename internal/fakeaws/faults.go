@@ -1,0 +1,155 @@
+// Package fakeaws has DynamoDB and S3 on local HTTP servers, as far as Roster uses
+// them, with faults to inject.
+package fakeaws
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Table and Bucket are what the fakes have from the start.
+const Table, Bucket = "roster-test", "roster-test"
+
+// A Fault is what a fake does wrong with one request.
+type Fault struct {
+	Status  int           // answer this status and code, without doing anything
+	Code    string        //
+	Applied bool          // do what was asked before failing
+	Delay   time.Duration // before anything is answered
+	Hang    bool          // no answer until the client gives up
+	Drop    bool          // close the connection without an answer
+	Cut     bool          // close the connection in the middle of the body
+	Stall   bool          // send nothing more from the middle of the body on
+	Corrupt bool          // flip a bit of the body, past its checksum
+	Gate    chan struct{} // hold the request until this is closed
+}
+
+// Faults holds what a fake is to do wrong, by operation, and counts what it was
+// asked. The operation "*" stands for all.
+type Faults struct {
+	mu     sync.Mutex
+	queue  map[string][]Fault
+	always map[string]Fault
+	asked  map[string]int
+	Skew   time.Duration // the server's clock is ahead by this
+}
+
+// Next lets the next calls of an operation fail, one after another; a zero fault
+// is a call that succeeds.
+func (f *Faults) Next(operation string, list ...Fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.queue == nil {
+		f.queue = map[string][]Fault{}
+	}
+	f.queue[operation] = append(f.queue[operation], list...)
+}
+
+// Always lets all calls of an operation fail so.
+func (f *Faults) Always(operation string, what Fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.always == nil {
+		f.always = map[string]Fault{}
+	}
+	f.always[operation] = what
+}
+
+// Clear ends all faults.
+func (f *Faults) Clear() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.queue, f.always = nil, nil
+}
+
+// Calls returns how often an operation was asked for; "" stands for all.
+func (f *Faults) Calls(operation string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.asked[operation]
+}
+
+func (f *Faults) now() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return time.Now().Add(f.Skew)
+}
+
+func (f *Faults) take(operation string) Fault {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.asked == nil {
+		f.asked = map[string]int{}
+	}
+	f.asked[operation]++
+	f.asked[""]++ // all together
+	for _, name := range []string{operation, "*"} {
+		if list := f.queue[name]; len(list) > 0 {
+			f.queue[name] = list[1:]
+			return list[0]
+		}
+		if what, ok := f.always[name]; ok {
+			return what
+		}
+	}
+	return Fault{}
+}
+
+// serve answers a request, wrongly if that is what is to be done. refuse writes
+// an error in the protocol's own form.
+func (f *Faults) serve(w http.ResponseWriter, r *http.Request, operation string, do http.HandlerFunc, refuse func(w http.ResponseWriter, status int, code string)) {
+	what := f.take(operation)
+	if what.Gate != nil {
+		select {
+		case <-what.Gate:
+		case <-r.Context().Done():
+		}
+	}
+	if what.Delay > 0 {
+		select {
+		case <-time.After(what.Delay):
+		case <-r.Context().Done():
+		}
+	}
+	answer := httptest.NewRecorder()
+	answer.Header().Set("Date", f.now().UTC().Format(http.TimeFormat))
+	if what.Applied || what.Status == 0 && !what.Hang && !what.Drop {
+		do(answer, r)
+	}
+	switch {
+	case what.Hang:
+		// The server notices that a client has gone only once the body is read.
+		bufferBody(r)
+		<-r.Context().Done()
+		panic(http.ErrAbortHandler)
+	case what.Drop:
+		panic(http.ErrAbortHandler)
+	case what.Status != 0:
+		answer = httptest.NewRecorder()
+		answer.Header().Set("Date", f.now().UTC().Format(http.TimeFormat))
+		refuse(answer, what.Status, what.Code)
+	}
+	body := answer.Body.Bytes()
+	for k, v := range answer.Header() {
+		w.Header()[k] = v
+	}
+	if r.Method != http.MethodHead {
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	}
+	if what.Corrupt && len(body) > 0 {
+		body[len(body)/2] ^= 1
+	}
+	w.WriteHeader(answer.Code)
+	if what.Cut || what.Stall {
+		w.Write(body[:len(body)/2])
+		w.(http.Flusher).Flush()
+		if what.Stall {
+			<-r.Context().Done()
+		}
+		panic(http.ErrAbortHandler)
+	}
+	w.Write(body)
+}
