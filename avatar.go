@@ -236,22 +236,15 @@ func (s *server) storeAvatar(ctx context.Context, id string, image []byte) (User
 	return before, nil
 }
 
-// putImage checks an image and stores it under a new key. It does both at once,
-// as either may take long: nothing points to what is stored yet, and if the image
-// turns out to be none, it is removed again.
+// putImage cleans an image and stores it under a new key.
 func (s *server) putImage(ctx context.Context, id string, image []byte) (Avatar, error) {
-	format, cost, err := inspectImage(image)
+	image, mediaType, err := cleanImage(image)
 	if err != nil {
 		return Avatar{}, err
 	}
-	a := newAvatar(format.mediaType, image)
-	stored := make(chan error, 1)
-	go func() { stored <- s.avatars.Put(ctx, id, a, image) }()
-	err = s.decodeImage(ctx, format, cost, image)
-	// Storing is waited for in any case: S3 may yet carry out what was broken off,
-	// after the image has been removed.
-	if err = cmp.Or(err, <-stored); err != nil {
-		s.discard(ctx, id, a.Key) // it may be there although the answer was lost
+	a := newAvatar(mediaType, image)
+	if err := s.avatars.Put(ctx, id, a, image); err != nil {
+		s.discard(ctx, id, a.Key) // it may be stored although the answer was lost
 		return Avatar{}, err
 	}
 	return a, nil

@@ -2,203 +2,486 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
-	"errors"
+	"fmt"
 	"hash/crc32"
 	"image"
-	"io"
+	"image/gif"
+	"image/jpeg"
+	"image/png"
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"runtime"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
-	"golang.org/x/sync/semaphore"
+	"golang.org/x/image/webp"
 )
 
-func imageServer() *server {
-	return &server{decodes: semaphore.NewWeighted(decodeBudget)}
+// secret is planted wherever metadata can be, and must not survive.
+const secret = "51.5007N 0.1246W serial 4711-0815"
+
+// TestCleanImageFiles: the files in testdata/images are accepted or refused as browsers do.
+func TestCleanImageFiles(t *testing.T) {
+	index := string(must(os.ReadFile("testdata/images/INDEX.tsv")))
+	for line := range strings.Lines(index) {
+		field := strings.Split(strings.TrimSpace(line), "\t")
+		if field[0] == "file" {
+			continue
+		}
+		data := must(os.ReadFile("testdata/images/" + field[0]))
+		_, err := checkClean(t, field[0], data)
+		status := http.StatusOK
+		if err != nil {
+			status = problemOf(err).Status
+		}
+		if want := field[1]; want != "either" && (status == http.StatusOK) != (want == "200") || status >= 500 {
+			t.Errorf("%s: %d (%v), want %s", field[0], status, err, want)
+		}
+	}
 }
 
-func TestCheckImage(t *testing.T) {
-	images := testImages(t)
-	for _, test := range []struct {
-		file   string
-		want   string // media type
-		status int    // of the problem
-	}{
-		{"ada.png", "image/png", 0},
-		{"ada.jpg", "image/jpeg", 0},
-		{"ada.gif", "image/gif", 0},
-		{"ada.webp", "image/webp", 0},
-		{"lossless.webp", "image/webp", 0},
-		{"empty", "", http.StatusBadRequest},
-		{"note.txt", "", http.StatusUnsupportedMediaType},
-		{"logo.svg", "", http.StatusUnsupportedMediaType},
-		{"script.gif", "", http.StatusRequestEntityTooLarge}, // "<script>" as dimensions
-		{"small-script.gif", "", http.StatusBadRequest},
-		{"animated.webp", "", http.StatusBadRequest},
-		{"page.png", "", http.StatusBadRequest},
-		{"huge.png", "", http.StatusRequestEntityTooLarge},
-		{"truncated.png", "", http.StatusBadRequest},
-		{"truncated.jpg", "", http.StatusBadRequest},
-		{"truncated.gif", "", http.StatusBadRequest},
-		{"truncated.webp", "", http.StatusBadRequest},
+// checkClean cleans an image and verifies what must hold for every image.
+func checkClean(t testing.TB, name string, data []byte) (clean []byte, err error) {
+	t.Helper()
+	before := bytes.Clone(data)
+	clean, mediaType, err := cleanImage(data)
+	if !bytes.Equal(data, before) {
+		t.Errorf("%s: cleaning changes the original", name)
+	}
+	if err != nil {
+		if status := problemOf(err).Status; status < 400 || status >= 500 {
+			t.Errorf("%s: %d for a client's mistake: %v", name, status, err)
+		}
+		return nil, err
+	}
+	if len(clean) > len(data)+maxGrowth {
+		t.Errorf("%s: %d bytes become %d", name, len(data), len(clean))
+	}
+	again, mediaType2, err := cleanImage(clean)
+	if err != nil || mediaType2 != mediaType || len(again) == 0 || &again[0] != &clean[0] || len(again) != len(clean) {
+		t.Errorf("%s: the cleaned image is cleaned again: %d bytes become %d (%v)", name, len(clean), len(again), err)
+	}
+	// Decoders of Go refuse more than browsers do: where they accept the original, they
+	// must see the same in the cleaned image.
+	want, err := decodeAll(data)
+	if err != nil {
+		return clean, nil
+	}
+	got, err := decodeAll(clean)
+	if err != nil {
+		t.Errorf("%s: the cleaned image does not decode: %v", name, err)
+	} else if !reflect.DeepEqual(got, want) {
+		t.Errorf("%s: the cleaned image has other pixels", name)
+	}
+	return clean, nil
+}
+
+// decodeAll decodes an image, or all frames of a GIF, of up to a megapixel.
+func decodeAll(data []byte) (any, error) {
+	config, format, err := image.DecodeConfig(bytes.NewReader(data))
+	switch {
+	case err != nil:
+		return nil, err
+	case config.Width*config.Height > 1_000_000:
+		return nil, fmt.Errorf("too large to be decoded here")
+	}
+	r := bytes.NewReader(data)
+	switch format {
+	case "png":
+		return png.Decode(r)
+	case "jpeg":
+		return jpeg.Decode(r)
+	case "gif":
+		return gif.DecodeAll(r)
+	}
+	return webp.Decode(r)
+}
+
+// TestCleanImageGoTestdata: the images that Go tests its decoders with.
+func TestCleanImageGoTestdata(t *testing.T) {
+	root := strings.TrimSpace(string(must(exec.Command("go", "env", "GOROOT").Output())))
+	module := strings.TrimSpace(string(must(exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "golang.org/x/image").Output())))
+	tried := 0
+	for _, pattern := range []string{
+		root + "/src/image/testdata/*", root + "/src/image/*/testdata/*", root + "/src/image/*/testdata/*/*", module + "/testdata/*",
 	} {
-		t.Run(test.file, func(t *testing.T) {
-			got, err := imageServer().checkImage(t.Context(), images[test.file])
-			status := 0
-			if err != nil {
-				status = problemOf(err).Status
+		for _, file := range must(filepath.Glob(pattern)) {
+			data, err := os.ReadFile(file)
+			if _, err2 := imageFormatOf(data); err != nil || err2 != nil {
+				continue // a directory, text, TIFF
 			}
-			if got != test.want || status != test.status {
-				t.Errorf("got %q, %d (%v), want %q, %d", got, status, err, test.want, test.status)
+			tried++
+			if _, err := checkClean(t, filepath.Base(file), data); err != nil {
+				if _, err2 := decodeAll(data); err2 == nil {
+					t.Errorf("%s: Go decodes it, and it is refused: %v", file, err)
+				}
+			}
+		}
+	}
+	if tried < 50 {
+		t.Skipf("only %d images are there", tried)
+	}
+}
+
+// exifWith is EXIF data with an orientation, a text, and a thumbnail in a second directory.
+func exifWith(order binary.AppendByteOrder, orientation uint16) []byte {
+	b := []byte("MM\x00*")
+	if order == binary.AppendByteOrder(binary.LittleEndian) {
+		b = []byte("II*\x00")
+	}
+	b = order.AppendUint32(b, 8)
+	b = order.AppendUint16(b, 2)
+	b = order.AppendUint32(order.AppendUint16(order.AppendUint16(b, 0x010f), 2), uint32(len(secret)))
+	b = order.AppendUint32(b, 38)
+	b = order.AppendUint32(order.AppendUint16(order.AppendUint16(b, 0x0112), 3), 1)
+	b = order.AppendUint16(order.AppendUint16(b, orientation), 0)
+	b = order.AppendUint32(b, 0)
+	return append(append(b, secret...), "\xff\xd8\xff\xd9"...)
+}
+
+func jpegSegment(marker byte, parts ...string) []byte {
+	body := strings.Join(parts, "")
+	return append(binary.BigEndian.AppendUint16([]byte{0xff, marker}, uint16(2+len(body))), body...)
+}
+
+func webpChunk(kind string, body []byte) []byte {
+	chunk := append(binary.LittleEndian.AppendUint32([]byte(kind), uint32(len(body))), body...)
+	return append(chunk, make([]byte, len(body)%2)...)
+}
+
+func webpFile(chunks ...[]byte) []byte {
+	body := append([]byte("WEBP"), slices.Concat(chunks...)...)
+	return append(binary.LittleEndian.AppendUint32([]byte("RIFF"), uint32(len(body))), body...)
+}
+
+// webpCanvas is a VP8X chunk.
+func webpCanvas(flags byte, width, height int) []byte {
+	return webpChunk("VP8X", []byte{flags, 0, 0, 0, byte(width - 1), byte((width - 1) >> 8), 0, byte(height - 1), byte((height - 1) >> 8), 0})
+}
+
+// gifBlock is an extension of one sub-block after its first.
+func gifBlock(start, text string) []byte {
+	return append(append([]byte(start), byte(len(text))), text+"\x00"...)
+}
+
+// plantedImages are images with metadata in every place, and the same without.
+func plantedImages(t testing.TB) map[string][2][]byte {
+	images := testImages(t)
+	file := func(name string) []byte { return must(os.ReadFile("testdata/images/" + name)) }
+	exif := string(exifWith(binary.LittleEndian, 6))
+	upright := string(exifWith(binary.BigEndian, 1))
+	icc := strings.Repeat("profile", 80)
+	planted := map[string][2][]byte{}
+
+	jpg, soi := images["ada.jpg"][2:], []byte("\xff\xd8") // starts with DQT
+	rotated := jpegSegment(0xe1, exifHeader, string(exifOrientation(6)))
+	jfif := jpegSegment(0xe0, "JFIF\x00\x01\x01\x01\x00\x48\x00\x48\x00\x00")
+	adobe := jpegSegment(0xee, "Adobe\x00\x64\x00\x00\x00\x00\x01")
+	profile := jpegSegment(0xe2, "ICC_PROFILE\x00\x01\x01", icc)
+	planted["JPEG"] = [2][]byte{slices.Concat(soi,
+		jpegSegment(0xe0, "JFIF\x00\x01\x01\x01\x00\x48\x00\x48\x0b\x01", secret),
+		jpegSegment(0xe0, "JFXX\x00\x10", secret),
+		jpegSegment(0xe1, exifHeader, exif),
+		jpegSegment(0xe1, exifHeader, string(exifWith(binary.BigEndian, 3))),
+		jpegSegment(0xe1, "http://ns.adobe.com/xap/1.0/\x00<x:xmpmeta>", secret),
+		jpegSegment(0xe2, "MPF\x00MM\x00*", secret),
+		jpegSegment(0xe2, "ICC_PROFILE\x00\x01\x01", icc),
+		jpegSegment(0xed, "Photoshop 3.0\x008BIM", secret),
+		jpegSegment(0xeb, "JP", secret), // C2PA
+		jpegSegment(0xee, "Adobe\x00\x64\x00\x00\x00\x00\x01", secret),
+		jpegSegment(0xfe, secret),
+		[]byte(secret), []byte("\xff\xff\xff"),
+		jpg, []byte(secret), soi, jpg), // a second image, as in a motion photo
+		slices.Concat(soi, jfif, rotated, profile, adobe, jpg)}
+	planted["JPEG, upright"] = [2][]byte{slices.Concat(soi, jpegSegment(0xe1, exifHeader, upright), jpg), slices.Concat(soi, jpg)}
+	planted["JPEG, comment in a progressive"] = [2][]byte{nil, must(os.ReadFile("testdata/progressive.jpg"))}
+	progressive := planted["JPEG, comment in a progressive"][1]
+	at := bytes.LastIndex(progressive, []byte("\xff\xda"))
+	planted["JPEG, comment in a progressive"] = [2][]byte{slices.Concat(progressive[:at], jpegSegment(0xfe, secret), []byte(secret+"\xff\xd0"+secret), progressive[at:]), progressive}
+
+	// The directory: one entry of type 1, whose content begins that far before it.
+	samsung := binary.LittleEndian.AppendUint32([]byte(secret+"\xff\xd8\xff\xd9SEFH\x65\x00\x00\x00\x01\x00\x00\x00\x00\x00\x01\x0a"), uint32(len(secret)+4))
+	samsung = append(binary.LittleEndian.AppendUint32(samsung, uint32(len(secret)+4)), "\x18\x00\x00\x00SEFT"...)
+	whole := slices.Concat(soi, jpg)
+	planted["JPEG, Samsung"] = [2][]byte{slices.Concat(whole, samsung), whole}
+	planted["JPEG, Samsung instead of the end"] = [2][]byte{slices.Concat(whole[:len(whole)-2], samsung), whole}
+
+	pngImage := images["ada.png"]
+	head, rest := pngImage[:33], pngImage[33:]
+	planted["PNG"] = [2][]byte{slices.Concat(head,
+		pngChunk("tEXt", []byte("GPS\x00"+secret)), pngChunk("iTXt", []byte(secret)), pngChunk("zTXt", []byte(secret)),
+		pngChunk("eXIf", []byte(exif)), pngChunk("eXIf", []byte(exif)), pngChunk("tIME", []byte(secret)), pngChunk("caBX", []byte(secret)),
+		pngChunk("prVt", []byte(secret)), pngChunk("fdAT", []byte(secret)), pngChunk("pHYs", []byte("\x00\x00\x0b\x13\x00\x00\x0b\x13\x01")),
+		rest, []byte(secret)),
+		slices.Concat(head, pngChunk("eXIf", exifOrientation(6)), pngChunk("pHYs", []byte("\x00\x00\x0b\x13\x00\x00\x0b\x13\x01")), rest)}
+	apng := file("png-apng.png")
+	planted["APNG"] = [2][]byte{slices.Concat(apng[:33], pngChunk("eXIf", []byte(upright)), apng[33:len(apng)-12], pngChunk("tEXt", []byte(secret)), pngChunk("IEND", []byte(secret))), apng}
+
+	anim := file("gif-anim.gif")
+	at = 13 + gifColors(anim[10])
+	planted["GIF"] = [2][]byte{slices.Concat(anim[:at],
+		gifBlock("!\xfe", secret),
+		gifBlock("!\xff\x0bXMP DataXMP", secret),
+		gifBlock("!\xff\x01x", secret),
+		gifBlock("!\x01\x0c123456789012", secret),
+		gifBlock("!\xce", secret),
+		anim[at:at+18], []byte{byte(len(secret))}, []byte(secret+"\x00"), // a second sub-block for NETSCAPE2.0
+		[]byte("\x00\x00"), anim[at+19:], []byte(secret)), anim}
+
+	simple := file("ok.webp")
+	vp8 := simple[12:]
+	planted["WebP, simple"] = [2][]byte{append(webpFile(vp8, webpChunk("EXIF", []byte(exif))), secret...), simple}
+	planted["WebP"] = [2][]byte{
+		webpFile(webpCanvas(0x2c, 96, 72), webpChunk("ICCP", []byte(icc)), webpChunk("odd ", []byte(secret+".")), vp8,
+			webpChunk("EXIF", []byte(exif)), webpChunk("XMP ", []byte(secret))),
+		webpFile(webpCanvas(0x28, 96, 72), webpChunk("ICCP", []byte(icc)), vp8, webpChunk("EXIF", exifOrientation(6)))}
+	planted["WebP, upright"] = [2][]byte{
+		webpFile(webpCanvas(0x0c, 96, 72), vp8, webpChunk("EXIF", []byte(exifHeader+upright))),
+		webpFile(webpCanvas(0, 96, 72), vp8)}
+	frame := append([]byte{0, 0, 0, 0, 0, 0, 95, 0, 0, 71, 0, 0, 100, 0, 0, 0}, vp8...)
+	animation := webpChunk("ANIM", make([]byte, 6))
+	planted["WebP, animated"] = [2][]byte{
+		webpFile(webpCanvas(0x02, 96, 72), animation, webpChunk("ANMF", slices.Concat(frame, webpChunk("odd ", []byte(secret)))), webpChunk("ANMF", frame)),
+		webpFile(webpCanvas(0x02, 96, 72), animation, webpChunk("ANMF", frame), webpChunk("ANMF", frame))}
+	return planted
+}
+
+// TestCleanImageMetadata: metadata goes, all else stays as it is.
+func TestCleanImageMetadata(t *testing.T) {
+	for name, images := range plantedImages(t) {
+		t.Run(name, func(t *testing.T) {
+			got, err := checkClean(t, name, images[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bytes.Contains(got, []byte(secret)) {
+				t.Error("metadata has survived")
+			}
+			if !bytes.Equal(got, images[1]) {
+				t.Errorf("%d bytes become %d, want %d\n got %.200q\nwant %.200q", len(images[0]), len(got), len(images[1]), got, images[1])
+			}
+			got, err = checkClean(t, name, images[1])
+			if err != nil || &got[0] != &images[1][0] {
+				t.Errorf("an image with nothing to remove is copied, or refused: %v", err)
 			}
 		})
 	}
 }
 
-// TestCheckImageEveryTruncation: no part of an image passes for the whole.
-func TestCheckImageEveryTruncation(t *testing.T) {
+// TestCleanImageOrientation: of EXIF data of either byte order, only an orientation that
+// turns the image stays.
+func TestCleanImageOrientation(t *testing.T) {
+	for _, order := range []binary.AppendByteOrder{binary.LittleEndian, binary.BigEndian} {
+		for o := range uint16(11) {
+			want := byte(o)
+			if o < 1 || o > 8 {
+				want = 1
+			}
+			exif := exifWith(order, o)
+			if got := orientationOf(exif); got != want {
+				t.Errorf("%v, %d: %d", order, o, got)
+			}
+			if got := orientationOf(exifOrientation(want)); got != want {
+				t.Errorf("%d is written as %d", want, got)
+			}
+			for n := range exif {
+				orientationOf(exif[:n]) // must not panic
+			}
+		}
+	}
+}
+
+// TestCleanImageRefused: what is not accepted is refused by its name.
+func TestCleanImageRefused(t *testing.T) {
 	images := testImages(t)
-	for _, file := range []string{"ada.png", "ada.jpg", "ada.gif", "ada.webp", "lossless.webp"} {
+	vp8 := must(os.ReadFile("testdata/images/ok.webp"))[12:]
+	jpg := images["ada.jpg"]
+	sof := bytes.Index(jpg, []byte("\xff\xc0"))
+	patched := func(data []byte, at int, with string) []byte {
+		return slices.Concat(data[:at], []byte(with), data[at+len(with):])
+	}
+	for _, test := range []struct {
+		name   string
+		data   []byte
+		status int
+		detail string
+	}{
+		{"empty", nil, 400, "empty"},
+		{"text", images["note.txt"], 415, "none of them"},
+		{"HEIC", []byte("\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic"), 415, "HEIC"},
+		{"HEIF", []byte("\x00\x00\x00\x18ftypmif1\x00\x00\x00\x00mif1heic"), 415, "HEIC"},
+		{"AVIF", []byte("\x00\x00\x00\x18ftypavif\x00\x00\x00\x00mif1avif"), 415, "AVIF"},
+		{"AVIF, generic", []byte("\x00\x00\x00\x18ftypmif1\x00\x00\x00\x00mif1avif"), 415, "AVIF"},
+		{"MP4", []byte("\x00\x00\x00\x18ftypisom\x00\x00\x00\x00"), 415, "video"},
+		{"JPEG XL", []byte("\xff\x0a\xfa\x1f\x01"), 415, "JPEG XL"},
+		{"JPEG XL, container", []byte("\x00\x00\x00\x0cJXL \r\n\x87\n"), 415, "JPEG XL"},
+		{"SVG", images["logo.svg"], 415, "SVG"},
+		{"SVG, prolog", []byte("\ufeff <?xml version='1.0'?>\n<!-- a --><SVG>"), 415, "SVG"},
+		{"TIFF", []byte("II*\x00\x08\x00\x00\x00"), 415, "TIFF"},
+		{"TIFF, big-endian", []byte("MM\x00*\x00\x00\x00\x08"), 415, "TIFF"},
+		{"BMP", []byte("BM\x36\x00\x00\x00\x00\x00\x00\x00\x36\x00\x00\x00"), 415, "BMP"},
+		{"ICO", []byte("\x00\x00\x01\x00\x01\x00"), 415, "ICO"},
+		{"PDF", []byte("%PDF-1.7"), 415, "PDF"},
+		{"HTML", []byte("<!DOCTYPE html><title>"), 415, "HTML"},
+		{"HTML, no type", []byte("\n<!-- a --><html>"), 415, "HTML"},
+		{"GIF that is a script", images["script.gif"], 400, "unknown type"},
+		{"GIF, small script", images["small-script.gif"], 400, "unknown type"},
+		{"GIF without frames", []byte("GIF89a\x01\x00\x01\x00\x00\x00\x00;"), 400, "no image data"},
+		{"GIF header", []byte("GIF89a\x01\x00"), 400, "truncated"},
+		{"PNG that is a page", images["page.png"], 400, "truncated"},
+		{"PNG, huge", images["huge.png"], 413, "at most"},
+		{"PNG, long", pngClaiming(20_000_000, 2), 413, "a side"},
+		{"PNG without IDAT", slices.Concat(images["ada.png"][:33], pngEnd), 400, "no image data"},
+		{"PNG, wrong CRC", patched(images["ada.png"], 29, "0000"), 400, "CRC"},
+		{"PNG, unknown critical chunk", slices.Concat(images["ada.png"][:33], pngChunk("CgBI", nil), images["ada.png"][33:]), 400, "CgBI"},
+		{"PNG, 3 bits", slices.Concat(images["ada.png"][:8], pngChunk("IHDR", []byte("\x00\x00\x00\x01\x00\x00\x00\x01\x03\x02\x00\x00\x00")), images["ada.png"][33:]), 400, "header"},
+		{"GIF, huge", gifClaiming(65535, 65535, 1), 413, "at most"},
+		{"JPEG, huge", jpegClaiming(65500, 65500), 413, "at most"},
+		{"JPEG, arithmetic", patched(jpg, sof, "\xff\xc9"), 415, "arithmetic"},
+		{"JPEG, lossless", patched(jpg, sof, "\xff\xc3"), 415, "lossless"},
+		{"JPEG, 12 bits", patched(jpg, sof+4, "\x0c"), 415, "12 bits"},
+		{"JPEG without scans", []byte("\xff\xd8\xff\xd9"), 400, "no image data"},
+		{"JPEG without data", jpegClaiming(10, 10), 400, "no image data"},
+		{"WebP, huge", webpClaiming(16383, 16383), 413, "at most"},
+		{"WebP, frame outside", webpFile(webpCanvas(2, 96, 70), webpChunk("ANIM", make([]byte, 6)), webpChunk("ANMF",
+			append([]byte{0, 0, 0, 0, 0, 0, 95, 0, 0, 71, 0, 0, 100, 0, 0, 0}, vp8...))), 400, "outside"},
+		{"WebP, flag of an animation", webpFile(webpCanvas(2, 96, 72), vp8), 400, "animation"},
+		{"WebP, frame without a flag", webpFile(webpCanvas(0, 96, 72), webpChunk("ANMF", vp8)), 400, "animation"},
+		{"WebP, no image", webpFile(webpCanvas(0, 96, 72)), 400, "no image data"},
+		{"WebP, larger canvas", webpFile(webpCanvas(0, 97, 72), vp8), 400, "canvas"},
+	} {
+		_, err := checkClean(t, test.name, test.data)
+		if err == nil {
+			t.Errorf("%s: accepted", test.name)
+		} else if p := problemOf(err); p.Status != test.status || !strings.Contains(p.Detail, test.detail) {
+			t.Errorf("%s: %d %s, want %d and %q", test.name, p.Status, p.Detail, test.status, test.detail)
+		}
+	}
+}
+
+// TestCleanImageTruncated: a part of an image is refused, or lacks nothing but its end.
+func TestCleanImageTruncated(t *testing.T) {
+	images := testImages(t)
+	images["ada.gif"] = encodeGIF(16, 16, 1)
+	whole := map[string]int{"ada.png": len(pngEnd), "ada.jpg": 0, "ada.gif": 1, "ada.webp": 1, "lossless.webp": 1}
+	for file, spare := range whole {
 		data := images[file]
-		s := imageServer()
-		for n := 1; n < 24 && n < len(data); n++ { // the last bytes, where decoders may be lenient
-			if _, err := s.checkImage(t.Context(), data[:len(data)-n]); err == nil {
-				t.Errorf("%s without its last %d bytes passes", file, n)
+		for n := range data {
+			if _, err := checkClean(t, file, data[:n]); err == nil && n < len(data)-spare {
+				t.Errorf("%s: %d of %d bytes are accepted", file, n, len(data))
 			}
 		}
-		for range 50 {
-			n := rand.IntN(len(data) * 9 / 10)
-			if _, err := s.checkImage(t.Context(), data[:n]); err == nil {
-				t.Errorf("%s cut at %d of %d bytes passes", file, n, len(data))
-			}
+	}
+	for name, planted := range plantedImages(t) {
+		for range 200 {
+			checkClean(t, name, planted[0][:rand.IntN(len(planted[0]))])
 		}
 	}
 }
 
-// TestCheckImageClaims: an image that claims to be huge costs nothing, since no
-// pixel of it is decoded.
-func TestCheckImageClaims(t *testing.T) {
-	for _, test := range []struct {
-		name string
-		data []byte
-	}{
-		{"PNG", pngClaiming(60000, 60000)},
-		{"GIF", gifClaiming(65535, 65535, 1)},
-		{"GIF, many frames", gifClaiming(6000, 6000, 1000)},
-		{"JPEG", jpegClaiming(65500, 65500)},
-		{"WebP", webpClaiming(16383, 16383)},
+// TestCleanImageTime: time is linear, whatever an image consists of.
+func TestCleanImageTime(t *testing.T) {
+	images := testImages(t)
+	gif, jpg := images["ada.gif"], images["ada.jpg"]
+	at := 13 + gifColors(gif[10])
+	many := func(n int, part []byte) []byte { return bytes.Repeat(part, n) }
+	for name, build := range map[string]func(n int) []byte{
+		"GIF of comments": func(n int) []byte { return slices.Concat(gif[:at], many(n, []byte("!\xfe\x01a\x00")), gif[at:]) },
+		"GIF of padding":  func(n int) []byte { return slices.Concat(gif[:at], make([]byte, 5*n), gif[at:]) },
+		"PNG of small chunks": func(n int) []byte {
+			return slices.Concat(images["ada.png"][:33], many(n/2, pngChunk("teXt", nil)), images["ada.png"][33:])
+		},
+		"JPEG of comments": func(n int) []byte { return slices.Concat(jpg[:2], many(n, jpegSegment(0xfe, "a")), jpg[2:]) },
+		"JPEG of fill":     func(n int) []byte { return slices.Concat(jpg[:2], many(5*n, []byte{0xff}), jpg[2:]) },
+		"JPEG of stuffing": func(n int) []byte {
+			return slices.Concat(jpg[:len(jpg)-2], many(2*n, []byte("\xff\x00")), jpg[len(jpg)-2:])
+		},
+		"WebP of small chunks": func(n int) []byte { return webpFile(images["ada.webp"][12:], many(n/2, webpChunk("none", nil))) },
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			_, err := imageServer().checkImage(t.Context(), test.data)
-			runtime.ReadMemStats(&after)
-			if status := problemOf(err).Status; err == nil || status != http.StatusRequestEntityTooLarge {
-				t.Errorf("got %d (%v), want 413", status, err)
-			}
-			if n := after.TotalAlloc - before.TotalAlloc; n > 4<<20 {
-				t.Errorf("it allocated %d bytes", n)
-			}
-		})
-	}
-}
-
-// TestDecodeBudget: images wait for each other rather than for memory, and one
-// that waits in vain is refused so that the client can try again.
-func TestDecodeBudget(t *testing.T) {
-	s := imageServer()
-	s.decodes.Acquire(t.Context(), decodeBudget-100)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	_, err := s.checkImage(ctx, testImages(t)["ada.png"])
-	if p, ok := errors.AsType[*problem](err); !ok || p.Status != http.StatusServiceUnavailable || p.header.Get("Retry-After") == "" {
-		t.Errorf("got %v, want 503 with Retry-After", err)
-	}
-	s.decodes.Release(decodeBudget - 100)
-	if _, err := s.checkImage(t.Context(), testImages(t)["ada.png"]); err != nil {
-		t.Errorf("with room again: %v", err)
-	}
-	if !s.decodes.TryAcquire(decodeBudget) {
-		t.Error("the budget was not given back")
-	}
-}
-
-// TestDecodeCost holds the estimates that the budget works with against what
-// decoding really allocates.
-func TestDecodeCost(t *testing.T) {
-	const side = 1500
-	noise := gradient(side, side, 7)
-	deep := image.NewNRGBA64(noise.Rect)
-	gray := image.NewGray(noise.Rect)
-	for i := range deep.Pix {
-		deep.Pix[i] = uint8(i * 31)
-	}
-	for i := range gray.Pix {
-		gray.Pix[i] = uint8(i * 7)
-	}
-	for _, test := range []struct {
-		name string
-		data []byte
-	}{
-		{"PNG", encodePNG(noise)},
-		{"PNG, 16 bits", encodePNG(deep)},
-		{"PNG, gray", encodePNG(gray)},
-		{"JPEG", encodeJPEG(noise)},
-		{"JPEG, gray", encodeJPEG(gray)},
-		{"GIF", encodeGIF(side, side, 4)},
-		{"JPEG, progressive", must(os.ReadFile("testdata/progressive.jpg"))},
-		{"JPEG, progressive CMYK", must(os.ReadFile("testdata/progressive-cmyk.jpg"))},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			f, _ := sniffImage(test.data)
-			config, err := f.config(bytes.NewReader(test.data))
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, budget, err := f.cost(config, test.data)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			if err := f.decode(bytes.NewReader(test.data)); err != nil {
-				t.Fatal(err)
-			}
-			runtime.ReadMemStats(&after)
-			got := int64(after.TotalAlloc - before.TotalAlloc)
-			if got > budget+budget/10+1<<20 {
-				t.Errorf("decoding allocates %d bytes, the estimate is %d", got, budget)
-			}
-		})
-	}
-}
-
-func FuzzCheckImage(f *testing.F) {
-	for _, data := range testImages(f) {
-		if len(data) < 1<<20 {
-			f.Add(data)
+		data := build(1_000_000)
+		began := time.Now()
+		if _, _, err := cleanImage(data); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if d := time.Since(began); d > time.Second {
+			t.Errorf("%s: %v for %d bytes", name, d, len(data))
 		}
 	}
-	f.Add(jpegClaiming(100, 100))
-	f.Add(gifClaiming(10, 10, 3))
-	s := imageServer()
+}
+
+func FuzzCleanImage(f *testing.F) {
+	for _, planted := range plantedImages(f) {
+		if len(planted[0]) < 1<<16 {
+			f.Add(planted[0])
+		}
+	}
+	for _, file := range must(filepath.Glob("testdata/images/*.*")) {
+		f.Add(must(os.ReadFile(file)))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		mediaType, err := s.checkImage(t.Context(), data)
-		if (err == nil) != (mediaType != "") {
-			t.Errorf("media type %q, error %v", mediaType, err)
-		}
-		if err != nil && problemOf(err).Status >= 500 {
-			t.Errorf("the client's mistake is answered with %d: %v", problemOf(err).Status, err)
-		}
-		if !s.decodes.TryAcquire(decodeBudget) {
-			t.Fatal("the budget was not given back")
-		}
-		s.decodes.Release(decodeBudget)
+		checkClean(t, "input", withPNGSums(data))
 	})
+}
+
+// withPNGSums corrects the CRCs of a PNG, which a mutation cannot find.
+func withPNGSums(data []byte) []byte {
+	data = bytes.Clone(data)
+	if !bytes.HasPrefix(data, []byte("\x89PNG\r\n\x1a\n")) || len(data)%8 == 0 {
+		return data
+	}
+	for i := 8; len(data)-i >= 12 && binary.BigEndian.Uint32(data[i:]) <= uint32(len(data)-i-12); {
+		n := int(binary.BigEndian.Uint32(data[i:]))
+		binary.BigEndian.PutUint32(data[i+8+n:], crc32.ChecksumIEEE(data[i+4:i+8+n]))
+		i += 12 + n
+	}
+	return data
+}
+
+func BenchmarkCleanImage(b *testing.B) {
+	photo := noise(4000, 3000)
+	var jpg bytes.Buffer
+	jpeg.Encode(&jpg, photo, &jpeg.Options{Quality: 91})
+	exif := jpegSegment(0xe1, exifHeader, string(exifWith(binary.LittleEndian, 6)))
+	anim := must(os.ReadFile("testdata/images/gif-anim.gif"))
+	at := 13 + gifColors(anim[10])
+	for _, bench := range []struct {
+		name string
+		data []byte
+	}{
+		{"JPEG", jpg.Bytes()},
+		{"JPEG with EXIF", slices.Concat(jpg.Bytes()[:2], exif, jpg.Bytes()[2:])},
+		{"PNG", encodePNG(noise(1500, 1000))},
+		{"GIF", slices.Concat(anim[:len(anim)-1], bytes.Repeat(anim[at+19:len(anim)-1], 300), []byte(";"))},
+		{"WebP with EXIF", webpFile(webpCanvas(8, 96, 72), must(os.ReadFile("testdata/images/ok.webp"))[12:], webpChunk("EXIF", make([]byte, 1<<20)))},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			b.SetBytes(int64(len(bench.data)))
+			b.ReportMetric(float64(len(bench.data))/1e6, "MB")
+			for b.Loop() {
+				if _, _, err := cleanImage(bench.data); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// noise draws an image that compresses about as well as a photograph.
+func noise(width, height int) *image.NRGBA {
+	img := gradient(width, height, 3)
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range img.Pix {
+		if i%4 != 3 {
+			img.Pix[i] = byte(128+i/40000%64) + byte(random.UintN(72))
+		}
+	}
+	return img
 }
 
 // pngClaiming is a PNG of a few bytes whose header claims these dimensions.
@@ -228,173 +511,7 @@ func jpegClaiming(width, height uint16) []byte {
 }
 
 func webpClaiming(width, height uint16) []byte {
-	data := []byte("RIFF\x1e\x00\x00\x00WEBPVP8 \x12\x00\x00\x00\x30\x01\x00\x9d\x01\x2a")
+	data := []byte("RIFF\x1e\x00\x00\x00WEBPVP8 \x12\x00\x00\x00\x10\x01\x00\x9d\x01\x2a")
 	data = binary.LittleEndian.AppendUint16(data, width)
 	return append(binary.LittleEndian.AppendUint16(data, height), make([]byte, 8)...)
-}
-
-// checkImage inspects and decodes, as putImage does.
-func (s *server) checkImage(ctx context.Context, data []byte) (mediaType string, err error) {
-	f, cost, err := inspectImage(data)
-	if err != nil {
-		return "", err
-	}
-	if err := s.decodeImage(ctx, f, cost, data); err != nil {
-		return "", err
-	}
-	return f.mediaType, nil
-}
-
-// TestImageBombs: small files that take far more memory or time than their
-// pixels do are refused, or are charged for it.
-func TestImageBombs(t *testing.T) {
-	t.Run("GIF of very many frames", func(t *testing.T) {
-		_, _, err := inspectImage(gifOfDots(maxPixels/gifFramePixels + 1))
-		if err == nil || problemOf(err).Status != http.StatusRequestEntityTooLarge {
-			t.Errorf("got %v, want 413", err)
-		}
-	})
-	t.Run("JPEG of very many scans", func(t *testing.T) {
-		if _, err := imageServer().checkImage(t.Context(), jpegOfScans(8, maxScans)); err != nil {
-			t.Errorf("%d scans: %v", maxScans, err)
-		}
-		_, _, err := inspectImage(jpegOfScans(8, maxScans+1))
-		if err == nil || problemOf(err).Status != http.StatusBadRequest {
-			t.Errorf("got %v, want 400", err)
-		}
-	})
-	for _, test := range []struct {
-		name string
-		data []byte
-	}{
-		{"GIF, color tables", gifOfDots(2000)},
-		{"WebP, Huffman trees", webpOfTrees(900)},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			f, cost, err := inspectImage(test.data)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			if err := f.decode(bytes.NewReader(test.data)); err != nil {
-				t.Fatal(err)
-			}
-			runtime.ReadMemStats(&after)
-			// What the decoder lets go of on its way counts here too, and is more
-			// than half of it.
-			if got := int64(after.TotalAlloc - before.TotalAlloc); got > 4*cost {
-				t.Errorf("decoding %d bytes allocates %d, the estimate is %d", len(test.data), got, cost)
-			}
-		})
-	}
-}
-
-// TestDecodePanic: a decoder that panics gives its share of the budget back.
-func TestDecodePanic(t *testing.T) {
-	s := imageServer()
-	func() {
-		defer func() { recover() }()
-		s.decodeImage(t.Context(), imageFormat{decode: func(io.Reader) error { panic("fault in a decoder") }}, 100, nil)
-	}()
-	if !s.decodes.TryAcquire(decodeBudget) {
-		t.Error("the budget was not given back")
-	}
-}
-
-// gifOfDots is a GIF with frames of one pixel, one of whose colors is
-// transparent: the decoder copies the color table for each.
-func gifOfDots(frames int) []byte {
-	data := append([]byte("GIF89a\x01\x00\x01\x00\xf7\x00\x00"), make([]byte, 3*256)...)
-	for range frames {
-		data = append(data, "\x21\xf9\x04\x01\x00\x00\x00\x00\x2c\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02\x44\x01\x00"...)
-	}
-	return append(data, 0x3b)
-}
-
-// jpegOfScans is a gray progressive JPEG of side × side pixels (up to 64, or a
-// multiple of 1024) in this many scans, most of which say nothing.
-func jpegOfScans(side uint16, scans int) []byte {
-	data := append([]byte("\xff\xd8\xff\xdb\x00\x43\x00"), bytes.Repeat([]byte{1}, 64)...)
-	data = binary.BigEndian.AppendUint16(append(data, "\xff\xc2\x00\x0b\x08"...), side)
-	data = append(binary.BigEndian.AppendUint16(data, side), "\x01\x01\x11\x00"...)
-	// Two codes of one bit: "no difference" for DC; for AC, a run of 2^14 blocks
-	// (and 14 more bits say how many more) without coefficients.
-	data = append(data, "\xff\xc4\x00\x14\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"...)
-	data = append(data, "\xff\xc4\x00\x14\x10\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xe0"...)
-	blocks := (int(side) + 7) / 8 * ((int(side) + 7) / 8)
-	data = append(data, "\xff\xda\x00\x08\x01\x01\x00\x00\x00\x00"...)
-	data = append(data, make([]byte, (blocks+7)/8)...)
-	for range scans - 1 {
-		data = append(data, "\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00"...)
-		data = append(data, make([]byte, (blocks>>14+1)*15/8+1)...)
-	}
-	return append(data, "\xff\xd9"...)
-}
-
-// webpOfTrees is a lossless WebP of 128 × 128 pixels of one color, with this many
-// groups of Huffman trees, all but the last as large as they can be.
-func webpOfTrees(groups int) []byte {
-	var data []byte
-	var n int
-	put := func(value, bits int) {
-		for i := range bits {
-			if n%8 == 0 {
-				data = append(data, 0)
-			}
-			data[n/8] |= byte(value>>i&1) << (n % 8)
-			n++
-		}
-	}
-	single := func(symbol int) { put(1|symbol<<3|4, 11) } // a tree of one leaf
-	// A code length, and its repetitions, by threes to sixes.
-	repeat := func(code, bits, count int) {
-		put(code, bits)
-		for count--; count >= 6; count -= 6 {
-			put(0|3<<1, 3)
-		}
-		if count >= 3 {
-			put(0|(count-3)<<1, 3)
-			count = 0
-		}
-		for range count {
-			put(code, bits)
-		}
-	}
-	lengths := func(of map[int]int) { // of the codes for code lengths
-		put(0, 1)
-		put(12, 4)
-		for _, symbol := range []int{17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12} {
-			put(of[symbol], 3)
-		}
-		put(0, 1)
-	}
-	put(0x2f, 8)
-	put(127, 14)
-	put(127, 14)
-	put(0, 1+3+1)   // opaque, version 0, no transform
-	put(1|11<<1, 5) // a color cache of 2^11
-	put(1, 1+3)     // tiles of 4 × 4 have groups of their own, as an image says:
-	put(0, 1)       // its pixels all stand for the last group
-	for _, symbol := range []int{(groups - 1) & 0xff, (groups - 1) >> 8, 0, 0, 0} {
-		single(symbol)
-	}
-	for range groups - 1 {
-		lengths(map[int]int{16: 1, 11: 2, 12: 2})
-		repeat(0b01, 2, 1768) // 1768/2^11 + 560/2^12 = 1
-		repeat(0b11, 2, 560)
-		for range 3 {
-			lengths(map[int]int{16: 1, 8: 1})
-			for range 256 {
-				put(0, 1)
-			}
-		}
-		single(0)
-	}
-	for range 5 {
-		single(0)
-	}
-	data = append(data, make([]byte, len(data)%2)...)
-	chunk := append(binary.LittleEndian.AppendUint32([]byte("WEBPVP8L"), uint32(len(data))), data...)
-	return append(binary.LittleEndian.AppendUint32([]byte("RIFF"), uint32(len(chunk))), chunk...)
 }

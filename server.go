@@ -51,7 +51,6 @@ type server struct {
 	mux         *http.ServeMux
 	crossOrigin *http.CrossOriginProtection
 	uploads     *semaphore.Weighted // bytes of uploadBudget
-	decodes     *semaphore.Weighted // bytes of decodeBudget
 	discards    *semaphore.Weighted // of maxDiscards; all are free when nothing is left to do
 	known       knownAvatars
 	inFlight    atomic.Int64
@@ -65,7 +64,6 @@ func newServer(c config, users Users, avatars Avatars, t *tokens, log *slog.Logg
 		mux:         http.NewServeMux(),
 		crossOrigin: http.NewCrossOriginProtection(),
 		uploads:     semaphore.NewWeighted(uploadBudget),
-		decodes:     semaphore.NewWeighted(decodeBudget),
 		discards:    semaphore.NewWeighted(maxDiscards),
 	}
 	s.handle("GET /users", listTimeout, private, s.listUsers)
