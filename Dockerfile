@@ -7,7 +7,7 @@ COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod \
     go mod download
 
-COPY *.go openapi.yaml openapi.json ./
+COPY *.go openapi.yaml ./
 COPY swagger/ swagger/
 ARG TARGETOS
 ARG TARGETARCH

@@ -82,9 +82,8 @@ func newServer(c config, users Users, avatars Avatars, t *tokens, log *slog.Logg
 	s.handle("GET /livez", shortTimeout, public, s.livez)
 	s.handle("GET /readyz", shortTimeout, public, s.readyz)
 	s.handle("GET /version", shortTimeout, public, s.version)
-	s.handle("GET /openapi.yaml", shortTimeout, public, always(openapiYAMLHandler()))
-	s.handle("GET /openapi.json", shortTimeout, public, always(openapiJSONHandler()))
-	s.handle("GET /swagger/", shortTimeout, public, always(swaggerHandler()))
+	s.handle("GET /openapi.yaml", shortTimeout, public, always(servePage))
+	s.handle("GET /swagger/", shortTimeout, public, always(servePage))
 	s.handle("GET /swagger", shortTimeout, public, s.toSwagger)
 	s.handle("GET /{$}", shortTimeout, public, s.toSwagger)
 	return s
@@ -131,9 +130,9 @@ func (s *server) handle(pattern string, timeout time.Duration, a access, handler
 }
 
 // always makes a handler of one that cannot fail.
-func always(h http.Handler) func(http.ResponseWriter, *http.Request) error {
+func always(h http.HandlerFunc) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		h.ServeHTTP(w, r)
+		h(w, r)
 		return nil
 	}
 }

@@ -27,7 +27,6 @@ import (
 	"strings"
 	"sync"
 
-	yaml "github.com/pb33f/go-yaml"
 	"github.com/pb33f/libopenapi"
 	validator "github.com/pb33f/libopenapi-validator"
 	"github.com/pb33f/libopenapi-validator/config"
@@ -36,7 +35,6 @@ import (
 	"github.com/pb33f/libopenapi-validator/paths"
 	"github.com/pb33f/libopenapi-validator/responses"
 	v3 "github.com/pb33f/libopenapi/datamodel/high/v3"
-	ordered "github.com/pb33f/libopenapi/json"
 	"github.com/pb33f/libopenapi/orderedmap"
 )
 
@@ -53,7 +51,6 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	path := flags.String("contract", "../../openapi.yaml", "the contract")
 	requireAll := flags.Bool("require-all", false, "fail if a declared status of an operation was never seen")
-	jsonFile := flags.String("json", "", "write the contract to this file as JSON, and do nothing else")
 	skip := flags.String("skip", "", "ignore exchanges whose path matches this regular expression")
 	if err := flags.Parse(args); err != nil {
 		return 2
@@ -68,17 +65,6 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		fmt.Fprintln(stderr, "openapi:", err)
 		return 1
-	}
-	if *jsonFile != "" {
-		text, err := c.json()
-		if err == nil {
-			err = os.WriteFile(*jsonFile, text, 0o644)
-		}
-		if err != nil {
-			fmt.Fprintln(stderr, "openapi:", err)
-			return 1
-		}
-		return 0
 	}
 	faults := c.lint()
 	for _, f := range faults {
@@ -210,16 +196,6 @@ func load(path string) (*contract, error) {
 		options:   config.NewValidationOptions(options...),
 		seen:      map[string]bool{},
 	}, nil
-}
-
-// json is the source as JSON, everything in the order of the source.
-func (c *contract) json() ([]byte, error) {
-	var root yaml.Node
-	if err := yaml.Unmarshal(c.source, &root); err != nil {
-		return nil, err
-	}
-	text, err := ordered.YAMLNodeToJSON(root.Content[0], "  ")
-	return append(text, '\n'), err
 }
 
 // check says what is wrong with an exchange.

@@ -260,24 +260,6 @@ func TestLint(t *testing.T) {
 	}
 }
 
-func TestJSON(t *testing.T) {
-	c, err := load(contractFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want, err := c.json()
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := os.ReadFile("../../openapi.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Error("openapi.json is not openapi.yaml any more: run go generate in the root")
-	}
-}
-
 func write(t *testing.T, name string, content []byte) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), name)
