@@ -28,11 +28,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- if .Values.serviceAccount.create -}}
 {{ .Values.serviceAccount.name | default (include "roster.fullname" .) }}
 {{- else -}}
-{{ required "serviceAccount.create is false: set serviceAccount.name to the account that exists" .Values.serviceAccount.name }}
+{{ required "serviceAccount.create is false: set serviceAccount.name to an existing account" .Values.serviceAccount.name }}
 {{- end -}}
 {{- end -}}
 
-{{- /* What every container of the chart may do: nothing. */ -}}
 {{- define "roster.containerSecurityContext" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true

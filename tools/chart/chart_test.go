@@ -1,5 +1,5 @@
-// Package chart tests the Helm chart and the Kustomize overlays as a cluster would see them: rendered by the real
-// programs, decoded strictly into the types of the Kubernetes API, and judged by what they must hold.
+// Package chart tests the Helm chart and the Kustomize overlays. The real programs render them, and the tests decode the
+// manifests strictly into the types of the Kubernetes API.
 package chart
 
 import (
@@ -33,12 +33,15 @@ const (
 	chartDir  = root + "/chart"
 	release   = "rel"
 	namespace = "space"
+
+	// A Helm that was built without its release flags assumes v1.20.
+	kubeVersion = "--kube-version=v1.34.0"
 )
 
-// A program comes from a Go module beside this one, which pins its version.
+// program returns the path of a tool that a Go module beside this one pins.
 func program(module, tool string) func() string {
 	return sync.OnceValue(func() string {
-		out, err := exec.Command("go", "-C", "../"+module, "tool", "-n", tool).Output() // #nosec G204 -- the names stand below
+		out, err := exec.Command("go", "-C", "../"+module, "tool", "-n", tool).Output() // #nosec G204 -- constant arguments
 		if err != nil {
 			panic(fmt.Sprintf("go -C ../%s tool -n %s: %v", module, tool, err))
 		}
@@ -46,7 +49,7 @@ func program(module, tool string) func() string {
 	})
 }
 
-// The chart is for both majors of Helm.
+// The chart supports both major versions of Helm.
 var helms = map[string]func() string{"helm3": program("helm3", "helm"), "helm4": program("helm4", "helm")}
 
 var kustomize = program("kustomize", "kustomize")
@@ -72,7 +75,7 @@ func valuesFile(t *testing.T, values string) string {
 
 func template(t *testing.T, helm, values string) (string, error) {
 	t.Helper()
-	return run(helms[helm](), "template", release, chartDir, "--namespace", namespace, "--values", valuesFile(t, values))
+	return run(helms[helm](), "template", release, chartDir, kubeVersion, "--namespace", namespace, "--values", valuesFile(t, values))
 }
 
 // render renders the chart and decodes it.
@@ -88,7 +91,7 @@ func render(t *testing.T, helm, values string) objects {
 // objects by kind and name.
 type objects map[string]metav1.Object
 
-// kinds are the types that manifests may have.
+// kinds are the allowed types of objects.
 var kinds = map[string]func() metav1.Object{
 	"apps/v1 Deployment":                      func() metav1.Object { return new(appsv1.Deployment) },
 	"autoscaling/v2 HorizontalPodAutoscaler":  func() metav1.Object { return new(autoscalingv2.HorizontalPodAutoscaler) },
@@ -107,7 +110,7 @@ var kinds = map[string]func() metav1.Object{
 	"v1 ServiceAccount":                       func() metav1.Object { return new(corev1.ServiceAccount) },
 }
 
-// decode fails on a field that the API does not know, on one given twice, and on an object given twice.
+// decode fails on unknown fields, duplicate fields and duplicate objects.
 func decode(t *testing.T, manifests string) objects {
 	t.Helper()
 	found := objects{}
@@ -137,7 +140,7 @@ func decode(t *testing.T, manifests string) objects {
 		}
 		key := meta.Kind + "/" + o.GetName()
 		if found[key] != nil {
-			t.Fatalf("%s stands there twice", key)
+			t.Fatalf("%s is defined twice", key)
 		}
 		found[key] = o
 	}

@@ -27,7 +27,7 @@ const (
 	awsValues      = "aws: {region: eu-west-1, dynamodbTable: users, s3Bucket: avatars}\n"
 	embeddedValues = "embedded: {enabled: true}\n"
 
-	// As Terraform's output writes them.
+	// As printed by Terraform's output helm_values.
 	terraformValues = `"aws":
   "dynamodbTable": "roster-users"
   "region": "eu-west-1"
@@ -40,7 +40,7 @@ const (
 `
 )
 
-// matrix is what people install, and what is made of it.
+// matrix has typical values and the objects that they create.
 var matrix = []struct {
 	name, values string
 	want         []string
@@ -87,10 +87,10 @@ shutdown: {delaySeconds: 40, timeoutSeconds: 60}
 podAnnotations: {a: b}
 nodeSelector: {kubernetes.io/arch: arm64}
 tolerations: [{key: spot, operator: Exists, effect: NoSchedule}]
-service: {type: LoadBalancer, port: 8000, annotations: {c: d}}
+service: {type: LoadBalancer, port: 8000, annotations: {c: d}, trafficDistribution: PreferClose}
 ingress: {enabled: true, className: alb, annotations: {e: f}, host: people.example.com, tlsSecret: certificate}
 httpRoute: {enabled: true, parentRefs: [{name: gateway, namespace: infra, sectionName: https}], hostnames: [people.example.com, "*.example.org"]}
-networkPolicy: {metricsFrom: [{namespaceSelector: {matchLabels: {name: monitoring}}, podSelector: {}}, {ipBlock: {cidr: 10.0.0.0/8}}]}
+networkPolicy: {ingressFrom: [{ipBlock: {cidr: 10.0.0.0/16}}], metricsFrom: [{namespaceSelector: {matchLabels: {name: monitoring}}, podSelector: {}}, {ipBlock: {cidr: 10.0.0.0/8}}]}
 monitoring: {labels: {release: prometheus}, serviceMonitor: true, prometheusRule: true, dashboard: true}
 `,
 		[]string{"ConfigMap/people-dashboard", "Deployment/people", "HTTPRoute/people", "HorizontalPodAutoscaler/people", "Ingress/people", "NetworkPolicy/people", "Pod/people-test", "PodDisruptionBudget/people", "PrometheusRule/people", "Service/people", "Service/people-metrics", "ServiceAccount/people", "ServiceMonitor/people"},
@@ -135,7 +135,7 @@ func TestLint(t *testing.T) {
 		for _, test := range matrix {
 			t.Run(helm+" "+test.name, func(t *testing.T) {
 				t.Parallel()
-				if out, err := run(path(), "lint", "--strict", "--values", valuesFile(t, test.values), chartDir); err != nil {
+				if out, err := run(path(), "lint", "--strict", kubeVersion, "--values", valuesFile(t, test.values), chartDir); err != nil {
 					t.Errorf("%v\n%s", err, out)
 				}
 			})
@@ -143,7 +143,7 @@ func TestLint(t *testing.T) {
 	}
 }
 
-// get returns the only object of a type, nil if there is none.
+// get returns the only object of a type, or nil.
 func get[T metav1.Object](t *testing.T, found objects) (only T) {
 	t.Helper()
 	n := 0
@@ -158,7 +158,7 @@ func get[T metav1.Object](t *testing.T, found objects) (only T) {
 	return only
 }
 
-// checkPods checks what every pod must hold, however it is configured.
+// checkPods checks the properties of all pods, independent of the values.
 func checkPods(t *testing.T, found objects) {
 	t.Helper()
 	standard, err := policy.NewEvaluator(policy.DefaultChecks())
@@ -206,16 +206,19 @@ func checkPods(t *testing.T, found objects) {
 		t.Errorf("a grace period of %v is too short for SHUTDOWN_DELAY=%s and SHUTDOWN_TIMEOUT=%s", grace, env["SHUTDOWN_DELAY"], env["SHUTDOWN_TIMEOUT"])
 	}
 	embedded := env["DATA_DIR"] != ""
-	// A terminating pod has to be seen as not ready by load balancers that ask, before it stops answering.
+	// The readiness probe must fail before the delay ends.
 	probe := container.ReadinessProbe
 	if unready := time.Duration(probe.PeriodSeconds*probe.FailureThreshold+probe.TimeoutSeconds) * time.Second; !embedded && delay < unready {
 		t.Errorf("SHUTDOWN_DELAY=%v ends before the readiness probe has failed (%v)", delay, unready)
 	}
 	if container.LivenessProbe.HTTPGet.Path != "/livez" || container.StartupProbe.HTTPGet.Path != "/livez" || probe.HTTPGet.Path != "/readyz" {
-		t.Errorf("probes ask for %s, %s, %s", container.StartupProbe.HTTPGet.Path, probe.HTTPGet.Path, container.LivenessProbe.HTTPGet.Path)
+		t.Errorf("probes request %s, %s, %s", container.StartupProbe.HTTPGet.Path, probe.HTTPGet.Path, container.LivenessProbe.HTTPGet.Path)
+	}
+	if embedded && delay != time.Second {
+		t.Errorf("SHUTDOWN_DELAY=%v with the embedded store, want 1s", delay)
 	}
 	if *deployment.Spec.ProgressDeadlineSeconds <= container.StartupProbe.PeriodSeconds*container.StartupProbe.FailureThreshold {
-		t.Error("a rollout fails before a pod has had its time to start")
+		t.Error("the progress deadline is shorter than the startup probe")
 	}
 	strategy := deployment.Spec.Strategy
 	if embedded {
@@ -236,7 +239,7 @@ func checkPods(t *testing.T, found objects) {
 	}
 }
 
-// environment are a container's variables, each given once.
+// environment returns a container's variables and reports duplicates.
 func environment(t *testing.T, c corev1.Container) map[string]string {
 	t.Helper()
 	env := map[string]string{}
@@ -249,7 +252,7 @@ func environment(t *testing.T, c corev1.Container) map[string]string {
 	return env
 }
 
-// checkReferences checks that what names or selects something finds it.
+// checkReferences checks that names and selectors match their objects.
 func checkReferences(t *testing.T, found objects) {
 	t.Helper()
 	deployment := get[*appsv1.Deployment](t, found)
@@ -298,7 +301,11 @@ func checkReferences(t *testing.T, found objects) {
 				t.Errorf("%s opens %v", key, o.Spec.Ingress)
 			}
 			if len(o.Spec.PolicyTypes) != 2 {
-				t.Errorf("%s is about %v", key, o.Spec.PolicyTypes)
+				t.Errorf("%s has the types %v", key, o.Spec.PolicyTypes)
+			}
+			if peers := o.Spec.Ingress[0].From; len(peers) > 0 {
+				test := found[strings.Replace(key, "NetworkPolicy", "Pod", 1)+"-test"]
+				selects(key, peers[len(peers)-1].PodSelector.MatchLabels, test.GetLabels(), true)
 			}
 		case *autoscalingv2.HorizontalPodAutoscaler:
 			if o.Spec.ScaleTargetRef.Name != deployment.Name || deployment.Spec.Replicas != nil {
@@ -337,8 +344,7 @@ func checkReferences(t *testing.T, found objects) {
 	}
 }
 
-// checkMonitoring checks that alerts and dashboard are those that the documentation describes, unchanged: their
-// templates are Prometheus's and Grafana's, not Helm's.
+// checkMonitoring checks that Helm did not evaluate the templates in the alerts and the dashboard.
 func checkMonitoring(t *testing.T, found objects) {
 	t.Helper()
 	if rule := get[*monitoringv1.PrometheusRule](t, found); rule != nil {
@@ -366,4 +372,36 @@ func readFile(t *testing.T, name string) []byte {
 		t.Fatal(err)
 	}
 	return data
+}
+
+func TestRunbookURL(t *testing.T) {
+	const url = "https://wiki.example/roster"
+	rule := get[*monitoringv1.PrometheusRule](t, render(t, "helm4", awsValues+"monitoring: {prometheusRule: true, runbookUrl: '"+url+"'}"))
+	alerts := 0
+	for _, group := range rule.Spec.Groups {
+		for _, r := range group.Rules {
+			if r.Alert == "" {
+				continue
+			}
+			alerts++
+			if got, want := r.Annotations["runbook_url"], url+"#"+strings.ToLower(r.Alert); got != want {
+				t.Errorf("%s: runbook_url %s, want %s", r.Alert, got, want)
+			}
+		}
+	}
+	if alerts == 0 {
+		t.Error("no alerts")
+	}
+}
+
+// TestKubeVersion checks the oldest supported version, also as EKS reports it.
+func TestKubeVersion(t *testing.T) {
+	for helm, path := range helms {
+		for version, want := range map[string]bool{"v1.30.14": false, "v1.31.0": true, "v1.31.2-eks-7f9249a": true, "v1.36.1": true} {
+			_, err := run(path(), "template", release, chartDir, "--kube-version", version, "--set", "embedded.enabled=true")
+			if got := err == nil; got != want {
+				t.Errorf("%s, Kubernetes %s: %v", helm, version, err)
+			}
+		}
+	}
 }

@@ -10,7 +10,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// changes has another setting of every value, and what else has to be set for it to count.
+// changes has a different setting for each value, and the values it depends on.
 var changes = map[string]struct{ values, change string }{
 	"fullnameOverride":                           {awsValues, `fullnameOverride: people`},
 	"image.repository":                           {awsValues, `image: {repository: registry.example/roster}`},
@@ -49,6 +49,7 @@ var changes = map[string]struct{ values, change string }{
 	"service.type":                               {awsValues, `service: {type: NodePort}`},
 	"service.port":                               {awsValues, `service: {port: 8080}`},
 	"service.annotations":                        {awsValues, `service: {annotations: {a: b}}`},
+	"service.trafficDistribution":                {awsValues, `service: {trafficDistribution: PreferClose}`},
 	"ingress.enabled":                            {awsValues, `ingress: {enabled: true}`},
 	"ingress.className":                          {awsValues + "ingress: {enabled: true}", `ingress: {className: alb}`},
 	"ingress.annotations":                        {awsValues + "ingress: {enabled: true}", `ingress: {annotations: {a: b}}`},
@@ -58,14 +59,16 @@ var changes = map[string]struct{ values, change string }{
 	"httpRoute.parentRefs":                       {awsValues + "httpRoute: {enabled: true, parentRefs: [{name: a}]}", `httpRoute: {parentRefs: [{name: b}]}`},
 	"httpRoute.hostnames":                        {awsValues + "httpRoute: {enabled: true, parentRefs: [{name: a}]}", `httpRoute: {hostnames: [roster.example.com]}`},
 	"networkPolicy.enabled":                      {awsValues, `networkPolicy: {enabled: false}`},
+	"networkPolicy.ingressFrom":                  {awsValues, `networkPolicy: {ingressFrom: [{namespaceSelector: {}}]}`},
 	"networkPolicy.metricsFrom":                  {awsValues, `networkPolicy: {metricsFrom: []}`},
 	"monitoring.labels":                          {awsValues + "monitoring: {prometheusRule: true}", `monitoring: {labels: {release: prometheus}}`},
 	"monitoring.serviceMonitor":                  {awsValues, `monitoring: {serviceMonitor: true}`},
 	"monitoring.prometheusRule":                  {awsValues, `monitoring: {prometheusRule: true}`},
+	"monitoring.runbookUrl":                      {awsValues + "monitoring: {prometheusRule: true}", `monitoring: {runbookUrl: "https://wiki.example/roster"}`},
 	"monitoring.dashboard":                       {awsValues, `monitoring: {dashboard: true}`},
 }
 
-// TestValues checks that every value is explained, and that setting it changes what is installed.
+// TestValues checks that every value has a comment and changes the manifests.
 func TestValues(t *testing.T) {
 	var document yaml.Node
 	if err := yaml.Unmarshal(readFile(t, "values.yaml"), &document); err != nil {
@@ -78,8 +81,8 @@ func TestValues(t *testing.T) {
 	for path, test := range changes {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
-			before, _ := template(t, "helm4", test.values) // of embedded.enabled there is no before
-			after, err := run(helms["helm4"](), "template", release, chartDir, "--namespace", namespace,
+			before, _ := template(t, "helm4", test.values) // without embedded.enabled it fails
+			after, err := run(helms["helm4"](), "template", release, chartDir, kubeVersion, "--namespace", namespace,
 				"--values", valuesFile(t, test.values), "--values", valuesFile(t, test.change))
 			if err != nil {
 				t.Fatal(err)
@@ -91,7 +94,7 @@ func TestValues(t *testing.T) {
 	}
 }
 
-// leaves lists the values under a node, and complains of those without a comment.
+// leaves lists the values under a node and reports those without a comment.
 func leaves(t *testing.T, path string, node *yaml.Node) (paths []string) {
 	t.Helper()
 	for i := 0; i < len(node.Content); i += 2 {
@@ -112,17 +115,17 @@ func leaves(t *testing.T, path string, node *yaml.Node) (paths []string) {
 func TestRefusals(t *testing.T) {
 	tests := []struct {
 		name, values string
-		want         string // in what Helm says
+		want         string // part of Helm's error
 	}{
 		{"no store", "", "set aws.region, aws.dynamodbTable and aws.s3Bucket"},
 		{"both stores", awsValues + embeddedValues, "choose one store"},
 		{"both in part", embeddedValues + "aws: {endpointUrl: 'http://emulator:4566'}", "choose one store"},
-		{"no bucket", "aws: {region: eu-west-1, dynamodbTable: users}", "all three of aws.region, aws.dynamodbTable and aws.s3Bucket"},
-		{"no region", "aws: {dynamodbTable: users, s3Bucket: avatars}", "all three of aws.region, aws.dynamodbTable and aws.s3Bucket"},
+		{"no bucket", "aws: {region: eu-west-1, dynamodbTable: users}", "requires all of aws.region, aws.dynamodbTable and aws.s3Bucket"},
+		{"no region", "aws: {dynamodbTable: users, s3Bucket: avatars}", "requires all of aws.region, aws.dynamodbTable and aws.s3Bucket"},
 		{"account without a name", awsValues + "serviceAccount: {create: false}", "set serviceAccount.name"},
 		{"too many replicas", awsValues + "autoscaling: {minReplicas: 11}", "minReplicas is greater than"},
-		{"certificate for no name", awsValues + "ingress: {enabled: true, tlsSecret: certificate}", "needs ingress.host"},
-		{"route without a gateway", awsValues + "httpRoute: {enabled: true}", "needs httpRoute.parentRefs"},
+		{"certificate for no name", awsValues + "ingress: {enabled: true, tlsSecret: certificate}", "requires ingress.host"},
+		{"route without a gateway", awsValues + "httpRoute: {enabled: true}", "requires httpRoute.parentRefs"},
 
 		{"misspelt", awsValues + "replicas: 3", "'replicas' not allowed"},
 		{"misspelt below", awsValues + "auth: {existingsecret: tokens}", "'existingsecret' not allowed"},
@@ -145,6 +148,8 @@ func TestRefusals(t *testing.T) {
 		{"too large an avatar", awsValues + "maxAvatarBytes: 67108865", "/maxAvatarBytes"},
 		{"unknown level", awsValues + "logLevel: trace", "/logLevel"},
 		{"unknown type", awsValues + "service: {type: ExternalName}", "/service/type"},
+		{"unknown distribution", awsValues + "service: {trafficDistribution: Zone}", "/service/trafficDistribution"},
+		{"empty peer", awsValues + "networkPolicy: {ingressFrom: [{}]}", "/networkPolicy/ingressFrom/0"},
 		{"no host", awsValues + "ingress: {host: 'https://roster.example.com'}", "/ingress/host"},
 	}
 	for helm := range helms {
