@@ -3,45 +3,15 @@ package main
 import (
 	"fmt"
 	"net/http"
-	"syscall"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"roster/internal/fakeaws"
 )
-
-// TestDiscardLater: the answer to an upload does not wait until the image before
-// it is removed, but the end of the process does.
-func TestDiscardLater(t *testing.T) {
-	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
-	users, avatars := openTestAWS(t, dynamo.URL, bucket.URL)
-	p := start(t, awsEnv(users, avatars)...)
-	p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, []byte(`{"name":"Ada","email":"ada@example.com"}`)).want(t, http.StatusCreated)
-	put := "PUT /users/" + userID("ada@example.com") + "/avatar"
-	p.do(t, put, nil, encodePNG(gradient(20, 20, 1))).want(t, http.StatusOK)
-	old := bucket.Keys()
-	gate := make(chan struct{})
-	bucket.Next("DeleteObject", fakeaws.Fault{Gate: gate})
-	p.do(t, put, nil, encodePNG(gradient(20, 20, 2))).want(t, http.StatusOK)
-	if n := len(bucket.Keys()); n != 2 {
-		t.Errorf("there are %d images, want the one before as well", n)
-	}
-
-	p.Process.Signal(syscall.SIGTERM)
-	waitRefused(t, p)
-	time.Sleep(2 * lingerTimeout)
-	if p.ended() {
-		t.Error("it ended with an image left to be removed")
-	}
-	close(gate)
-	<-p.done
-	if p.err != nil {
-		t.Error(p.err)
-	}
-	if keys := bucket.Keys(); len(keys) != 1 || keys[0] == old[0] {
-		t.Errorf("there are %q; %q was replaced", keys, old)
-	}
-}
 
 // serveOne serves the API on fakes that have one user, ada@example.com.
 func serveOne(t *testing.T) (dynamo *fakeaws.DynamoDB, bucket *fakeaws.S3, users *dynamoUsers, u User, url string) {
@@ -167,4 +137,134 @@ func TestRefusedUpload(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestUploadTarget(t *testing.T) {
+	id := userID("ada@example.com")
+	image := []byte{1}
+	for _, test := range []struct {
+		name   string
+		form   form
+		want   string
+		fields []string
+	}{
+		{"by id", form{map[string]string{"user_id": id}, image}, id, nil},
+		{"by id in capitals", form{map[string]string{"user_id": " " + strings.ToUpper(id)}, image}, id, nil},
+		{"by email", form{map[string]string{"email": "ADA@example.com "}, image}, id, nil},
+		{"both", form{map[string]string{"user_id": id, "email": "ada@example.com"}, image}, "", []string{"user_id"}},
+		{"neither", form{map[string]string{}, image}, "", []string{"user_id"}},
+		{"no image", form{map[string]string{"user_id": id}, nil}, "", []string{"avatar"}},
+		{"nothing", form{map[string]string{}, nil}, "", []string{"user_id", "avatar"}},
+		{"path for an id", form{map[string]string{"user_id": "../../" + id}, image}, "", []string{"user_id"}},
+		{"empty id", form{map[string]string{"user_id": ""}, image}, "", []string{"user_id"}},
+		{"empty email", form{map[string]string{"email": ""}, image}, "", []string{"user_id"}},
+		{"id and empty email", form{map[string]string{"user_id": id, "email": " "}, image}, id, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := uploadTarget(test.form)
+			var fields []string
+			if err != nil {
+				for _, e := range problemOf(err).Errors {
+					fields = append(fields, e.Field)
+				}
+			}
+			if diff := cmp.Diff(test.fields, fields); diff != "" || got != test.want {
+				t.Errorf("got %q, %v\n%s", got, err, diff)
+			}
+		})
+	}
+}
+
+func TestETagIn(t *testing.T) {
+	const etag = `"abc"`
+	for _, test := range []struct {
+		fields []string
+		want   bool
+	}{
+		{[]string{`"abc"`}, true},
+		{[]string{`W/"abc"`}, true},
+		{[]string{`*`}, true},
+		{[]string{`"x", "abc"`}, true},
+		{[]string{`"x"`, `"abc"`}, true},
+		{[]string{`"x" ,W/"abc" `}, true},
+		{[]string{`"ABC"`}, false},
+		{[]string{`abc`}, false},
+		{[]string{`"x"`}, false},
+		{[]string{``}, false},
+		{[]string{`,,`}, false},
+	} {
+		if got := etagIn(test.fields, etag, "W/"+etag); got != test.want {
+			t.Errorf("%q: %v, want %v", test.fields, got, test.want)
+		}
+	}
+}
+
+func TestCacheControl(t *testing.T) {
+	a := newAvatar("image/png", []byte("image"))
+	for _, test := range []struct {
+		v    string
+		open bool
+		want string
+	}{
+		{a.version(), true, "public, max-age=31536000, immutable"},
+		{a.version(), false, "private, max-age=31536000, immutable"},
+		{"", true, "no-cache"},
+		{"0123456789abcdef", true, "no-cache"},
+		{strings.ToUpper(a.version()), false, "no-cache"},
+	} {
+		r := &http.Request{URL: &url.URL{RawQuery: url.Values{"v": {test.v}}.Encode()}}
+		if got := cacheControl(r, a, test.open); got != test.want {
+			t.Errorf("v=%s: %q, want %q", test.v, got, test.want)
+		}
+	}
+}
+
+func TestParseRange(t *testing.T) {
+	for _, test := range []struct {
+		field         string
+		status        int
+		start, length int64
+	}{
+		{"", http.StatusOK, 0, 100},
+		{"bytes=0-0", http.StatusPartialContent, 0, 1},
+		{"bytes=0-99", http.StatusPartialContent, 0, 100},
+		{"bytes=0-", http.StatusPartialContent, 0, 100},
+		{"bytes=10-", http.StatusPartialContent, 10, 90},
+		{"bytes=10-1000", http.StatusPartialContent, 10, 90},
+		{"bytes=99-99", http.StatusPartialContent, 99, 1},
+		{"bytes=-1", http.StatusPartialContent, 99, 1},
+		{"bytes=-1000", http.StatusPartialContent, 0, 100},
+		{"bytes=100-", http.StatusRequestedRangeNotSatisfiable, 0, 0},
+		{"bytes=-0", http.StatusRequestedRangeNotSatisfiable, 0, 0},
+		{"bytes=99999999999999999999-", http.StatusRequestedRangeNotSatisfiable, 0, 0},
+		{"bytes=0-99999999999999999999", http.StatusPartialContent, 0, 100},
+		// What is not understood is the whole image.
+		{"bytes=5-4", http.StatusOK, 0, 100},
+		{"bytes=-", http.StatusOK, 0, 100},
+		{"bytes=+1-2", http.StatusOK, 0, 100},
+		{"bytes=1--2", http.StatusOK, 0, 100},
+		{"bytes=a-b", http.StatusOK, 0, 100},
+		{"bytes=1-2,4-5", http.StatusOK, 0, 100},
+		{"lines=1-2", http.StatusOK, 0, 100},
+	} {
+		status, start, length := parseRange(test.field, 100)
+		if status != test.status || start != test.start || length != test.length {
+			t.Errorf("parseRange(%q) = %d, %d, %d, want %d, %d, %d", test.field, status, start, length, test.status, test.start, test.length)
+		}
+	}
+}
+
+func FuzzRange(f *testing.F) {
+	for _, seed := range []string{"bytes=0-0", "bytes=-5", "bytes=5-", "bytes=9223372036854775807-", "bytes=-9223372036854775807"} {
+		f.Add(seed, int64(10))
+	}
+	f.Fuzz(func(t *testing.T, field string, size int64) {
+		if size < 1 {
+			return // empty images are refused
+		}
+		status, start, length := parseRange(field, size)
+		if status != http.StatusRequestedRangeNotSatisfiable && (start < 0 || length < 1 || length > size || start > size-length) {
+			t.Errorf("%q of %d bytes: %d bytes from %d", field, size, length, start)
+		}
+	})
 }

@@ -7,8 +7,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
+	"net"
 	"os"
 	"regexp"
 	"strings"
@@ -131,65 +131,6 @@ var testServers = []testServer{
 		}
 		return openRealAWS(t, url, url)
 	}},
-}
-
-// awsBackends are the servers for tests of the whole service.
-func awsBackends() []backend {
-	var list []backend
-	for _, server := range testServers {
-		if server.name == "moto" { // one request at a time
-			continue
-		}
-		list = append(list, backend{server.name, func(t testing.TB) []string {
-			users, avatars := server.open(t)
-			return awsEnv(users, avatars)
-		}})
-	}
-	return list
-}
-
-// awsEnv makes a process use the same servers, table and bucket.
-func awsEnv(users *dynamoUsers, avatars *s3Avatars) []string {
-	return []string{
-		"DYNAMODB_TABLE=" + users.table,
-		"S3_BUCKET=" + avatars.bucket,
-		"AWS_ENDPOINT_URL_DYNAMODB=" + *users.client.Options().BaseEndpoint,
-		"AWS_ENDPOINT_URL_S3=" + *avatars.client.Options().BaseEndpoint,
-		"AWS_ACCESS_KEY_ID=" + os.Getenv("AWS_ACCESS_KEY_ID"),
-		"AWS_SECRET_ACCESS_KEY=" + os.Getenv("AWS_SECRET_ACCESS_KEY"),
-		"AWS_REGION=" + os.Getenv("AWS_REGION"),
-	}
-}
-
-func TestStore(t *testing.T) {
-	t.Run("embedded", func(t *testing.T) {
-		store, err := openLocal(t.TempDir(), newMetrics(build{}))
-		wantError(t, err, nil)
-		t.Cleanup(func() { store.Close() })
-		testStore(t, localUsers{store}, localAvatars{store})
-	})
-	for _, server := range testServers {
-		t.Run(server.name, func(t *testing.T) {
-			users, avatars := server.open(t)
-			testStore(t, users, avatars)
-		})
-	}
-}
-
-// TestMultipart uploads an image that goes in parts.
-func TestMultipart(t *testing.T) {
-	for _, server := range testServers {
-		t.Run(server.name, func(t *testing.T) {
-			_, avatars := server.open(t)
-			id := testUser("anna@example.com").ID
-			image := make([]byte, 17<<20)
-			rand.Read(image)
-			a := testAvatar(image)
-			wantError(t, avatars.Put(t.Context(), id, a, image), nil)
-			wantImage(t, avatars, id, a, 0, a.Size, image)
-			wantImage(t, avatars, id, a, 8<<20-1, 2, image)
-		})
-	}
 }
 
 // TestBadCalls makes calls that DynamoDB and S3 refuse: all servers must refuse
@@ -660,105 +601,80 @@ func TestObserve(t *testing.T) {
 	}
 }
 
-// TestFaultsOfS3 breaks what S3 sends and receives.
-func TestFaultsOfS3(t *testing.T) {
-	ctx := t.Context()
-	bucket := fakeaws.NewS3(t)
-	_, avatars := openTestAWS(t, "http://127.0.0.1:1", bucket.URL)
-	id := testUser("anna@example.com").ID
-	image := make([]byte, 100_000)
-	rand.Read(image)
-	a := testAvatar(image)
+// TestClockSkew has a server whose clock is half an hour off.
+func TestClockSkew(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	dynamo.Skew, bucket.Skew = 30*time.Minute, -30*time.Minute
+	users, avatars := openTestAWS(t, dynamo.URL, bucket.URL)
+	u := testUser("anna@example.com")
+	image := []byte("image")
+	u.Avatar = new(Avatar)
+	*u.Avatar = testAvatar(image)
+	wantError(t, avatars.Put(ctx, u.ID, *u.Avatar, image), nil)
+	wantError(t, users.Create(ctx, u), nil)
+	_, err := users.SetAvatar(ctx, u.ID, nil, u.CreatedAt)
+	wantError(t, err, nil)
+}
 
-	// What is retried: all, for an object is never overwritten.
-	bucket.Next("PutObject", fakeaws.Fault{Status: 503, Code: "SlowDown"}, fakeaws.Fault{Drop: true})
-	wantError(t, avatars.Put(ctx, id, a, image), nil)
-	bucket.Next("GetObject", fakeaws.Fault{Status: 500, Code: "InternalError"}, fakeaws.Fault{Drop: true})
-	wantImage(t, avatars, id, a, 0, a.Size, image)
-	bucket.Next("PutObject", fakeaws.Fault{Status: 400, Code: "BadDigest"})
-	wantError(t, avatars.Put(ctx, id, a, image), ErrUnavailable)
+// TestUnreachable has servers that refuse, hang and do not route.
+func TestUnreachable(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes as long as the stores wait")
+	}
+	hanging := fakeaws.NewDynamoDB(t)
+	hanging.Always("*", fakeaws.Fault{Hang: true})
+	hangingS3 := fakeaws.NewS3(t)
+	hangingS3.Always("*", fakeaws.Fault{Hang: true})
+	// A listener that accepts nothing: its backlog takes the connection.
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { silent.Close() })
 
-	// A body that breaks off or is damaged is an error, and its end is held back.
-	for name, what := range map[string]fakeaws.Fault{"cut": {Cut: true}, "corrupt": {Corrupt: true}} {
-		bucket.Next("GetObject", what)
-		body, err := avatars.Get(ctx, id, a, 0, a.Size)
-		wantError(t, err, nil)
-		got, err := io.ReadAll(body)
-		if err == nil || len(got) == len(image) {
-			t.Errorf("%s: %d of %d bytes and error %v, want fewer and one", name, len(got), len(image), err)
+	var calls sync.WaitGroup
+	for _, tt := range []struct{ name, dynamo, s3 string }{
+		{"refused", "http://127.0.0.1:1", "http://127.0.0.1:1"},
+		{"hanging", hanging.URL, hangingS3.URL},
+		{"silent", "http://" + silent.Addr().String(), "http://" + silent.Addr().String()},
+	} {
+		users, avatars := openTestAWS(t, tt.dynamo, tt.s3)
+		u := testUser("anna@example.com")
+		a := testAvatar([]byte("image"))
+		for name, do := range map[string]func(context.Context) error{
+			"Create":    func(ctx context.Context) error { return users.Create(ctx, u) },
+			"Get":       func(ctx context.Context) error { _, err := users.Get(ctx, u.ID); return err },
+			"List":      func(ctx context.Context) error { _, err := listAll(ctx, users, "", 0); return err },
+			"Rename":    func(ctx context.Context) error { _, err := users.Rename(ctx, u.ID, "A", u.CreatedAt); return err },
+			"SetAvatar": func(ctx context.Context) error { _, err := users.SetAvatar(ctx, u.ID, &a, u.CreatedAt); return err },
+			"Delete":    func(ctx context.Context) error { _, err := users.Delete(ctx, u.ID); return err },
+			"Ready":     func(ctx context.Context) error { return users.Ready(ctx) },
+			"avatar Get": func(ctx context.Context) error {
+				_, err := avatars.Get(ctx, u.ID, a, 0, a.Size)
+				return err
+			},
+			"avatar Delete":    func(ctx context.Context) error { return avatars.Delete(ctx, u.ID, a.Key) },
+			"avatar DeleteAll": func(ctx context.Context) error { return avatars.DeleteAll(ctx, u.ID) },
+			"avatar Ready":     func(ctx context.Context) error { return avatars.Ready(ctx) },
+		} {
+			calls.Go(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+				defer cancel()
+				start := time.Now()
+				if err := do(ctx); !errors.Is(err, ErrUnavailable) {
+					t.Errorf("%s, %s: error %v, want %v", tt.name, name, err, ErrUnavailable)
+				}
+				limit := callTimeout
+				if name == "List" {
+					limit = scanTimeout
+				}
+				if d := time.Since(start); d > limit+time.Second {
+					t.Errorf("%s, %s: took %s, more than %s", tt.name, name, d, limit)
+				}
+			})
 		}
-		// As http.ServeContent and the like read: exactly so much.
-		bucket.Next("GetObject", what)
-		body, err = avatars.Get(ctx, id, a, 0, a.Size)
-		wantError(t, err, nil)
-		_, err = io.CopyN(io.Discard, body, a.Size)
-		wantError(t, err, ErrUnavailable)
-		wantError(t, body.Close(), nil)
 	}
-
-	// Somebody put something else there.
-	other := a
-	other.Size++
-	if body, err := avatars.Get(ctx, id, other, 0, other.Size); err == nil {
-		body.Close()
-		t.Error("an object of another size: no error")
-	}
-
-	// Without leave to list the whole bucket, S3 does not tell what is missing.
-	bucket.HidesMissing = true
-	_, err := avatars.Get(ctx, id, testAvatar(nil), 0, 1)
-	wantError(t, err, ErrNotFound)
-	bucket.Next("GetObject", fakeaws.Fault{Status: 403, Code: "AccessDenied"})
-	_, err = avatars.Get(ctx, id, a, 0, a.Size)
-	wantError(t, err, ErrUnavailable)
-	if errors.Is(err, ErrNotFound) {
-		t.Error("an image that may not be read is not one that does not exist")
-	}
-}
-
-// TestStalledImage: it is S3 that broke off, not the client.
-func TestStalledImage(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes as long as a call may take")
-	}
-	t.Parallel()
-	bucket := fakeaws.NewS3(t)
-	_, avatars := openTestAWS(t, "http://127.0.0.1:1", bucket.URL)
-	id := testUser("anna@example.com").ID
-	image := make([]byte, 100_000)
-	a := testAvatar(image)
-	wantError(t, avatars.Put(t.Context(), id, a, image), nil)
-	bucket.Next("GetObject", fakeaws.Fault{Stall: true})
-	body, err := avatars.Get(t.Context(), id, a, 0, a.Size)
-	wantError(t, err, nil)
-	defer body.Close()
-	_, err = io.ReadAll(body)
-	wantError(t, err, ErrUnavailable)
-	if errors.Is(err, context.Canceled) {
-		t.Errorf("%v counts as a client that went away", err)
-	}
-}
-
-// TestSlowReader takes an image more slowly than a call may take.
-func TestSlowReader(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes as long as a call may take")
-	}
-	t.Parallel()
-	bucket := fakeaws.NewS3(t)
-	_, avatars := openTestAWS(t, "http://127.0.0.1:1", bucket.URL)
-	id := testUser("anna@example.com").ID
-	image := make([]byte, 5<<20)
-	rand.Read(image)
-	a := testAvatar(image)
-	wantError(t, avatars.Put(t.Context(), id, a, image), nil)
-	body, err := avatars.Get(t.Context(), id, a, 0, a.Size)
-	wantError(t, err, nil)
-	defer body.Close()
-	var got bytes.Buffer
-	io.CopyN(&got, body, 1000)
-	time.Sleep(callTimeout + time.Second)
-	if _, err := io.Copy(&got, body); err != nil || !bytes.Equal(got.Bytes(), image) {
-		t.Errorf("%d bytes and error %v, want the image", got.Len(), err)
-	}
+	calls.Wait()
 }

@@ -2,9 +2,10 @@ package main
 
 import (
 	"encoding/base64"
-	"net/http"
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 )
 
 func TestUserID(t *testing.T) {
@@ -84,45 +85,109 @@ func TestCursor(t *testing.T) {
 	}
 }
 
-func TestRequestID(t *testing.T) {
-	for _, good := range []string{"1", "a-b_c.D", strings.Repeat("x", 64)} {
-		if got := requestID(&http.Request{Header: http.Header{"X-Request-Id": {good}}}); got != good {
-			t.Errorf("%q becomes %q", good, got)
-		}
+func FuzzEmail(f *testing.F) {
+	for _, seed := range []string{
+		"ada@example.com", "Ada <ada@example.com>", `"a b"@example.com`, "用户@例子.广告", "a@[::1]", "@", "a@b\x00", "\u212a@k", "a@\u0130",
+	} {
+		f.Add(seed)
 	}
-	seen := map[string]bool{}
-	for _, bad := range []string{"", strings.Repeat("x", 65), "a b", "a\"b", "a\nb", "ä", "a;b", "<a>", "ada@example.com"} {
-		got := requestID(&http.Request{Header: http.Header{"X-Request-Id": {bad}}})
-		if got == bad || len(got) < 20 || seen[got] {
-			t.Errorf("%q becomes %q", bad, got)
+	f.Fuzz(func(t *testing.T, in string) {
+		email, fault := cleanEmail(in)
+		if fault != nil {
+			return
 		}
-		seen[got] = true
-	}
+		if len(email) > maxEmailLength || !utf8.ValidString(email) || strings.Count(email, "@") != 1 ||
+			strings.ContainsAny(email, " \t\r\n<>()[],;:\"\\") || strings.ContainsFunc(email, unicode.IsControl) {
+			t.Errorf("%q passes as an email", email)
+		}
+		if again, fault := cleanEmail(email); fault != nil || again != email {
+			t.Errorf("%q is accepted as %q, which is %v", in, email, fault)
+		}
+		id := userID(email)
+		if _, ok := parseID(id); !ok {
+			t.Errorf("%q makes %q, which is no id", email, id)
+		}
+		if userID(foldEmail(email)) != id {
+			t.Errorf("%q and %q are two users", email, foldEmail(email))
+		}
+	})
 }
 
-func TestTraceID(t *testing.T) {
-	const trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-	for _, test := range []struct{ in, want string }{
-		{"00-" + trace + "-" + span + "-01", trace},
-		{"00-" + trace + "-" + span + "-00", trace},
-		{"cc-" + trace + "-" + span + "-01", trace},
-		{"cc-" + trace + "-" + span + "-01-what the future brings", trace},
-		{"cc-" + trace + "-" + span + "-01.what", ""},
-		{"00-" + trace + "-" + span + "-01-more", ""},
-		{"ff-" + trace + "-" + span + "-01", ""},
-		{"00-" + strings.ToUpper(trace) + "-" + span + "-01", ""},
-		{"00-" + strings.Repeat("0", 32) + "-" + span + "-01", ""},
-		{"00-" + trace + "-" + strings.Repeat("0", 16) + "-01", ""},
-		{"00-" + trace[:31] + "g-" + span + "-01", ""},
-		{"00-" + trace + "-" + span, ""},
-		{"00-" + trace + span + "--01", ""},
-		{" 00-" + trace + "-" + span + "-01", ""},
-		{"", ""},
-		{strings.Repeat("-", 55), ""},
-		{strings.Repeat("0", 1<<16), ""},
-	} {
-		if got := traceID(test.in); got != test.want {
-			t.Errorf("%.80q: got %q, want %q", test.in, got, test.want)
+func FuzzCursor(f *testing.F) {
+	f.Add(formatCursor(userID("ada@example.com")))
+	f.Add("")
+	f.Add("AAAAAAAAAAAAAAAAAAAAAA")
+	f.Add("AAAAAAAAgACAAAAAAAAAAB")
+	f.Fuzz(func(t *testing.T, cursor string) {
+		id, ok := parseCursor(cursor)
+		if !ok {
+			return
 		}
+		// encoding/base64 skips line breaks; with none there is one cursor for
+		// each position.
+		if again := formatCursor(id); again != strings.NewReplacer("\r", "", "\n", "").Replace(cursor) {
+			t.Errorf("%q stands for %s, whose cursor is %q", cursor, id, again)
+		}
+	})
+}
+
+func TestCleanEmail(t *testing.T) {
+	long := strings.Repeat("a", 60) + "@" + strings.Repeat(strings.Repeat("b", 60)+".", 3) + "example.com"
+	for _, test := range []struct {
+		in string
+		ok bool
+	}{
+		{"ada@example.com", true},
+		{"Ada.Lovelace+tag@Example.COM", true},
+		{"ada@localhost", true},
+		{"o'brien@example.ie", true},
+		{"a@b.c", true},
+		{"1@2.3", true},
+		{"用户@例子.广告", true},
+		{"ada@xn--bcher-kva.example", true},
+		{"!#$%&'*+-/=?^_`{|}~@example.com", true},
+		{strings.Repeat("a", 242) + "@example.com", true}, // 254 bytes
+		{strings.Repeat("a", 243) + "@example.com", false},
+		{long, len(long) <= 254},
+		{"", false},
+		{"ada", false},
+		{"@example.com", false},
+		{"ada@", false},
+		{"ada@example.com,eve@example.com", false},
+		{"ada@example.com eve@example.com", false},
+		{"ada@@example.com", false},
+		{"ada@exa mple.com", false},
+		{"a da@example.com", false},
+		{"Ada <ada@example.com>", false},
+		{"<ada@example.com>", false},
+		{`"ada lovelace"@example.com`, false},
+		{`"ada"@example.com`, false},
+		{"ada(comment)@example.com", false},
+		{"ada@[127.0.0.1]", false},
+		{"ada@-example.com", false},
+		{"ada@example-.com", false},
+		{"ada@example..com", false},
+		{"ada@.example.com", false},
+		{"ada@example.com.", false},
+		{".ada@example.com", false},
+		{"ada.@example.com", false},
+		{"a..da@example.com", false},
+		{"ada@exam_ple.com", false},
+		{"ada@" + strings.Repeat("b", 64) + ".com", false},
+		{"ada@example.com\nBcc: eve@example.com", false},
+		{"ada@example.com\r", true}, // trimmed
+		{"ada\x00@example.com", false},
+		{"a\u200bda@example.com", false}, // zero width space
+		{"ada@exam\u00adple.com", false}, // soft hyphen
+		{"\u202eada@example.com", false}, // right-to-left override
+		{"ada\ufffd@example.com", false},
+		{"ada@example.com/../x", false},
+	} {
+		t.Run(test.in, func(t *testing.T) {
+			got, fault := cleanEmail(test.in)
+			if (fault == nil) != test.ok || test.ok && got != strings.TrimSpace(test.in) {
+				t.Errorf("got %q, %v", got, fault)
+			}
+		})
 	}
 }

@@ -17,6 +17,21 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+func TestStore(t *testing.T) {
+	t.Run("embedded", func(t *testing.T) {
+		store, err := openLocal(t.TempDir(), newMetrics(build{}))
+		wantError(t, err, nil)
+		t.Cleanup(func() { store.Close() })
+		testStore(t, localUsers{store}, localAvatars{store})
+	})
+	for _, server := range testServers {
+		t.Run(server.name, func(t *testing.T) {
+			users, avatars := server.open(t)
+			testStore(t, users, avatars)
+		})
+	}
+}
+
 // testStore checks what every pair of stores promises in store.go. The stores
 // are empty when it begins and empty when it ends.
 func testStore(t *testing.T, users Users, avatars Avatars) {

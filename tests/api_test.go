@@ -1,22 +1,17 @@
-package main
+package tests
 
 import (
 	"bytes"
 	"fmt"
-	"image"
-	"image/color"
-	"image/gif"
-	"image/jpeg"
-	"image/png"
 	"mime/multipart"
 	"net/http"
-	"net/textproto"
-	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"roster/internal/testimage"
 )
 
 // TestAPI runs testdata/api/*.txt: requests as one would type them with curl, and
@@ -36,7 +31,7 @@ func TestAPI(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatal("no scripts", err)
 	}
-	for _, b := range backends(t) {
+	for _, b := range backends {
 		t.Run(b.name, func(t *testing.T) {
 			for _, file := range files {
 				t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
@@ -52,7 +47,7 @@ func runScript(t *testing.T, file string, env []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	images := testImages(t)
+	images := testimage.Files(t, "../testdata")
 	var p *process
 	var title string
 	var got answer
@@ -86,13 +81,6 @@ func runScript(t *testing.T, file string, env []string) {
 		}
 	}
 	check()
-}
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
 }
 
 // matchAnswer compares an answer with the lines that describe it.
@@ -237,106 +225,4 @@ func shellWords(line string) (words []string, err error) {
 		words = append(words, word.String())
 	}
 	return words, nil
-}
-
-// testImages are the files that the scripts name.
-func testImages(t testing.TB) map[string][]byte {
-	t.Helper()
-	files := map[string][]byte{
-		"ada2.png":         encodePNG(gradient(64, 64, 2)),
-		"ada.jpg":          encodeJPEG(gradient(64, 64, 3)),
-		"ada.gif":          encodeGIF(16, 16, 3),
-		"empty":            {},
-		"note.txt":         []byte("This is no image.\n"),
-		"logo.svg":         []byte(`<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(1)</script></svg>`),
-		"script.gif":       []byte("GIF89a<script>alert(document.domain)</script>"),
-		"small-script.gif": []byte("GIF89a\x01\x00\x01\x00\x00\x00\x00<script>alert(document.domain)</script>"),
-		"page.png":         append([]byte("\x89PNG\r\n\x1a\n"), "<html><script>alert(1)</script></html>"...),
-		"huge.png":         pngClaiming(60000, 60000),
-		"too-large.png":    append(encodePNG(gradient(64, 64, 1)), make([]byte, 5<<20)...),
-	}
-	for _, name := range []string{"ada.png", "ada.webp", "lossless.webp", "animated.webp"} {
-		files[name] = must(os.ReadFile("testdata/" + name))
-	}
-	files["truncated.png"] = files["ada.png"][:len(files["ada.png"])-40]
-	files["truncated.jpg"] = files["ada.jpg"][:len(files["ada.jpg"])/2]
-	files["truncated.gif"] = files["ada.gif"][:len(files["ada.gif"])-20]
-	files["truncated.webp"] = files["ada.webp"][:len(files["ada.webp"])-40]
-	return files
-}
-
-// gradient draws an image that is not the same for two seeds.
-func gradient(width, height, seed int) *image.NRGBA {
-	img := image.NewNRGBA(image.Rect(0, 0, width, height))
-	for y := range height {
-		for x := range width {
-			img.Set(x, y, color.NRGBA{uint8(x * seed), uint8(y * 3), uint8(x ^ y), 255})
-		}
-	}
-	return img
-}
-
-func encodePNG(img image.Image) []byte {
-	var b bytes.Buffer
-	if err := png.Encode(&b, img); err != nil {
-		panic(err)
-	}
-	return b.Bytes()
-}
-
-func encodeJPEG(img image.Image) []byte {
-	var b bytes.Buffer
-	if err := jpeg.Encode(&b, img, nil); err != nil {
-		panic(err)
-	}
-	return b.Bytes()
-}
-
-func encodeGIF(width, height, frames int) []byte {
-	g := &gif.GIF{}
-	for i := range frames {
-		frame := image.NewPaletted(image.Rect(0, 0, width, height), color.Palette{color.Black, color.White})
-		for j := range frame.Pix {
-			frame.Pix[j] = uint8((i + j) % 2)
-		}
-		g.Image, g.Delay = append(g.Image, frame), append(g.Delay, 10)
-	}
-	var b bytes.Buffer
-	if err := gif.EncodeAll(&b, g); err != nil {
-		panic(err)
-	}
-	return b.Bytes()
-}
-
-// multipartBody makes a form of fields, and of an image unless it is nil.
-func multipartBody(image []byte, fields url.Values) (contentType string, body []byte) {
-	var b bytes.Buffer
-	w := multipart.NewWriter(&b)
-	for name, values := range fields {
-		for _, value := range values {
-			w.WriteField(name, value)
-		}
-	}
-	if image != nil {
-		part, _ := w.CreatePart(textproto.MIMEHeader{
-			"Content-Disposition": {`form-data; name="avatar"; filename="me"`},
-			"Content-Type":        {"application/octet-stream"},
-		})
-		part.Write(image)
-	}
-	w.Close()
-	return w.FormDataContentType(), b.Bytes()
-}
-
-// A backend is a pair of stores that the service can run on.
-type backend struct {
-	name string
-	env  func(testing.TB) []string // for an empty store of its own
-}
-
-// backends are those that can be had here.
-func backends(testing.TB) []backend {
-	return append([]backend{
-		{"embedded", func(testing.TB) []string { return nil }},
-	}, awsBackends()...)
 }

@@ -5,13 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -21,9 +21,8 @@ import (
 	"time"
 
 	"roster/internal/fakeaws"
+	"roster/internal/testimage"
 )
-
-var longTests = flag.Bool("long", false, "also run what takes minutes: long outages, more crashes, time-outs waited for in full")
 
 // serveStores serves the API on stores, in this process.
 func serveStores(t testing.TB, users Users, avatars Avatars) (url string) {
@@ -436,10 +435,7 @@ func TestOutage(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")
 	}
-	length := 5 * time.Second
-	if *longTests {
-		length = time.Minute
-	}
+	const length = 5 * time.Second
 	for _, tt := range []struct {
 		name  string
 		begin func(dynamo, bucket *outage)
@@ -586,3 +582,213 @@ func TestOutage(t *testing.T) {
 		})
 	}
 }
+
+// TestRequestLimit: beyond maxInFlight requests at once there is a quick no, but
+// for the probes.
+func TestRequestLimit(t *testing.T) {
+	s := newServer(config{}, nil, nil, nil, newLogger(config{}, must(os.OpenFile(os.DevNull, os.O_WRONLY, 0))), newMetrics(build{}), build{})
+	s.ready.Store(true)
+	s.inFlight.Store(maxInFlight)
+	for path, want := range map[string]int{"/version": http.StatusServiceUnavailable, "/users": http.StatusServiceUnavailable, "/livez": http.StatusOK, "/readyz": http.StatusOK} {
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		if w.Code != want || (w.Code == http.StatusServiceUnavailable) != (w.Header().Get("Retry-After") != "") {
+			t.Errorf("GET %s: %d, want %d", path, w.Code, want)
+		}
+	}
+	if n := s.inFlight.Load(); n != maxInFlight {
+		t.Errorf("%d are counted afterwards", n)
+	}
+}
+
+// A blockedBody lets a body be read up to a point and then times out, as a
+// connection does whose deadline has passed.
+type blockedBody struct{ sent *strings.Reader }
+
+func (b blockedBody) Read(p []byte) (int, error) {
+	if b.sent.Len() > 0 {
+		return b.sent.Read(p)
+	}
+	return 0, &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}
+}
+
+// TestBodyTimeout: a body that does not come in time is a 408, in every form, and
+// gives its budget back.
+func TestBodyTimeout(t *testing.T) {
+	store, err := openLocal(t.TempDir(), newMetrics(build{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	s := newServer(config{MaxAvatarBytes: 5 << 20}, localUsers{store}, localAvatars{store}, nil,
+		newLogger(config{}, must(os.OpenFile(os.DevNull, os.O_WRONLY, 0))), newMetrics(build{}), build{})
+	u := testUser("ada@example.com")
+	if err := (localUsers{store}).Create(t.Context(), u); err != nil {
+		t.Fatal(err)
+	}
+	contentType, form := multipartBody(encodePNG(gradient(30, 30, 1)), map[string][]string{"name": {"Ada"}, "email": {"ada@example.com"}})
+	for _, test := range []struct{ target, contentType, sent string }{
+		{"POST /user", "application/json", `{"name":`},
+		{"POST /user", "application/x-www-form-urlencoded", "name=Ada"},
+		{"POST /user", contentType, string(form[:len(form)-100])},
+		{"POST /user", contentType, string(form[:20])},
+		{"POST /upload", contentType, string(form[:len(form)-70])},
+		{"PUT /users/" + u.ID + "/avatar", "image/png", "\x89PNG"},
+		{"PATCH /users/" + u.ID, "application/json", "{"},
+	} {
+		for _, length := range []int64{1000, -1} {
+			method, path, _ := strings.Cut(test.target, " ")
+			r := httptest.NewRequest(method, path, blockedBody{strings.NewReader(test.sent)})
+			r.ContentLength = length
+			r.Header.Set("Content-Type", test.contentType)
+			w := httptest.NewRecorder()
+			s.ServeHTTP(w, r)
+			if w.Code != http.StatusRequestTimeout || w.Header().Get("Connection") != "close" {
+				t.Errorf("%s as %s, length %d: %d %s", test.target, test.contentType, length, w.Code, w.Body)
+			}
+		}
+	}
+	if !s.uploads.TryAcquire(uploadBudget) {
+		t.Error("the budget for uploads was not given back")
+	}
+}
+
+// TestGoroutines: whatever clients do, no goroutine stays behind.
+func TestGoroutines(t *testing.T) {
+	m := newMetrics(build{})
+	store, err := openLocal(t.TempDir(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	s := newServer(config{MaxAvatarBytes: 5 << 20}, localUsers{store}, localAvatars{store}, nil,
+		newLogger(config{}, must(os.OpenFile(os.DevNull, os.O_WRONLY, 0))), m, build{})
+	before := runtime.NumGoroutine()
+
+	server := httptest.NewServer(s)
+	picture := encodePNG(gradient(200, 200, 2))
+	var running sync.WaitGroup
+	for i := range 16 {
+		running.Go(func() {
+			transport := &http.Transport{}
+			defer transport.CloseIdleConnections()
+			client := &http.Client{Transport: transport}
+			for n := range 10 {
+				email := fmt.Sprintf("u%d-%d@example.com", i, n)
+				contentType, form := multipartBody(picture, map[string][]string{"name": {"Ada"}, "email": {email}})
+				send(client, "POST", server.URL+"/user", contentType, form)
+				send(client, "GET", server.URL+"/users/"+userID(email)+"/avatar", "", nil)
+				send(client, "GET", server.URL+"/nowhere", "", nil)
+				// And clients that go away in the middle.
+				for _, text := range []string{
+					"GET /users HTTP/1.1\r\n", "GET /users HTTP/1.1\r\nHost: a\r\n\r\n",
+					"POST /user HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+					"PUT /users/" + userID(email) + "/avatar HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n\x89PNG",
+				} {
+					if conn, err := net.Dial("tcp", server.Listener.Addr().String()); err == nil {
+						io.WriteString(conn, text)
+						conn.Close()
+					}
+				}
+			}
+		})
+	}
+	running.Wait()
+	server.Close()
+	eventually(t, 20*time.Second, "no goroutine is left", func() error {
+		if n := runtime.NumGoroutine(); n > before {
+			buffer := make([]byte, 1<<20)
+			return fmt.Errorf("%d, there were %d before\n%s", n, before, buffer[:runtime.Stack(buffer, true)])
+		}
+		return nil
+	})
+	if s.inFlight.Load() != 0 || !s.uploads.TryAcquire(uploadBudget) {
+		t.Error("a request has left without giving back what it held")
+	}
+}
+
+func TestRequestID(t *testing.T) {
+	for _, good := range []string{"1", "a-b_c.D", strings.Repeat("x", 64)} {
+		if got := requestID(&http.Request{Header: http.Header{"X-Request-Id": {good}}}); got != good {
+			t.Errorf("%q becomes %q", good, got)
+		}
+	}
+	seen := map[string]bool{}
+	for _, bad := range []string{"", strings.Repeat("x", 65), "a b", "a\"b", "a\nb", "ä", "a;b", "<a>", "ada@example.com"} {
+		got := requestID(&http.Request{Header: http.Header{"X-Request-Id": {bad}}})
+		if got == bad || len(got) < 20 || seen[got] {
+			t.Errorf("%q becomes %q", bad, got)
+		}
+		seen[got] = true
+	}
+}
+
+func TestTraceID(t *testing.T) {
+	const trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+	for _, test := range []struct{ in, want string }{
+		{"00-" + trace + "-" + span + "-01", trace},
+		{"00-" + trace + "-" + span + "-00", trace},
+		{"cc-" + trace + "-" + span + "-01", trace},
+		{"cc-" + trace + "-" + span + "-01-what the future brings", trace},
+		{"cc-" + trace + "-" + span + "-01.what", ""},
+		{"00-" + trace + "-" + span + "-01-more", ""},
+		{"ff-" + trace + "-" + span + "-01", ""},
+		{"00-" + strings.ToUpper(trace) + "-" + span + "-01", ""},
+		{"00-" + strings.Repeat("0", 32) + "-" + span + "-01", ""},
+		{"00-" + trace + "-" + strings.Repeat("0", 16) + "-01", ""},
+		{"00-" + trace[:31] + "g-" + span + "-01", ""},
+		{"00-" + trace + "-" + span, ""},
+		{"00-" + trace + span + "--01", ""},
+		{" 00-" + trace + "-" + span + "-01", ""},
+		{"", ""},
+		{strings.Repeat("-", 55), ""},
+		{strings.Repeat("0", 1<<16), ""},
+	} {
+		if got := traceID(test.in); got != test.want {
+			t.Errorf("%.80q: got %q, want %q", test.in, got, test.want)
+		}
+	}
+}
+
+func FuzzTraceparent(f *testing.F) {
+	f.Add("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+	f.Add("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x")
+	f.Fuzz(func(t *testing.T, field string) {
+		if id := traceID(field); id != "" && (len(id) != 32 || strings.Trim(id, "0123456789abcdef") != "") {
+			t.Errorf("%q has the trace id %q", field, id)
+		}
+		if id := requestID(&http.Request{Header: http.Header{"X-Request-Id": {field}}}); id == "" || len(id) > 64 {
+			t.Errorf("%q becomes %q", field, id)
+		}
+	})
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// eventually repeats check until it succeeds, and fails the test if it does not
+// within the time given.
+func eventually(t testing.TB, within time.Duration, what string, check func() error) {
+	t.Helper()
+	var err error
+	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if err = check(); err == nil {
+			return
+		}
+	}
+	t.Fatalf("not within %v: %s: %v", within, what, err)
+}
+
+var (
+	gradient      = testimage.Gradient
+	encodePNG     = testimage.PNG
+	encodeJPEG    = testimage.JPEG
+	encodeGIF     = testimage.GIF
+	multipartBody = testimage.Form
+)
+
+func testImages(t testing.TB) map[string][]byte { return testimage.Files(t, "testdata") }

@@ -1,4 +1,4 @@
-package main
+package tests
 
 import (
 	"os"
@@ -21,7 +21,7 @@ func TestBrowser(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p := start(t, test.env...)
-			cmd := exec.Command("go", "test", "-C", "tools/browser", "-count=1", "-v", ".")
+			cmd := exec.Command("go", "test", "-C", "../tools/browser", "-count=1", "-v", ".")
 			cmd.Env = append(os.Environ(), "ROSTER_URL="+p.url, "ROSTER_TOKEN="+test.token)
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("%v\n%s", err, out)

@@ -1,4 +1,4 @@
-package main
+package tests
 
 import (
 	"bufio"
@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -64,32 +66,34 @@ func sha256Hex(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// seedUsers puts n users into the embedded store in dir, all at once.
+// seedUsers writes an embedded store of n users into dir, in the form that earlier
+// versions left on disks: a bbolt file with a bucket of JSON by id.
 func seedUsers(t testing.TB, dir string, n int) {
 	t.Helper()
-	store, err := openLocal(dir, newMetrics(build{}))
-	if err != nil {
-		t.Fatal(err)
+	users := map[string]string{}
+	for i := range n {
+		email := fmt.Sprintf("user%d@example.com", i)
+		users[userID(email)] = fmt.Sprintf(`{"Name":"User %d","Email":%q,"CreatedAt":1767323045678,"UpdatedAt":1767323045678}`, i, email)
 	}
-	at := now()
-	users := make([]User, n)
-	for i := range users {
-		u := User{Name: fmt.Sprint("User ", i), Email: fmt.Sprintf("user%d@example.com", i), CreatedAt: at, UpdatedAt: at}
-		u.ID = userID(u.Email)
-		users[i] = u
-	}
-	// In order, since bbolt splits pages only in the end: within a transaction
-	// each other insertion moves half of what is there.
-	slices.SortFunc(users, func(a, b User) int { return strings.Compare(a.ID, b.ID) })
-	err = store.write(func(b *bolt.Bucket) error {
-		for _, u := range users {
-			if err := b.Put([]byte(u.ID), encodeLocal(u)); err != nil {
+	db, err := bolt.Open(filepath.Join(dir, "roster.db"), 0o600, nil)
+	if err == nil {
+		err = db.Update(func(tx *bolt.Tx) error {
+			bucket, err := tx.CreateBucket([]byte("users"))
+			if err != nil {
 				return err
 			}
-		}
-		return nil
-	})
-	if err := errors.Join(err, store.Close()); err != nil {
+			// In order, since bbolt splits pages only in the end: within a transaction
+			// each other insertion moves half of what is there.
+			for _, id := range slices.Sorted(maps.Keys(users)) {
+				if err := bucket.Put([]byte(id), []byte(users[id])); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		err = errors.Join(err, db.Close())
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }

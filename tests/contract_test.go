@@ -1,4 +1,4 @@
-package main
+package tests
 
 import (
 	"encoding/json"
@@ -65,7 +65,7 @@ func record(req *http.Request, body []byte, resp *http.Response, answer []byte) 
 // openapi.yaml, so that code and contract cannot drift apart. The checker is a
 // module of its own: the service does not run on it.
 func checkExchanges(dir string) error {
-	if _, err := os.Stat("tools/openapi"); err != nil {
+	if _, err := os.Stat("../tools/openapi"); err != nil {
 		return nil
 	}
 	if len(exchanges.list) == 0 {
@@ -89,7 +89,7 @@ func checkExchanges(dir string) error {
 		data, _ := os.ReadFile(file)
 		os.WriteFile(keep, data, 0o644)
 	}
-	out, err := exec.Command("go", "run", "-C", "tools/openapi", ".", file).CombinedOutput()
+	out, err := exec.Command("go", "run", "-C", "../tools/openapi", ".", file).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("the exchanges of the tests and openapi.yaml differ: %w\n%s", err, out)
 	}

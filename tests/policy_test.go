@@ -1,4 +1,4 @@
-package main
+package tests
 
 import (
 	"bufio"
@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"roster/internal/fakeaws"
+	"roster/internal/testimage"
 )
 
 // iamActions are the permissions that AWS asks for a call of the SDK.
@@ -68,7 +69,7 @@ func noteCalls(metricsURL string) error {
 // that the service made over all tests: nothing is missing from it, and, if all
 // tests ran, nothing is in it that the service does not need.
 func checkPolicy() error {
-	text, err := os.ReadFile("terraform/modules/identity/main.tf")
+	text, err := os.ReadFile("../terraform/modules/identity/main.tf")
 	if err != nil {
 		return err
 	}
@@ -103,10 +104,10 @@ func checkPolicy() error {
 // given up, and the user keeps the image from before.
 func TestMultipartAborted(t *testing.T) {
 	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
-	p := start(t, append(awsEnv(openTestAWS(t, dynamo.URL, bucket.URL)), "MAX_AVATAR_BYTES=67108864")...)
+	p := start(t, append(fakeEnv(dynamo, bucket), "MAX_AVATAR_BYTES=67108864")...)
 	u := p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, []byte(`{"name":"Ada","email":"ada@example.com"}`)).want(t, http.StatusCreated).user(t)
 	avatar := "/users/" + u.ID + "/avatar"
-	small := testImages(t)["ada.png"]
+	small := testimage.Files(t, "../testdata")["ada.png"]
 	p.do(t, "PUT "+avatar, nil, small).want(t, http.StatusOK)
 
 	// A decoder stops at the last byte of an image, and may find more behind it.

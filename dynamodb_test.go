@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
-	"net"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -144,82 +141,4 @@ func TestFaultsOfDynamoDB(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestClockSkew has a server whose clock is half an hour off.
-func TestClockSkew(t *testing.T) {
-	t.Parallel()
-	ctx := context.Background()
-	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
-	dynamo.Skew, bucket.Skew = 30*time.Minute, -30*time.Minute
-	users, avatars := openTestAWS(t, dynamo.URL, bucket.URL)
-	u := testUser("anna@example.com")
-	image := []byte("image")
-	u.Avatar = new(Avatar)
-	*u.Avatar = testAvatar(image)
-	wantError(t, avatars.Put(ctx, u.ID, *u.Avatar, image), nil)
-	wantError(t, users.Create(ctx, u), nil)
-	_, err := users.SetAvatar(ctx, u.ID, nil, u.CreatedAt)
-	wantError(t, err, nil)
-}
-
-// TestUnreachable has servers that refuse, hang and do not route.
-func TestUnreachable(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes as long as the stores wait")
-	}
-	hanging := fakeaws.NewDynamoDB(t)
-	hanging.Always("*", fakeaws.Fault{Hang: true})
-	hangingS3 := fakeaws.NewS3(t)
-	hangingS3.Always("*", fakeaws.Fault{Hang: true})
-	// A listener that accepts nothing: its backlog takes the connection.
-	silent, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { silent.Close() })
-
-	var calls sync.WaitGroup
-	for _, tt := range []struct{ name, dynamo, s3 string }{
-		{"refused", "http://127.0.0.1:1", "http://127.0.0.1:1"},
-		{"hanging", hanging.URL, hangingS3.URL},
-		{"silent", "http://" + silent.Addr().String(), "http://" + silent.Addr().String()},
-	} {
-		users, avatars := openTestAWS(t, tt.dynamo, tt.s3)
-		u := testUser("anna@example.com")
-		a := testAvatar([]byte("image"))
-		for name, do := range map[string]func(context.Context) error{
-			"Create":    func(ctx context.Context) error { return users.Create(ctx, u) },
-			"Get":       func(ctx context.Context) error { _, err := users.Get(ctx, u.ID); return err },
-			"List":      func(ctx context.Context) error { _, err := listAll(ctx, users, "", 0); return err },
-			"Rename":    func(ctx context.Context) error { _, err := users.Rename(ctx, u.ID, "A", u.CreatedAt); return err },
-			"SetAvatar": func(ctx context.Context) error { _, err := users.SetAvatar(ctx, u.ID, &a, u.CreatedAt); return err },
-			"Delete":    func(ctx context.Context) error { _, err := users.Delete(ctx, u.ID); return err },
-			"Ready":     func(ctx context.Context) error { return users.Ready(ctx) },
-			"avatar Get": func(ctx context.Context) error {
-				_, err := avatars.Get(ctx, u.ID, a, 0, a.Size)
-				return err
-			},
-			"avatar Delete":    func(ctx context.Context) error { return avatars.Delete(ctx, u.ID, a.Key) },
-			"avatar DeleteAll": func(ctx context.Context) error { return avatars.DeleteAll(ctx, u.ID) },
-			"avatar Ready":     func(ctx context.Context) error { return avatars.Ready(ctx) },
-		} {
-			calls.Go(func() {
-				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-				defer cancel()
-				start := time.Now()
-				if err := do(ctx); !errors.Is(err, ErrUnavailable) {
-					t.Errorf("%s, %s: error %v, want %v", tt.name, name, err, ErrUnavailable)
-				}
-				limit := callTimeout
-				if name == "List" {
-					limit = scanTimeout
-				}
-				if d := time.Since(start); d > limit+time.Second {
-					t.Errorf("%s, %s: took %s, more than %s", tt.name, name, d, limit)
-				}
-			})
-		}
-	}
-	calls.Wait()
 }

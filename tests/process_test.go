@@ -1,4 +1,4 @@
-package main
+package tests
 
 import (
 	"errors"
@@ -62,12 +62,12 @@ func wantStartError(t *testing.T, want string, env ...string) {
 }
 
 func TestStartErrors(t *testing.T) {
-	seen := map[string]bool{}
-	for _, test := range badConfig { // TestBadConfig has all of them; here one of each
-		if !seen[test.want] {
-			seen[test.want] = true
-			t.Run(test.setting, func(t *testing.T) { wantStartError(t, test.want, test.setting) })
-		}
+	for _, setting := range []string{
+		"LISTEN_ADDR=8080", "PORT=0", "METRICS_ADDR=8081", "MAX_AVATAR_BYTES=5MB", "PUBLIC_URL=example.com", "AVATARS_PUBLIC=yes",
+		"LOG_LEVEL=loud", "LOG_FORMAT=xml", "SHUTDOWN_DELAY=5", "SHUTDOWN_TIMEOUT=0s", "DYNAMODB_TABLE=users", "S3_BUCKET=avatars",
+	} {
+		variable, _, _ := strings.Cut(setting, "=")
+		t.Run(setting, func(t *testing.T) { wantStartError(t, variable, setting) })
 	}
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
@@ -177,8 +177,7 @@ func TestHealthcheck(t *testing.T) {
 func TestReadiness(t *testing.T) {
 	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
 	dynamo.Always("*", fakeaws.Fault{Status: http.StatusBadRequest, Code: "AccessDeniedException"})
-	p := launch(t, "DYNAMODB_TABLE="+fakeaws.Table, "S3_BUCKET="+fakeaws.Bucket, "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=roster", "AWS_SECRET_ACCESS_KEY=roster-secret",
-		"AWS_ENDPOINT_URL_DYNAMODB="+dynamo.URL, "AWS_ENDPOINT_URL_S3="+bucket.URL)
+	p := launch(t, fakeEnv(dynamo, bucket)...)
 	notReady := func(why string) {
 		t.Helper()
 		for range 3 {
@@ -186,7 +185,7 @@ func TestReadiness(t *testing.T) {
 			if a.Header.Get("Retry-After") == "" {
 				t.Error("no Retry-After")
 			}
-			time.Sleep(readyRetry / 2)
+			time.Sleep(500 * time.Millisecond)
 		}
 		eventually(t, 20*time.Second, "the reason is logged", func() error {
 			if line := p.log.find("not ready"); line == nil || !strings.Contains(p.log.String(), why) {
@@ -250,4 +249,41 @@ func TestNoHTTP2(t *testing.T) {
 	if a, err := w.read(); err != nil || a.StatusCode != http.StatusOK {
 		t.Errorf("%v, %v", fmt.Sprint(a.Response), err)
 	}
+}
+
+// startOnce starts the binary on dir, waits until it is ready, and stops it. It
+// returns how long that took and the resident memory when idle.
+func startOnce(t testing.TB, dir string) (ready time.Duration, rss float64) {
+	t.Helper()
+	port := freePort(t)
+	cmd := exec.Command(rosterBinary)
+	cmd.Env = append(cleanEnv(), "LISTEN_ADDR=127.0.0.1:"+port, "METRICS_ADDR=127.0.0.1:0", "DATA_DIR="+dir)
+	output := &logLines{}
+	cmd.Stderr = output
+	begin := time.Now()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		http.DefaultClient.CloseIdleConnections()
+		cmd.Process.Signal(os.Interrupt)
+		cmd.Wait()
+	}()
+	for {
+		resp, err := http.Get("http://127.0.0.1:" + port + "/readyz")
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				break
+			}
+		}
+		if time.Since(begin) > 20*time.Second {
+			t.Fatalf("not ready: %v\n%s", err, output)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	ready = time.Since(begin)
+	time.Sleep(100 * time.Millisecond)
+	p := &process{metrics: "http://" + output.find("serving metrics")["addr"].(string) + "/metrics"}
+	return ready, p.metric(t, "process_resident_memory_bytes")
 }

@@ -1,8 +1,9 @@
-package main
+package tests
 
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -14,13 +15,13 @@ func TestReadme(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("the README's tour needs curl, which is not installed")
 	}
-	text, err := os.ReadFile("README.md")
+	text, err := os.ReadFile("../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := start(t)
 	dir := t.TempDir() // where the tour leaves its files
-	if err := os.Symlink(must(os.Getwd())+"/testdata", dir+"/testdata"); err != nil {
+	if err := os.Symlink(must(filepath.Abs("../testdata")), dir+"/testdata"); err != nil {
 		t.Fatal(err)
 	}
 	commands := 0

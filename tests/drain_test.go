@@ -1,4 +1,4 @@
-package main
+package tests
 
 import (
 	"encoding/json"
@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"roster/internal/fakeaws"
 )
 
 // TestRollout sends 2,000 requests over keep-alive connections while the process
@@ -20,7 +22,7 @@ import (
 // client goes over when it is told that its connection ends, and not before; it
 // sends nothing twice. Every request is answered.
 func TestRollout(t *testing.T) {
-	for i, b := range backends(t)[:2] { // the embedded store, and the fakes, which are slower
+	for i, b := range backends[:2] { // the embedded store, and the fakes, which are slower
 		t.Run(b.name, func(t *testing.T) { testRollout(t, b.env(t), []int{50, 15}[i]) })
 	}
 }
@@ -186,7 +188,7 @@ func halfUpload(t *testing.T, w *wire, email string) (rest string) {
 // TestDrainUpload: an upload of which half has been sent is taken to its end,
 // and so is the connection that has been opened and brought no request yet.
 func TestDrainUpload(t *testing.T) {
-	for _, b := range backends(t)[:2] {
+	for _, b := range backends[:2] {
 		t.Run(b.name, func(t *testing.T) {
 			p := start(t, b.env(t)...)
 			upload := dialWire(t, p.url)
@@ -199,7 +201,7 @@ func TestDrainUpload(t *testing.T) {
 			})
 			p.Process.Signal(syscall.SIGTERM)
 			waitRefused(t, p)
-			time.Sleep(2 * lingerTimeout) // Shutdown has begun
+			time.Sleep(2 * time.Second) // Shutdown has begun
 			if p.ended() {
 				t.Fatal("it ended with an upload under way")
 			}
@@ -235,7 +237,7 @@ func TestDrainList(t *testing.T) {
 	}
 	p.Process.Signal(syscall.SIGTERM)
 	waitRefused(t, p)
-	time.Sleep(2 * lingerTimeout)
+	time.Sleep(2 * time.Second)
 	var list []userJSON
 	data, err := io.ReadAll(resp.Body)
 	if err == nil {
@@ -290,5 +292,37 @@ func TestSecondSignal(t *testing.T) {
 	}
 	if status := p.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGTERM {
 		t.Errorf("it ended with %v", p.err)
+	}
+}
+
+// TestDiscardLater: the answer to an upload does not wait until the image before
+// it is removed, but the end of the process does.
+func TestDiscardLater(t *testing.T) {
+	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	p := start(t, fakeEnv(dynamo, bucket)...)
+	p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, []byte(`{"name":"Ada","email":"ada@example.com"}`)).want(t, http.StatusCreated)
+	put := "PUT /users/" + userID("ada@example.com") + "/avatar"
+	p.do(t, put, nil, encodePNG(gradient(20, 20, 1))).want(t, http.StatusOK)
+	old := bucket.Keys()
+	gate := make(chan struct{})
+	bucket.Next("DeleteObject", fakeaws.Fault{Gate: gate})
+	p.do(t, put, nil, encodePNG(gradient(20, 20, 2))).want(t, http.StatusOK)
+	if n := len(bucket.Keys()); n != 2 {
+		t.Errorf("there are %d images, want the one before as well", n)
+	}
+
+	p.Process.Signal(syscall.SIGTERM)
+	waitRefused(t, p)
+	time.Sleep(2 * time.Second)
+	if p.ended() {
+		t.Error("it ended with an image left to be removed")
+	}
+	close(gate)
+	<-p.done
+	if p.err != nil {
+		t.Error(p.err)
+	}
+	if keys := bucket.Keys(); len(keys) != 1 || keys[0] == old[0] {
+		t.Errorf("there are %q; %q was replaced", keys, old)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package tests
 
 import (
 	"bytes"
@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
@@ -53,23 +54,24 @@ import (
 //
 // It runs on the servers that ROSTER_TEST_DYNAMODB and ROSTER_TEST_S3 name:
 //
-//	tools/aws-local run go test -run '^$' -bench AWS -benchtime 5x -timeout 1h .
+//	tools/aws-local run go test -run '^$' -bench AWS -benchtime 5x -timeout 1h ./tests
 func BenchmarkAWS(b *testing.B) {
-	near := testServers[1]
 	b.Run("near", func(b *testing.B) {
-		b.Run("create", func(b *testing.B) { benchCreate(b, near, 16) })
-		b.Run("list", func(b *testing.B) { benchList(b, near) })
+		b.Run("create", func(b *testing.B) { benchCreate(b, realServers(b), 16) })
+		b.Run("list", func(b *testing.B) { benchList(b, realServers(b)) })
 		b.Run("list-canned", benchCannedList)
-		b.Run("upload", func(b *testing.B) { benchUpload(b, near, 16) })
-		b.Run("read", func(b *testing.B) { benchRead(b, near, 16) })
+		b.Run("upload", func(b *testing.B) { benchUpload(b, realServers(b), 16) })
+		b.Run("read", func(b *testing.B) { benchRead(b, realServers(b), 16) })
 	})
 	b.Run("far", func(b *testing.B) {
-		far := farAWS(near)
-		b.Run("create", func(b *testing.B) { benchCreate(b, far, 4) })
-		b.Run("upload", func(b *testing.B) { benchUpload(b, far, 4) })
-		b.Run("read", func(b *testing.B) { benchRead(b, far, 4) })
+		b.Run("create", func(b *testing.B) { benchCreate(b, farAWS(b, realServers(b)), 4) })
+		b.Run("upload", func(b *testing.B) { benchUpload(b, farAWS(b, realServers(b)), 4) })
+		b.Run("read", func(b *testing.B) { benchRead(b, farAWS(b, realServers(b)), 4) })
 	})
 }
+
+// benchConns are connections enough for all clients.
+const benchConns = 512
 
 // How long AWS takes to answer, at the quick end of what it says itself: DynamoDB
 // single-digit milliseconds, S3 roughly 100 to 200 (its guide to performance).
@@ -79,15 +81,10 @@ const (
 )
 
 // farAWS is a server as far away as those of AWS.
-func farAWS(near testServer) testServer {
-	return testServer{near.name, func(t testing.TB) (*dynamoUsers, *s3Avatars) {
-		users, avatars := near.open(t)
-		farUsers, farAvatars := openTestAWS(t,
-			distant(t, *users.client.Options().BaseEndpoint, dynamoLatency),
-			distant(t, *avatars.client.Options().BaseEndpoint, s3Latency))
-		farUsers.table, farAvatars.bucket = users.table, avatars.bucket
-		return farUsers, farAvatars
-	}}
+func farAWS(b *testing.B, near awsServers) awsServers {
+	far := near
+	far.dynamoURL, far.s3URL = distant(b, near.dynamoURL, dynamoLatency), distant(b, near.s3URL, s3Latency)
+	return far
 }
 
 // distant passes requests on to a server after so long, and returns where.
@@ -98,7 +95,7 @@ func distant(t testing.TB, server string, latency time.Duration) (url string) {
 			r.SetURL(target)
 			r.Out.Host = r.In.Host // which is signed
 		},
-		Transport: &http.Transport{MaxIdleConnsPerHost: maxConns, DisableCompression: true},
+		Transport: &http.Transport{MaxIdleConnsPerHost: benchConns, DisableCompression: true},
 	}
 	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		time.Sleep(latency)
@@ -111,26 +108,39 @@ func distant(t testing.TB, server string, latency time.Duration) (url string) {
 // A benchWorld is the service in a process of its own, a client for it, and for the
 // servers behind it clients of the SDK as they come, but for as many connections.
 type benchWorld struct {
-	users   *dynamoUsers
-	avatars *s3Avatars
+	awsServers
 	dynamo  *dynamodb.Client
 	s3      *s3.Client
 	process *process
 	client  *http.Client
 }
 
-func newBenchWorld(b *testing.B, server testServer) *benchWorld {
-	users, avatars := server.open(b)
-	cfg := must(awsconfig.LoadDefaultConfig(context.Background(), awsconfig.WithHTTPClient(newAWSClient())))
+func newBenchWorld(b *testing.B, servers awsServers) *benchWorld {
+	dynamo, s3 := servers.clients(awsconfig.WithHTTPClient(benchHTTPClient()))
 	return &benchWorld{
-		users:   users,
-		avatars: avatars,
-		dynamo:  dynamodb.NewFromConfig(cfg, func(o *dynamodb.Options) { o.BaseEndpoint = users.client.Options().BaseEndpoint }),
-		s3: s3.NewFromConfig(cfg, func(o *s3.Options) {
-			o.BaseEndpoint, o.UsePathStyle = avatars.client.Options().BaseEndpoint, true
-		}),
-		process: start(b, append(awsEnv(users, avatars), "LOG_LEVEL=info")...),
-		client:  &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: maxConns}},
+		awsServers: servers,
+		dynamo:     dynamo,
+		s3:         s3,
+		process:    start(b, append(servers.env(), "LOG_LEVEL=info")...),
+		client:     &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: benchConns}},
+	}
+}
+
+func benchHTTPClient() *awshttp.BuildableClient {
+	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.MaxIdleConnsPerHost, t.MaxIdleConns = benchConns, 0 })
+}
+
+// benchItem is the item of a user, with an avatar that is no object.
+func benchItem(email string) map[string]types.AttributeValue {
+	text := func(s string) types.AttributeValue { return &types.AttributeValueMemberS{Value: s} }
+	return map[string]types.AttributeValue{
+		"id": text(userID(email)), "name": text("Anna Example"), "email": text(email),
+		"created_at": text("2026-01-02T03:04:05.678Z"), "updated_at": text("2026-01-02T03:04:05.678Z"),
+		"write": text("ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+		"avatar": &types.AttributeValueMemberM{Value: map[string]types.AttributeValue{
+			"key": text("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), "sha256": text(sha256Hex(nil)), "type": text("image/png"),
+			"size": &types.AttributeValueMemberN{Value: "1000"},
+		}},
 	}
 }
 
@@ -233,21 +243,15 @@ func (w *benchWorld) cpuTime(b *testing.B) time.Duration {
 	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
-func benchCreate(b *testing.B, server testServer, most int) {
-	w := newBenchWorld(b, server)
+func benchCreate(b *testing.B, servers awsServers, most int) {
+	w := newBenchWorld(b, servers)
 	for _, clients := range []int{1, most} {
 		b.Run(fmt.Sprint("clients=", clients), func(b *testing.B) {
 			run := rand.Uint64()
 			w.compare(b, clients, 90*most, func(i int) {
-				u := testUser(fmt.Sprintf("bare%d.%d@example.com", run, i))
-				_, err := w.dynamo.PutItem(context.Background(), &dynamodb.PutItemInput{
-					TableName: &w.users.table,
-					Item: map[string]types.AttributeValue{
-						"id": text(u.ID), "name": text(u.Name), "email": text(u.Email),
-						"created_at": text(formatTime(u.CreatedAt)), "updated_at": text(formatTime(u.UpdatedAt)),
-						"write": text("ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
-					},
-				})
+				item := benchItem(fmt.Sprintf("bare%d.%d@example.com", run, i))
+				delete(item, "avatar")
+				_, err := w.dynamo.PutItem(context.Background(), &dynamodb.PutItemInput{TableName: &w.table, Item: item})
 				if err != nil {
 					b.Error(err)
 				}
@@ -259,8 +263,8 @@ func benchCreate(b *testing.B, server testServer, most int) {
 	}
 }
 
-func benchList(b *testing.B, server testServer) {
-	w := newBenchWorld(b, server)
+func benchList(b *testing.B, servers awsServers) {
+	w := newBenchWorld(b, servers)
 	const n = 100_000
 	var fill sync.WaitGroup
 	for part := range 4 {
@@ -268,16 +272,11 @@ func benchList(b *testing.B, server testServer) {
 			for i := part * n / 4; i < (part+1)*n/4; i += 25 {
 				var writes []types.WriteRequest
 				for j := i; j < i+25; j++ {
-					u := testUser(fmt.Sprintf("user%d@example.com", j))
-					writes = append(writes, types.WriteRequest{PutRequest: &types.PutRequest{Item: map[string]types.AttributeValue{
-						"id": text(u.ID), "name": text(u.Name), "email": text(u.Email),
-						"created_at": text(formatTime(u.CreatedAt)), "updated_at": text(formatTime(u.UpdatedAt)),
-						"write":  text("ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
-						"avatar": avatarValue(testAvatar(nil)),
-					}}})
+					item := benchItem(fmt.Sprintf("user%d@example.com", j))
+					writes = append(writes, types.WriteRequest{PutRequest: &types.PutRequest{Item: item}})
 				}
 				_, err := w.dynamo.BatchWriteItem(context.Background(), &dynamodb.BatchWriteItemInput{
-					RequestItems: map[string][]types.WriteRequest{w.users.table: writes},
+					RequestItems: map[string][]types.WriteRequest{w.table: writes},
 				})
 				if err != nil {
 					b.Error(err)
@@ -295,12 +294,12 @@ func benchList(b *testing.B, server testServer) {
 
 // compareLists compares the list with Scans whose answers are read and not decoded.
 func (w *benchWorld) compareLists(b *testing.B, n int) {
-	scans := newAWSClient().WithTransportOptions(func(t *http.Transport) { t.ResponseHeaderTimeout = scanTimeout })
+	scans := benchHTTPClient()
 	w.compare(b, 1, 1, func(int) {
 		count := 0
 		var start map[string]types.AttributeValue
 		for {
-			out, err := w.dynamo.Scan(context.Background(), &dynamodb.ScanInput{TableName: &w.users.table, ExclusiveStartKey: start},
+			out, err := w.dynamo.Scan(context.Background(), &dynamodb.ScanInput{TableName: &w.table, ExclusiveStartKey: start},
 				func(o *dynamodb.Options) {
 					o.HTTPClient = undecoded{scans}
 					o.DisableValidateResponseChecksum = true // of what is no longer there
@@ -357,19 +356,18 @@ func benchCannedList(b *testing.B) {
 	for i := 0; i < n; i += size {
 		var items []item
 		for j := i; j < min(i+size, n); j++ {
-			u := testUser(fmt.Sprintf("user%d@example.com", j))
 			str := func(s string) value { return value{"S": json.RawMessage(strconv.Quote(s))} }
-			a := testAvatar(nil)
-			avatar, err := json.Marshal(map[string]value{
-				"key": str(a.Key), "sha256": str(a.SHA256), "type": str(a.Type), "size": {"N": json.RawMessage(`"1000"`)},
-			})
-			if err != nil {
-				b.Fatal(err)
+			u := item{}
+			for name, v := range benchItem(fmt.Sprintf("user%d@example.com", j)) {
+				if v, ok := v.(*types.AttributeValueMemberS); ok {
+					u[name] = str(v.Value)
+				}
 			}
-			items = append(items, item{
-				"id": str(u.ID), "name": str(u.Name), "email": str(u.Email), "created_at": str(formatTime(u.CreatedAt)),
-				"updated_at": str(formatTime(u.UpdatedAt)), "write": str("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), "avatar": {"M": avatar},
-			})
+			avatar := must(json.Marshal(map[string]value{
+				"key": str("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), "sha256": str(sha256Hex(nil)), "type": str("image/png"), "size": {"N": json.RawMessage(`"1000"`)},
+			}))
+			u["avatar"] = value{"M": avatar}
+			items = append(items, u)
 		}
 		out := map[string]any{"Items": items, "Count": len(items)}
 		last := items[len(items)-1]["id"]
@@ -398,9 +396,7 @@ func benchCannedList(b *testing.B) {
 		w.Write(page)
 	}))
 	b.Cleanup(server.Close)
-	w := newBenchWorld(b, testServer{"canned", func(t testing.TB) (*dynamoUsers, *s3Avatars) {
-		return openTestAWS(t, server.URL, fakeaws.NewS3(t).URL)
-	}})
+	w := newBenchWorld(b, awsServers{server.URL, fakeaws.NewS3(b).URL, fakeaws.Table, fakeaws.Bucket})
 	w.compareLists(b, n)
 }
 
@@ -442,8 +438,8 @@ func benchImages(b *testing.B) map[string][]byte {
 	return map[string][]byte{"png": pngBytes.Bytes(), "jpeg": jpegBytes.Bytes(), "comment": commented}
 }
 
-func benchUpload(b *testing.B, server testServer, most int) {
-	w := newBenchWorld(b, server)
+func benchUpload(b *testing.B, servers awsServers, most int) {
+	w := newBenchWorld(b, servers)
 	users := w.createUsers(b)
 	for name, image := range benchImages(b) {
 		var contentTypes []string
@@ -456,7 +452,7 @@ func benchUpload(b *testing.B, server testServer, most int) {
 			run := rand.Uint64()
 			bare := func(i int) {
 				_, err := w.s3.PutObject(context.Background(), &s3.PutObjectInput{
-					Bucket: &w.avatars.bucket,
+					Bucket: &w.bucket,
 					Key:    aws.String(fmt.Sprintf("bare/%d/%d", run, i)),
 					Body:   bytes.NewReader(image),
 				})
@@ -478,25 +474,25 @@ func benchUpload(b *testing.B, server testServer, most int) {
 	}
 }
 
-func benchRead(b *testing.B, server testServer, most int) {
-	w := newBenchWorld(b, server)
+func benchRead(b *testing.B, servers awsServers, most int) {
+	w := newBenchWorld(b, servers)
 	users := w.createUsers(b)
 	image := benchImages(b)["png"]
 	var keys, urls []string
 	for _, id := range users {
-		w.do(b, "PUT", "/users/"+id+"/avatar", "", image)
-		u, err := w.users.Get(context.Background(), id)
-		if err != nil {
-			b.Fatal(err)
+		u := w.process.do(b, "PUT /users/"+id+"/avatar", nil, image).want(b, http.StatusOK).user(b)
+		list, err := w.s3.ListObjectsV2(context.Background(), &s3.ListObjectsV2Input{Bucket: &w.bucket, Prefix: aws.String("avatars/" + id + "/")})
+		if err != nil || len(list.Contents) != 1 {
+			b.Fatal(len(list.Contents), err)
 		}
-		keys = append(keys, avatarKey(id, u.Avatar.Key))
-		urls = append(urls, "/users/"+id+"/avatar?v="+u.Avatar.version()) // as avatar_url says
+		keys = append(keys, *list.Contents[0].Key)
+		urls = append(urls, u.AvatarURL)
 	}
 	for _, clients := range []int{1, most} {
 		b.Run(fmt.Sprint("clients=", clients), func(b *testing.B) {
 			w.compare(b, clients, 18*most, func(i int) {
 				out, err := w.s3.GetObject(context.Background(), &s3.GetObjectInput{
-					Bucket: &w.avatars.bucket, Key: &keys[i%len(keys)],
+					Bucket: &w.bucket, Key: &keys[i%len(keys)],
 				})
 				if err != nil {
 					b.Error(err)
@@ -518,4 +514,18 @@ func (w *benchWorld) createUsers(b *testing.B) (ids []string) {
 		ids = append(ids, userID(email))
 	}
 	return ids
+}
+
+// BenchmarkStart: from the start of the process to the first "ok" of /readyz, on
+// a store of 100,000 users, and what the process takes up then.
+func BenchmarkStart(b *testing.B) {
+	dir := b.TempDir()
+	seedUsers(b, dir, 100_000)
+	var memory float64
+	for b.Loop() {
+		ready, rss := startOnce(b, dir)
+		b.ReportMetric(float64(ready.Microseconds())/1000, "ms-to-ready")
+		memory = max(memory, rss)
+	}
+	b.ReportMetric(memory/(1<<20), "MiB-idle")
 }

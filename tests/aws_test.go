@@ -1,0 +1,117 @@
+package tests
+
+import (
+	"context"
+	"crypto/rand"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"roster/internal/fakeaws"
+)
+
+// A backend is a pair of stores that the service can run on.
+type backend struct {
+	name string
+	env  func(testing.TB) []string // for an empty store of its own
+}
+
+// backends are the embedded store, the fakes, and the real servers that the
+// environment names.
+var backends = []backend{
+	{"embedded", func(testing.TB) []string { return nil }},
+	{"fake", func(t testing.TB) []string {
+		dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+		dynamo.Page(10)
+		bucket.Page(5)
+		return fakeEnv(dynamo, bucket)
+	}},
+	{"dynamodb-local+versitygw", func(t testing.TB) []string { return realServers(t).env() }},
+}
+
+// awsServers are a table and a bucket, and where they are.
+type awsServers struct{ dynamoURL, s3URL, table, bucket string }
+
+// env makes a process use them.
+func (s awsServers) env() []string {
+	env := []string{
+		"DYNAMODB_TABLE=" + s.table,
+		"S3_BUCKET=" + s.bucket,
+		"AWS_ENDPOINT_URL_DYNAMODB=" + s.dynamoURL,
+		"AWS_ENDPOINT_URL_S3=" + s.s3URL,
+		"AWS_CONFIG_FILE=" + os.DevNull,
+		"AWS_SHARED_CREDENTIALS_FILE=" + os.DevNull,
+		"AWS_EC2_METADATA_DISABLED=true",
+	}
+	for name, value := range awsCredentials() {
+		env = append(env, name+"="+value)
+	}
+	return env
+}
+
+// awsCredentials are those of the environment where it names real servers: no test
+// may find somebody's own account.
+func awsCredentials() map[string]string {
+	vars := map[string]string{"AWS_ACCESS_KEY_ID": "roster", "AWS_SECRET_ACCESS_KEY": "roster-secret", "AWS_REGION": "us-east-1"}
+	for name := range vars {
+		if value := os.Getenv(name); value != "" && os.Getenv("ROSTER_TEST_S3") != "" {
+			vars[name] = value
+		}
+	}
+	return vars
+}
+
+// fakeEnv makes a process use the fakes.
+func fakeEnv(dynamo *fakeaws.DynamoDB, bucket *fakeaws.S3) []string {
+	return awsServers{dynamo.URL, bucket.URL, fakeaws.Table, fakeaws.Bucket}.env()
+}
+
+// realServers makes a table and a bucket of the test's own on the servers that the
+// environment names.
+func realServers(t testing.TB) awsServers {
+	t.Helper()
+	name := "roster-" + strings.ToLower(rand.Text())
+	s := awsServers{os.Getenv("ROSTER_TEST_DYNAMODB"), os.Getenv("ROSTER_TEST_S3"), name, name}
+	if s.dynamoURL == "" || s.s3URL == "" {
+		t.Skip("ROSTER_TEST_DYNAMODB and ROSTER_TEST_S3 name no servers; tools/aws-local starts them")
+	}
+	cmd := command(t, s.env()...)
+	cmd.Args = append(cmd.Args, "-bootstrap")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("-bootstrap: %v\n%s", err, out)
+	}
+	t.Cleanup(func() {
+		ctx := context.Background()
+		tables, bucket := s.clients()
+		tables.DeleteTable(ctx, &dynamodb.DeleteTableInput{TableName: &s.table})
+		objects := s3.NewListObjectsV2Paginator(bucket, &s3.ListObjectsV2Input{Bucket: &s.bucket})
+		for objects.HasMorePages() {
+			page, err := objects.NextPage(ctx)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for _, object := range page.Contents {
+				bucket.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.bucket, Key: object.Key})
+			}
+		}
+		bucket.DeleteBucket(ctx, &s3.DeleteBucketInput{Bucket: &s.bucket})
+	})
+	return s
+}
+
+// clients are the SDK's for them, as they come but for options.
+func (s awsServers) clients(options ...func(*awsconfig.LoadOptions) error) (*dynamodb.Client, *s3.Client) {
+	c := awsCredentials()
+	cfg := must(awsconfig.LoadDefaultConfig(context.Background(), append(options,
+		awsconfig.WithRegion(c["AWS_REGION"]),
+		awsconfig.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(c["AWS_ACCESS_KEY_ID"], c["AWS_SECRET_ACCESS_KEY"], "")))...))
+	return dynamodb.NewFromConfig(cfg, func(o *dynamodb.Options) { o.BaseEndpoint = aws.String(s.dynamoURL) }),
+		s3.NewFromConfig(cfg, func(o *s3.Options) { o.BaseEndpoint, o.UsePathStyle = aws.String(s.s3URL), true })
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+func TestPageOf(t *testing.T) {
+	id := userID("ada@example.com")
+	cursor := formatCursor(id)
+	for _, test := range []struct {
+		query string
+		limit int
+		after string
+		ok    bool
+	}{
+		{"", 0, "", true},
+		{"limit=1", 1, "", true},
+		{"limit=1000", 1000, "", true},
+		{"cursor=" + cursor, 100, id, true},
+		{"cursor=" + cursor + "&limit=7", 7, id, true},
+		{"limit=0", 0, "", false},
+		{"limit=1001", 0, "", false},
+		{"limit=-1", 0, "", false},
+		{"limit=", 0, "", false},
+		{"limit=1e3", 0, "", false},
+		{"limit=99999999999999999999", 0, "", false},
+		{"limit=1&limit=2", 0, "", false},
+		{"cursor=", 0, "", false},
+		{"cursor=%00", 0, "", false},
+		{"cursor=" + cursor + "&cursor=" + cursor, 0, "", false},
+		{"offset=1", 0, "", false},
+		{"limit=%zz", 0, "", false},
+		{"limit=1;cursor=x", 0, "", false},
+	} {
+		t.Run(test.query, func(t *testing.T) {
+			limit, after, err := pageOf(test.query)
+			if !test.ok {
+				if err == nil || problemOf(err).Status != http.StatusBadRequest {
+					t.Errorf("got %d, %q, %v; want 400", limit, after, err)
+				}
+				return
+			}
+			if limit != test.limit || after != test.after || err != nil {
+				t.Errorf("got %d, %q, %v", limit, after, err)
+			}
+		})
+	}
+}
+
+// TestPageOfFirstFault: the same query is answered in the same words every time.
+func TestPageOfFirstFault(t *testing.T) {
+	for range 20 {
+		_, _, err := pageOf("limit=0&cursor=x&a=1&b=2")
+		if got := problemOf(err).Errors[0].Field; got != "a" {
+			t.Fatalf("the first fault is that of %s, want a", got)
+		}
+	}
+}
+
+func TestCleanName(t *testing.T) {
+	for _, test := range []struct {
+		name, in, want string // want empty: refused
+	}{
+		{"plain", "Ada Lovelace", "Ada Lovelace"},
+		{"trimmed", " \t\u00a0Ada\u3000\n", "Ada"},
+		{"one character", "A", "A"},
+		{"longest", strings.Repeat("ä", 200), strings.Repeat("ä", 200)},
+		{"longest after trimming", strings.Repeat(" ", 500) + strings.Repeat("x", 200), strings.Repeat("x", 200)},
+		{"too long", strings.Repeat("x", 201), ""},
+		{"normalized", "Zoe\u0308", "Zo\u00eb"},
+		{"as long as that after normalization", strings.Repeat("e\u0308", 200), strings.Repeat("\u00eb", 200)},
+		{"empty", "", ""},
+		{"blank", " \u2003 ", ""},
+		{"control character", "Ada\x00", ""},
+		{"line break within", "Ada\nLovelace", ""},
+		{"C1 control character", "Ada\u0085x", ""},
+		{"broken escape", "Ada\ufffd", ""},
+		{"markup is text", "<b>Ada</b>", "<b>Ada</b>"},
+		{"right to left", "عدا", "عدا"},
+		{"emoji with joiners", "👩‍💻", "👩‍💻"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, fault := cleanName(test.in)
+			if got != test.want || (fault == nil) != (test.want != "") {
+				t.Errorf("got %q, %v; want %q", got, fault, test.want)
+			}
+		})
+	}
+}
+
+func FuzzName(f *testing.F) {
+	for _, seed := range []string{"Ada", " Ada ", "Zoe\u0308", "\u0344", "\u0085a", strings.Repeat("\u0958", 200)} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, in string) {
+		if !utf8.ValidString(in) {
+			return // refused before, see formReader.set
+		}
+		name, fault := cleanName(in)
+		if fault != nil {
+			return
+		}
+		if n := utf8.RuneCountInString(name); n < 1 || n > maxNameLength || !norm.NFC.IsNormalString(name) || strings.TrimSpace(name) != name {
+			t.Errorf("%q passes as a name", name)
+		}
+		if again, fault := cleanName(name); fault != nil || again != name {
+			t.Errorf("%q is accepted as %q, which is %v", in, name, fault)
+		}
+	})
+}
