@@ -37,10 +37,7 @@ func TestStore(t *testing.T) {
 func testStore(t *testing.T, users Users, avatars Avatars) {
 	t.Run("users", func(t *testing.T) { testUsers(t, users) })
 	t.Run("list", func(t *testing.T) { testList(t, users) })
-	// moto's UpdateItem, unlike DynamoDB's, is not atomic between its threads.
-	if !strings.HasSuffix(t.Name(), "/moto") {
-		t.Run("races", func(t *testing.T) { testUserRaces(t, users) })
-	}
+	t.Run("races", func(t *testing.T) { testUserRaces(t, users) })
 	t.Run("avatars", func(t *testing.T) { testAvatars(t, avatars) })
 }
 
