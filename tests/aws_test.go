@@ -3,9 +3,12 @@ package tests
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
@@ -114,4 +117,48 @@ func (s awsServers) clients(options ...func(*awsconfig.LoadOptions) error) (*dyn
 		awsconfig.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(c["AWS_ACCESS_KEY_ID"], c["AWS_SECRET_ACCESS_KEY"], "")))...))
 	return dynamodb.NewFromConfig(cfg, func(o *dynamodb.Options) { o.BaseEndpoint = aws.String(s.dynamoURL) }),
 		s3.NewFromConfig(cfg, func(o *s3.Options) { o.BaseEndpoint, o.UsePathStyle = aws.String(s.s3URL), true })
+}
+
+// TestKnownAvatars reads an image by the address that names its content, through
+// two processes on the same servers: the table is asked once, and what one of
+// them replaces or deletes the other no longer shows.
+func TestKnownAvatars(t *testing.T) {
+	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	one, other := start(t, fakeEnv(dynamo, bucket)...), start(t, fakeEnv(dynamo, bucket)...)
+	images := [][]byte{encodePNG(gradient(20, 20, 1)), encodePNG(gradient(20, 20, 2))}
+	u := one.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, []byte(`{"name":"Anna","email":"anna@example.com"}`)).want(t, http.StatusCreated).user(t)
+	avatar := "/users/" + u.ID + "/avatar"
+	put := func(image []byte) (avatarURL string) {
+		u := one.do(t, "PUT "+avatar, nil, image).want(t, http.StatusOK).user(t)
+		eventually(t, 20*time.Second, "one image is left", func() error {
+			if n := len(bucket.Keys()); n != 1 {
+				return fmt.Errorf("%d are there", n)
+			}
+			return nil
+		})
+		return u.AvatarURL
+	}
+	get := func(path string, want []byte, wantStatus, wantCalls int) {
+		t.Helper()
+		before := dynamo.Calls("GetItem")
+		if a := other.do(t, "GET "+path, nil, nil).want(t, wantStatus); want != nil && a.body != string(want) {
+			t.Error("another image")
+		}
+		if calls := dynamo.Calls("GetItem") - before; calls != wantCalls {
+			t.Errorf("GetItem was called %d times, want %d", calls, wantCalls)
+		}
+	}
+	first := put(images[0])
+	get(first, images[0], 200, 1)
+	get(first, images[0], 200, 0)
+	get(avatar, images[0], 200, 1)
+	second := put(images[1])
+	get(first, images[1], 200, 1)
+	get(first, images[1], 200, 1) // not what the address names
+	get(second, images[1], 200, 0)
+	put(images[1]) // the same content under another key
+	get(second, images[1], 200, 1)
+	get(second, images[1], 200, 0)
+	one.do(t, "DELETE /users/"+u.ID, nil, nil).want(t, http.StatusNoContent)
+	get(second, nil, 404, 1)
 }
