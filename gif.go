@@ -13,6 +13,7 @@ func walkGIF(data []byte, frames int) (clean []byte, info imageInfo, err error) 
 		return nil, info, errTruncated
 	}
 	info.width, info.height = int(binary.LittleEndian.Uint16(data[6:])), int(binary.LittleEndian.Uint16(data[8:]))
+	info.decoded = 1 + 4 // an index into the palette; and the frame on its screen
 	seen, pixels := 0, 0 // frames, and bytes of their sub-blocks
 	i := 13 + gifColors(data[10])
 	for i < len(data) && seen < frames {

@@ -35,10 +35,10 @@ type imageFormat struct {
 // An imageInfo is what the structure of an image says about its pixels.
 type imageInfo struct {
 	width, height int
+	orientation   byte // EXIF: 2 to 8 if the image must be turned
 	animated      bool
-	components    int // JPEG
-	scans         int // JPEG
-	progressive   bool
+	scans         int     // JPEG
+	decoded       float64 // bytes a pixel that Go's decoder takes at most
 }
 
 var imageFormats = []imageFormat{

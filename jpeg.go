@@ -66,15 +66,10 @@ func walkJPEG(data []byte) (clean []byte, info imageInfo, err error) {
 		switch {
 		case marker == 0xc4, marker == 0xdb, marker == 0xdd: // DHT, DQT, DRI
 		case marker >= 0xc0 && marker <= 0xc2: // SOF (section B.2.2)
-			if info.width != 0 || len(segment) < 6 || len(segment) != 6+3*int(segment[5]) {
-				return nil, info, errors.New("its frame header is not valid")
+			if info.width != 0 {
+				return nil, info, errors.New("it has two frame headers")
 			}
-			info.height, info.width = int(binary.BigEndian.Uint16(segment[1:])), int(binary.BigEndian.Uint16(segment[3:]))
-			info.components, info.progressive = int(segment[5]), marker == 0xc2
-			if segment[0] != 8 || info.components < 1 || info.components > 4 {
-				return nil, info, unsupported("avatar is a JPEG of %d bits and %d components, which browsers do not show; save it with 8 bits, in color or gray", segment[0], info.components)
-			}
-			if err := checkSize(info.width, info.height); err != nil {
+			if err := readFrameHeader(&info, segment, marker == 0xc2); err != nil {
 				return nil, info, err
 			}
 		case marker >= 0xc9 && marker <= 0xcf && marker != 0xcc:
@@ -89,7 +84,9 @@ func walkJPEG(data []byte) (clean []byte, info imageInfo, err error) {
 			info.scans++
 		case marker >= 0xe0 && marker <= 0xef: // APPn
 			kept := keptOfAPP(marker, segment, exif)
-			exif = exif || marker == 0xe1 && bytes.HasPrefix(segment, []byte(exifHeader))
+			if marker == 0xe1 && bytes.HasPrefix(segment, []byte(exifHeader)) && !exif {
+				exif, info.orientation = true, orientationOf(segment[len(exifHeader):])
+			}
 			if len(kept) == 0 {
 				e.replace(start, end)
 			} else if !bytes.Equal(kept, segment) {
@@ -102,6 +99,37 @@ func walkJPEG(data []byte) (clean []byte, info imageInfo, err error) {
 		}
 		i, gap = end, end
 	}
+}
+
+// readFrameHeader reads what follows SOF: bits a sample, height, width, number of components,
+// and for each its id, sampling factors and table.
+func readFrameHeader(info *imageInfo, segment []byte, progressive bool) error {
+	if len(segment) < 9 || len(segment) != 6+3*int(segment[5]) {
+		return errors.New("its frame header is not valid")
+	}
+	info.height, info.width = int(binary.BigEndian.Uint16(segment[1:])), int(binary.BigEndian.Uint16(segment[3:]))
+	components := segment[5]
+	if segment[0] != 8 || components > 4 {
+		return unsupported("avatar is a JPEG of %d bits and %d components, which browsers do not show; save it with 8 bits, in color or gray", segment[0], components)
+	}
+	var samples, across, down byte
+	for c := segment[6:]; len(c) > 0; c = c[3:] {
+		h, v := c[1]>>4, c[1]&15
+		if h < 1 || h > 4 || v < 1 || v > 4 {
+			return errors.New("its sampling factors are not valid")
+		}
+		samples, across, down = samples+h*v, max(across, h), max(down, v)
+	}
+	// A byte a sample, and a 32-bit coefficient with progressive coding. Then RGB and CMYK
+	// are converted into another image.
+	info.decoded = float64(samples) / float64(across*down)
+	if progressive {
+		info.decoded *= 5
+	}
+	if components > 1 {
+		info.decoded += 4
+	}
+	return checkSize(info.width, info.height)
 }
 
 // keptOfAPP returns what stays of an application segment: all of a color profile (ICC.1,

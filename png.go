@@ -79,10 +79,13 @@ func walkPNG(data []byte) (clean []byte, info imageInfo, err error) {
 			if err := checkSize(info.width, info.height); err != nil {
 				return nil, info, err
 			}
+			// 4 channels of 8 or 16 bits; each pass of an interlaced image is an image too.
+			info.decoded = float64(max(8, body[8]) / 8 * 4 * (1 + body[12]))
 		case kind == "eXIf":
 			if o := orientationOf(body); o == 1 {
 				e.replace(i, next)
 			} else {
+				info.orientation = o
 				e.replace(i, next, pngChunk("eXIf", exifOrientation(o))...)
 			}
 		case kind == "acTL":

@@ -22,6 +22,7 @@ func walkWebP(data []byte) (clean []byte, info imageInfo, err error) {
 		return nil, info, errTruncated
 	}
 	e := edit{data: data[:8+size]}
+	info.decoded = 11 // of lossy colors with lossless transparency
 	var flags, kept byte
 	var first string // VP8X in the extended format, else the image
 	seen := map[string]bool{}
@@ -74,6 +75,7 @@ func walkWebP(data []byte) (clean []byte, info imageInfo, err error) {
 		case kind == "EXIF" && flags&webpEXIF != 0:
 			if o := orientationOf(bytes.TrimPrefix(body, []byte(exifHeader))); o != 1 {
 				kept |= webpEXIF
+				info.orientation = o
 				return exifOrientation(o), nil
 			}
 		}

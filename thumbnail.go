@@ -1,0 +1,185 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"image"
+	"image/gif"
+	"image/jpeg"
+	"image/png"
+	"io"
+	"slices"
+
+	"golang.org/x/image/draw"
+	"golang.org/x/image/webp"
+)
+
+const (
+	thumbnailSide    = 256
+	thumbnailQuality = 85
+
+	// maxThumbnailPixels bounds what thumbnailCost returns for an image that is rendered.
+	maxThumbnailPixels = 16_000_000
+
+	// thumbnailPixelBytes is the memory that one pixel of thumbnailCost stands for:
+	// 160 MB for maxThumbnailPixels.
+	thumbnailPixelBytes = 10
+
+	// maxThumbnailScans bounds the passes over a JPEG's pixels. Encoders write about ten.
+	// A scan that changes nothing is 80 bytes long and takes as long as any other.
+	maxThumbnailScans = 64
+)
+
+// errNotRenderable is the error for images that have no thumbnail: animated WebP, images
+// of more than 16 megapixels or whose decoding takes the memory of that many, and
+// images that Go's decoders refuse.
+var errNotRenderable = errors.New("the image cannot be rendered")
+
+// thumbnailCost returns how many pixels of maxThumbnailPixels rendering the image takes:
+// its own, or more if decoding takes more than thumbnailPixelBytes for each. It does
+// not decode the image.
+func thumbnailCost(mediaType string, data []byte) (pixels int64, err error) {
+	_, _, pixels, err = inspectForThumbnail(mediaType, data)
+	return pixels, err
+}
+
+// inspectForThumbnail returns the part of an image that is rendered: of a GIF, its first
+// frame. The walk is the one that cleaned the image, so both find the same frame.
+func inspectForThumbnail(mediaType string, data []byte) (clean []byte, info imageInfo, pixels int64, err error) {
+	i := slices.IndexFunc(imageFormats, func(f imageFormat) bool { return f.mediaType == mediaType && hasMagic(data, f.magic) })
+	switch {
+	case i < 0:
+		err = fmt.Errorf("%q is not its type", mediaType)
+	case mediaType == "image/gif":
+		if clean, info, err = walkGIF(data, 1); err == nil {
+			// The screen that browsers draw on. Go refuses a frame beyond it.
+			size := binary.LittleEndian.AppendUint16(nil, uint16(info.width))
+			size = binary.LittleEndian.AppendUint16(size, uint16(info.height))
+			clean = slices.Concat(clean[:6], size, clean[10:])
+		}
+	default:
+		clean, info, err = imageFormats[i].walk(data)
+	}
+	if err != nil {
+		return nil, info, 0, fmt.Errorf("%w: %v", errNotRenderable, err)
+	}
+	own := int64(info.width) * int64(info.height)
+	memory := int64(info.decoded * float64(own))
+	if mediaType == "image/webp" && !bytes.HasPrefix(data[12:], []byte("VP8 ")) {
+		// Huffman trees: up to 256 bytes for each byte that describes them, and 52 kB for
+		// each of the 2,600 groups that the decoder accepts.
+		memory += min(256*int64(len(data)), 2600*52_000)
+	}
+	pixels = max(own, memory/thumbnailPixelBytes)
+	switch {
+	case pixels > maxThumbnailPixels:
+		err = fmt.Errorf("%w: it takes the memory of %d pixels", errNotRenderable, pixels)
+	case info.scans > maxThumbnailScans:
+		err = fmt.Errorf("%w: it has %d scans", errNotRenderable, info.scans)
+	case info.animated && mediaType == "image/webp":
+		err = fmt.Errorf("%w: it is an animated WebP", errNotRenderable)
+	}
+	return clean, info, pixels, err
+}
+
+// renderThumbnail renders an image as 256 × 256 pixels: its middle square, upright, scaled
+// down by averaging areas, or up by interpolation. The result is a JPEG, or a PNG if
+// it has transparent pixels. Of an animation it is the first frame. Color profiles are not
+// applied. Errors are errNotRenderable, or the context's. It takes up to 200 MB.
+func renderThumbnail(ctx context.Context, mediaType string, data []byte) (thumb []byte, thumbType string, err error) {
+	defer func() {
+		if fault := recover(); fault != nil { // in a decoder
+			thumb, thumbType, err = nil, "", fmt.Errorf("%w: %v", errNotRenderable, fault)
+		}
+	}()
+	data, info, _, err := inspectForThumbnail(mediaType, data)
+	if err != nil {
+		return nil, "", err
+	}
+	img, err := decodeForThumbnail(contextReader{ctx, bytes.NewReader(data)}, mediaType, info)
+	if ctx.Err() != nil {
+		return nil, "", ctx.Err()
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("%w: %v", errNotRenderable, err)
+	}
+	bounds := img.Bounds()
+	side := min(bounds.Dx(), bounds.Dy())
+	corner := bounds.Min.Add(image.Pt((bounds.Dx()-side)/2, (bounds.Dy()-side)/2))
+	square := image.Rectangle{corner, corner.Add(image.Pt(side, side))}
+	// The kernel widens as the image shrinks, so that every pixel counts. It works on
+	// colors multiplied by alpha.
+	scaled := image.NewRGBA(image.Rect(0, 0, thumbnailSide, thumbnailSide))
+	draw.BiLinear.Scale(scaled, scaled.Rect, img, square, draw.Src, nil)
+	scaled = upright(scaled, info.orientation)
+	var b bytes.Buffer
+	if scaled.Opaque() {
+		err = jpeg.Encode(&b, scaled, &jpeg.Options{Quality: thumbnailQuality})
+		return b.Bytes(), "image/jpeg", err
+	}
+	err = png.Encode(&b, scaled)
+	return b.Bytes(), "image/png", err
+}
+
+// decodeForThumbnail decodes an image, and a GIF's frame onto its screen.
+func decodeForThumbnail(r io.Reader, mediaType string, info imageInfo) (image.Image, error) {
+	switch mediaType {
+	case "image/png":
+		return png.Decode(r)
+	case "image/jpeg":
+		return jpeg.Decode(r)
+	case "image/webp":
+		return webp.Decode(r)
+	}
+	frame, err := gif.Decode(r)
+	screen := image.Rect(0, 0, info.width, info.height)
+	if err != nil || frame.Bounds() == screen {
+		return frame, err
+	}
+	canvas := image.NewRGBA(screen)
+	draw.Draw(canvas, frame.Bounds(), frame, frame.Bounds().Min, draw.Src)
+	return canvas, nil
+}
+
+// upright turns a square as its EXIF orientation says (EXIF 2.32, section 4.6.4).
+func upright(img *image.RGBA, orientation byte) *image.RGBA {
+	if orientation < 2 {
+		return img
+	}
+	turned := image.NewRGBA(img.Rect)
+	last := img.Rect.Dx() - 1
+	for y := range last + 1 {
+		for x := range last + 1 {
+			fromX, fromY := x, y
+			if orientation >= 5 {
+				fromX, fromY = y, x
+			}
+			switch orientation {
+			case 2, 8:
+				fromX = last - fromX
+			case 4, 6:
+				fromY = last - fromY
+			case 3, 7:
+				fromX, fromY = last-fromX, last-fromY
+			}
+			turned.SetRGBA(x, y, img.RGBAAt(fromX, fromY))
+		}
+	}
+	return turned
+}
+
+// A contextReader ends with its context, and so does what decodes from it.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}

@@ -1,0 +1,423 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"image"
+	"image/color"
+	"image/gif"
+	"math"
+	"os"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+)
+
+func renderTest(t testing.TB, mediaType string, data []byte) (image.Image, string) {
+	t.Helper()
+	thumb, thumbType, err := renderThumbnail(t.Context(), mediaType, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, format, err := image.Decode(bytes.NewReader(thumb))
+	if err != nil || "image/"+format != thumbType || img.Bounds() != image.Rect(0, 0, thumbnailSide, thumbnailSide) {
+		t.Fatalf("%s is %s of %v (%v)", thumbType, format, img.Bounds(), err)
+	}
+	return img, thumbType
+}
+
+// wantColor compares colors with some tolerance, as JPEG needs.
+func wantColor(t testing.TB, img image.Image, x, y int, want color.Color) {
+	t.Helper()
+	r, g, b, a := img.At(x, y).RGBA()
+	r2, g2, b2, a2 := want.RGBA()
+	for i, have := range []uint32{r, g, b, a} {
+		if math.Abs(float64(have)-float64([]uint32{r2, g2, b2, a2}[i])) > 0x0a00 {
+			t.Errorf("at %d, %d: %v, want %v", x, y, img.At(x, y), want)
+			return
+		}
+	}
+}
+
+var (
+	red    = color.NRGBA{255, 0, 0, 255}
+	green  = color.NRGBA{0, 255, 0, 255}
+	blue   = color.NRGBA{0, 0, 255, 255}
+	yellow = color.NRGBA{255, 255, 0, 255}
+)
+
+// marker is a wide image whose middle square has four colors. Beside it is white.
+func marker() *image.NRGBA {
+	img := image.NewNRGBA(image.Rect(0, 0, 900, 600))
+	for i := range img.Pix {
+		img.Pix[i] = 255
+	}
+	for y := range 600 {
+		for x := range 600 {
+			img.SetNRGBA(150+x, y, []color.NRGBA{red, green, blue, yellow}[x/300+y/300*2])
+		}
+	}
+	return img
+}
+
+// TestThumbnailOrientation: the corners of the marker, as each orientation turns them.
+func TestThumbnailOrientation(t *testing.T) {
+	jpg, pngImage := encodeJPEG(marker()), encodePNG(marker())
+	vp8l := must(os.ReadFile("testdata/marker.webp"))[12:] // the same, of 90 × 60
+	for o, corners := range map[byte][4]color.Color{       // top left, top right, bottom left, bottom right
+		1: {red, green, blue, yellow}, 2: {green, red, yellow, blue}, 3: {yellow, blue, green, red}, 4: {blue, yellow, red, green},
+		5: {red, blue, green, yellow}, 6: {blue, red, yellow, green}, 7: {yellow, green, blue, red}, 8: {green, yellow, red, blue},
+	} {
+		exif := exifWith(binary.LittleEndian, uint16(o))
+		for mediaType, original := range map[string][]byte{
+			"image/jpeg": slices.Concat(jpg[:2], jpegSegment(0xe1, exifHeader, string(exif)), jpg[2:]),
+			"image/png":  slices.Concat(pngImage[:33], pngChunk("eXIf", exif), pngImage[33:]),
+			"image/webp": webpFile(webpCanvas(webpEXIF, 90, 60), vp8l, webpChunk("EXIF", exif)),
+		} {
+			clean, _, err := cleanImage(original)
+			if err != nil {
+				t.Fatal(err)
+			}
+			img, thumbType := renderTest(t, mediaType, clean)
+			if thumbType != "image/jpeg" {
+				t.Errorf("%s becomes %s", mediaType, thumbType)
+			}
+			for i, want := range corners {
+				t.Logf("%s, orientation %d, corner %d", mediaType, o, i)
+				wantColor(t, img, 40+i%2*175, 40+i/2*175, want)
+			}
+		}
+	}
+}
+
+// TestThumbnailTransparency: a transparent image becomes a PNG, and the color of
+// transparent pixels does not show at edges.
+func TestThumbnailTransparency(t *testing.T) {
+	src := image.NewNRGBA(image.Rect(0, 0, 1024, 1024))
+	for y := range 1024 {
+		for x := range 1024 {
+			if (x/2+y/2)%2 == 0 {
+				src.SetNRGBA(x, y, red)
+			} else {
+				src.SetNRGBA(x, y, color.NRGBA{0, 255, 0, 0})
+			}
+		}
+	}
+	img, thumbType := renderTest(t, "image/png", encodePNG(src))
+	if thumbType != "image/png" {
+		t.Fatalf("it becomes %s", thumbType)
+	}
+	for _, at := range []image.Point{{100, 100}, {101, 100}, {200, 77}} {
+		c := color.NRGBAModel.Convert(img.At(at.X, at.Y)).(color.NRGBA)
+		if c.R < 250 || c.G > 5 || c.A < 110 || c.A > 145 {
+			t.Errorf("at %v: %v, want half-transparent red", at, c)
+		}
+	}
+}
+
+// TestThumbnailAverage: each pixel of the original counts the same.
+func TestThumbnailAverage(t *testing.T) {
+	src := image.NewGray(image.Rect(0, 0, 2048, 2048))
+	for i := range src.Pix {
+		src.Pix[i] = byte(i % 8 / 7 * 255) // one of eight columns is white
+	}
+	img, _ := renderTest(t, "image/png", encodePNG(src))
+	for x := 2; x < thumbnailSide-2; x++ {
+		wantColor(t, img, x, 128, color.Gray{32})
+	}
+}
+
+// TestThumbnailKinds: every color model, small images and long ones.
+func TestThumbnailKinds(t *testing.T) {
+	file := func(name string) []byte { return must(os.ReadFile("testdata/" + name)) }
+	deep := image.NewNRGBA64(image.Rect(0, 0, 300, 300))
+	for i := range deep.Pix {
+		deep.Pix[i] = 0xff
+	}
+	for _, test := range []struct {
+		name, mediaType string
+		data            []byte
+		thumbType       string
+	}{
+		{"gray", "image/jpeg", encodeJPEG(image.NewGray(image.Rect(0, 0, 500, 300))), "image/jpeg"},
+		{"CMYK", "image/jpeg", file("images/jpg-cmyk.jpg"), "image/jpeg"},
+		{"CMYK, progressive", "image/jpeg", file("progressive-cmyk.jpg"), "image/jpeg"},
+		{"RGB", "image/jpeg", file("images/jpg-rgb.jpg"), "image/jpeg"},
+		{"16 bits", "image/png", encodePNG(deep), "image/jpeg"},
+		{"one pixel", "image/png", encodePNG(gradient(1, 1, 1)), "image/jpeg"},
+		{"a line", "image/png", encodePNG(gradient(60_000, 1, 1)), "image/jpeg"},
+		{"APNG", "image/png", file("images/png-apng.png"), "image/jpeg"},
+		{"GIF, animated", "image/gif", file("images/gif-anim.gif"), "image/jpeg"},
+		{"GIF, frame beyond its screen", "image/gif", file("images/gif-frame-taller-than-screen.gif"), "image/jpeg"},
+		{"GIF, no screen", "image/gif", file("images/gif-screen-0x0.gif"), "image/jpeg"},
+		{"WebP", "image/webp", file("images/ok.webp"), "image/jpeg"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if _, thumbType := renderTest(t, test.mediaType, test.data); thumbType != test.thumbType {
+				t.Errorf("%s, want %s", thumbType, test.thumbType)
+			}
+		})
+	}
+}
+
+// TestThumbnailGIF: of an animation the first frame is shown, where it is on its screen.
+func TestThumbnailGIF(t *testing.T) {
+	g := &gif.GIF{Config: image.Config{Width: 200, Height: 200}}
+	for _, c := range []color.Color{red, blue} {
+		frame := image.NewPaletted(image.Rect(100, 100, 200, 200), color.Palette{c, color.Transparent})
+		frame.SetColorIndex(199, 199, 1)
+		g.Image, g.Delay = append(g.Image, frame), append(g.Delay, 10)
+	}
+	var b bytes.Buffer
+	if err := gif.EncodeAll(&b, g); err != nil {
+		t.Fatal(err)
+	}
+	img, thumbType := renderTest(t, "image/gif", b.Bytes())
+	if thumbType != "image/png" {
+		t.Errorf("it becomes %s", thumbType)
+	}
+	wantColor(t, img, 50, 50, color.Transparent)
+	wantColor(t, img, 180, 180, red)
+	wantColor(t, img, 255, 255, color.Transparent)
+}
+
+// TestThumbnailHostile: what would take too much memory or time is not rendered, and
+// that is found out without decoding it.
+func TestThumbnailHostile(t *testing.T) {
+	images := testImages(t)
+	// Two walkers could disagree: one takes the empty block for the end of the extension, the
+	// other reads it as its size, and goes on to frames of any size.
+	small := encodeGIF(8, 8, 1)
+	at := 13 + gifColors(small[10])
+	hidden := slices.Concat(small[:at], []byte("!\xff\x00\x00"), gifClaiming(65535, 65535, 1)[19:24])
+	for _, test := range []struct {
+		name, mediaType string
+		data            []byte
+	}{
+		{"JPEG of very many scans", "image/jpeg", jpegOfScans(8, maxThumbnailScans+1)},
+		{"JPEG, 16 megapixels of progressive CMYK", "image/jpeg", patchedSize(must(os.ReadFile("testdata/progressive-cmyk.jpg")), 4000, 4000)},
+		{"PNG of 17 megapixels", "image/png", pngOf(17_000, 1000)},
+		{"GIF, frame of 25 megapixels", "image/gif", gifClaiming(5000, 5000, 1)},
+		{"GIF, frame behind an empty block", "image/gif", hidden},
+		{"WebP, animated", "image/webp", images["animated.webp"]},
+		{"JPEG as a PNG", "image/png", images["ada.jpg"]},
+		{"not an image", "image/webp", []byte("RIFF")},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := thumbnailCost(test.mediaType, test.data)
+			_, _, err2 := renderThumbnail(t.Context(), test.mediaType, test.data)
+			runtime.ReadMemStats(&after)
+			if !errors.Is(err, errNotRenderable) || !errors.Is(err2, errNotRenderable) {
+				t.Errorf("got %v, %v", err, err2)
+			}
+			if n := after.TotalAlloc - before.TotalAlloc; n > 4<<20 {
+				t.Errorf("it allocates %d bytes", n)
+			}
+		})
+	}
+	for _, test := range []struct {
+		name, mediaType string
+		data            []byte
+	}{
+		{"PNG without pixels", "image/png", pngOf(100, 100)},
+		{"JPEG without a table", "image/jpeg", must(os.ReadFile("testdata/images/jpg-mjpeg-no-dht.jpg"))},
+		{"GIF without a color table", "image/gif", must(os.ReadFile("testdata/images/gif-no-color-table.gif"))},
+	} {
+		if _, _, err := renderThumbnail(t.Context(), test.mediaType, test.data); !errors.Is(err, errNotRenderable) {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+	// Its other frames are of no concern.
+	many := slices.Concat(small[:len(small)-1], bytes.Repeat(gifClaiming(60000, 600, 1)[19:34], 100), []byte(";"))
+	if cost, err := thumbnailCost("image/gif", many); err != nil || cost != 64 {
+		t.Errorf("the first frame of many costs %d, %v", cost, err)
+	}
+}
+
+// pngOf is a PNG whose pixels are missing.
+func pngOf(width, height uint32) []byte {
+	return slices.Concat(pngClaiming(width, height)[:33], pngChunk("IDAT", []byte("\x78\x9c")), pngEnd)
+}
+
+// patchedSize changes the size in a JPEG's frame header.
+func patchedSize(data []byte, width, height uint16) []byte {
+	data = bytes.Clone(data)
+	at := bytes.Index(data, []byte("\xff\xc2"))
+	binary.BigEndian.PutUint16(data[at+5:], height)
+	binary.BigEndian.PutUint16(data[at+7:], width)
+	return data
+}
+
+// TestThumbnailDeadline: a render ends at its deadline.
+func TestThumbnailDeadline(t *testing.T) {
+	data := encodePNG(noise(1200, 1200))
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	if _, _, err := renderThumbnail(ctx, "image/png", data); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	if d := time.Since(began); d > time.Second {
+		t.Errorf("it ended after %v", d)
+	}
+}
+
+// TestThumbnailMemory holds thumbnailCost against what decoding really allocates.
+func TestThumbnailMemory(t *testing.T) {
+	flat := image.NewNRGBA(image.Rect(0, 0, 1500, 1500))
+	deep := image.NewNRGBA64(flat.Rect)
+	for _, test := range []struct {
+		name, mediaType string
+		data            []byte
+	}{
+		{"PNG", "image/png", encodePNG(flat)},
+		{"PNG, 16 bits", "image/png", encodePNG(deep)},
+		{"JPEG", "image/jpeg", encodeJPEG(flat)},
+		{"JPEG, gray", "image/jpeg", encodeJPEG(image.NewGray(flat.Rect))},
+		{"JPEG, progressive", "image/jpeg", must(os.ReadFile("testdata/progressive.jpg"))},
+		{"JPEG, progressive CMYK", "image/jpeg", must(os.ReadFile("testdata/progressive-cmyk.jpg"))},
+		{"GIF", "image/gif", encodeGIF(1500, 1500, 4)},
+		{"WebP, Huffman trees", "image/webp", webpOfTrees(900)},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cost, err := thumbnailCost(test.mediaType, test.data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, info, _, _ := inspectForThumbnail(test.mediaType, test.data)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			if _, err := decodeForThumbnail(bytes.NewReader(data), test.mediaType, info); err != nil {
+				t.Fatal(err)
+			}
+			runtime.ReadMemStats(&after)
+			// All that is allocated counts, also what the decoder lets go of on its way.
+			if got, most := int64(after.TotalAlloc-before.TotalAlloc), cost*thumbnailPixelBytes; got > most+most/4+1<<20 {
+				t.Errorf("decoding allocates %d bytes, the cost stands for %d", got, most)
+			}
+		})
+	}
+}
+
+func BenchmarkThumbnail(b *testing.B) {
+	photo := noise(4000, 3000)
+	for _, bench := range []struct {
+		name, mediaType string
+		data            []byte
+	}{
+		{"JPEG of 12 megapixels", "image/jpeg", encodeJPEG(photo)},
+		{"PNG of 12 megapixels", "image/png", encodePNG(photo)},
+		{"JPEG of 48 kB", "image/jpeg", encodeJPEG(noise(400, 300))},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := renderThumbnail(b.Context(), bench.mediaType, bench.data); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// gifOfDots is a GIF with frames of one pixel, one of whose colors is
+// transparent: the decoder copies the color table for each.
+func gifOfDots(frames int) []byte {
+	data := append([]byte("GIF89a\x01\x00\x01\x00\xf7\x00\x00"), make([]byte, 3*256)...)
+	for range frames {
+		data = append(data, "\x21\xf9\x04\x01\x00\x00\x00\x00\x2c\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02\x44\x01\x00"...)
+	}
+	return append(data, 0x3b)
+}
+
+// jpegOfScans is a gray progressive JPEG of side × side pixels (up to 64, or a
+// multiple of 1024) in this many scans, most of which say nothing.
+func jpegOfScans(side uint16, scans int) []byte {
+	data := append([]byte("\xff\xd8\xff\xdb\x00\x43\x00"), bytes.Repeat([]byte{1}, 64)...)
+	data = binary.BigEndian.AppendUint16(append(data, "\xff\xc2\x00\x0b\x08"...), side)
+	data = append(binary.BigEndian.AppendUint16(data, side), "\x01\x01\x11\x00"...)
+	// Two codes of one bit: "no difference" for DC; for AC, a run of 2^14 blocks
+	// (and 14 more bits say how many more) without coefficients.
+	data = append(data, "\xff\xc4\x00\x14\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"...)
+	data = append(data, "\xff\xc4\x00\x14\x10\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xe0"...)
+	blocks := (int(side) + 7) / 8 * ((int(side) + 7) / 8)
+	data = append(data, "\xff\xda\x00\x08\x01\x01\x00\x00\x00\x00"...)
+	data = append(data, make([]byte, (blocks+7)/8)...)
+	for range scans - 1 {
+		data = append(data, "\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00"...)
+		data = append(data, make([]byte, (blocks>>14+1)*15/8+1)...)
+	}
+	return append(data, "\xff\xd9"...)
+}
+
+// webpOfTrees is a lossless WebP of 128 × 128 pixels of one color, with this many
+// groups of Huffman trees, all but the last as large as they can be.
+func webpOfTrees(groups int) []byte {
+	var data []byte
+	var n int
+	put := func(value, bits int) {
+		for i := range bits {
+			if n%8 == 0 {
+				data = append(data, 0)
+			}
+			data[n/8] |= byte(value>>i&1) << (n % 8)
+			n++
+		}
+	}
+	single := func(symbol int) { put(1|symbol<<3|4, 11) } // a tree of one leaf
+	// A code length, and its repetitions, by threes to sixes.
+	repeat := func(code, bits, count int) {
+		put(code, bits)
+		for count--; count >= 6; count -= 6 {
+			put(0|3<<1, 3)
+		}
+		if count >= 3 {
+			put(0|(count-3)<<1, 3)
+			count = 0
+		}
+		for range count {
+			put(code, bits)
+		}
+	}
+	lengths := func(of map[int]int) { // of the codes for code lengths
+		put(0, 1)
+		put(12, 4)
+		for _, symbol := range []int{17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12} {
+			put(of[symbol], 3)
+		}
+		put(0, 1)
+	}
+	put(0x2f, 8)
+	put(127, 14)
+	put(127, 14)
+	put(0, 1+3+1)   // opaque, version 0, no transform
+	put(1|11<<1, 5) // a color cache of 2^11
+	put(1, 1+3)     // tiles of 4 × 4 have groups of their own, as an image says:
+	put(0, 1)       // its pixels all stand for the last group
+	for _, symbol := range []int{(groups - 1) & 0xff, (groups - 1) >> 8, 0, 0, 0} {
+		single(symbol)
+	}
+	for range groups - 1 {
+		lengths(map[int]int{16: 1, 11: 2, 12: 2})
+		repeat(0b01, 2, 1768) // 1768/2^11 + 560/2^12 = 1
+		repeat(0b11, 2, 560)
+		for range 3 {
+			lengths(map[int]int{16: 1, 8: 1})
+			for range 256 {
+				put(0, 1)
+			}
+		}
+		single(0)
+	}
+	for range 5 {
+		single(0)
+	}
+	data = append(data, make([]byte, len(data)%2)...)
+	chunk := append(binary.LittleEndian.AppendUint32([]byte("WEBPVP8L"), uint32(len(data))), data...)
+	return append(binary.LittleEndian.AppendUint32([]byte("RIFF"), uint32(len(chunk))), chunk...)
+}
