@@ -17,6 +17,7 @@ import (
 	"net/http/httputil"
 	neturl "net/url"
 	"os"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -528,4 +529,61 @@ func BenchmarkStart(b *testing.B) {
 		memory = max(memory, rss)
 	}
 	b.ReportMetric(memory/(1<<20), "MiB-idle")
+}
+
+// BenchmarkList: GET /users of 100,000 users in the embedded store.
+func BenchmarkList(b *testing.B) {
+	const users = 100_000
+	dir := b.TempDir()
+	seedUsers(b, dir, users)
+	p := start(b, "DATA_DIR="+dir, "LOG_LEVEL=info")
+	for b.Loop() {
+		b.SetBytes(download(b, http.DefaultClient, p.url+"/users"))
+	}
+	b.ReportMetric(float64(users*b.N)/b.Elapsed().Seconds(), "users/s")
+}
+
+// BenchmarkAvatar: GET of an image in the embedded store, next to http.ServeFile of
+// the same file.
+func BenchmarkAvatar(b *testing.B) {
+	const conns = 8
+	for _, side := range []int{64, 1000} {
+		image := encodeJPEG(gradient(side, side, 7))
+		file := filepath.Join(b.TempDir(), "ada.jpg")
+		if err := os.WriteFile(file, image, 0o600); err != nil {
+			b.Fatal(err)
+		}
+		bare := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, file) }))
+		b.Cleanup(bare.Close)
+		p := start(b, "LOG_LEVEL=info")
+		client := newLoadClient(b, p)
+		if status, body, err := client.create("Ada", "ada@example.com", image); status != http.StatusCreated {
+			b.Fatal(status, string(body), err)
+		}
+		for name, url := range map[string]string{"roster": p.url + "/users/" + userID("ada@example.com") + "/avatar", "ServeFile": bare.URL} {
+			b.Run(fmt.Sprintf("%dkB/%s", (len(image)+999)/1000, name), func(b *testing.B) {
+				b.SetParallelism(max(1, conns/runtime.GOMAXPROCS(0)))
+				b.RunParallel(func(pb *testing.PB) {
+					for pb.Next() {
+						download(b, client.Client, url)
+					}
+				})
+			})
+		}
+	}
+}
+
+// download reads what is at a URL, and returns how many bytes that are.
+func download(b *testing.B, client *http.Client, url string) int64 {
+	resp, err := client.Get(url)
+	if err != nil {
+		b.Error(err)
+		return 0
+	}
+	defer resp.Body.Close()
+	n, err := io.Copy(io.Discard, resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		b.Errorf("%s, %d bytes: %v", resp.Status, n, err)
+	}
+	return n
 }
