@@ -37,14 +37,10 @@ func startTarget(t *testing.T, env ...string) *target {
 	return &target{p, a.want(t, http.StatusCreated).user(t)}
 }
 
-// wellBytes is the memory that nothing but the decoding of large images may make
-// the service take at any time.
-const wellBytes = 250 << 20
-
 // well fails the test if the service has been harmed: it must serve the next
-// request, have nothing left in flight, no panic, and not have taken more memory
-// than most bytes at any time.
-func (p *target) well(t *testing.T, most int64) {
+// request, have nothing left in flight, no panic, and not have taken more than 250
+// MiB of memory at any time.
+func (p *target) well(t *testing.T) {
 	t.Helper()
 	before := time.Now()
 	if u := p.do(t, "GET /users/"+p.ada.ID, nil, nil).want(t, http.StatusOK).user(t); u != p.ada {
@@ -65,25 +61,13 @@ func (p *target) well(t *testing.T, most int64) {
 	if n := p.metric(t, "go_goroutines"); n > 100 {
 		t.Errorf("%v goroutines", n)
 	}
+	most := 250.0 * mib
 	if raceEnabled {
 		most *= 4 // the detector's own
 	}
 	if peak := p.peakMemory(t); peak > most {
-		t.Errorf("it has taken %d MiB of memory, more than %d MiB", peak>>20, most>>20)
+		t.Errorf("it has taken %.0f MiB of memory", peak/mib)
 	}
-}
-
-// peakMemory is the most memory that the process has had at any time.
-func (p *target) peakMemory(t *testing.T) int64 {
-	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid))
-	if err != nil { // not Linux: as it is now
-		return int64(p.metric(t, "process_resident_memory_bytes"))
-	}
-	_, line, _ := strings.Cut(string(status), "VmHWM:")
-	var kB int64
-	fmt.Sscan(line, &kB)
-	return kB << 10
 }
 
 // raw sends bytes on a connection of their own and returns the answers to them,
@@ -196,7 +180,7 @@ func TestAttackSmuggling(t *testing.T) {
 		})
 	}
 	all.Wait()
-	p.well(t, wellBytes)
+	p.well(t)
 }
 
 // TestAttackPaths: nothing in a path leads out of where it belongs.
@@ -252,7 +236,7 @@ func TestAttackPaths(t *testing.T) {
 	if files, _ := filepath.Glob(p.dir + "/avatars/*"); len(files) != 0 {
 		t.Errorf("images were stored: %q", files)
 	}
-	p.well(t, wellBytes)
+	p.well(t)
 }
 
 // TestAttackHeaders: what a client sends does not come back as a header, nor does
@@ -319,7 +303,7 @@ func TestAttackHeaders(t *testing.T) {
 			}
 		})
 	}
-	p.well(t, wellBytes)
+	p.well(t)
 }
 
 // TestAttackBodies: bodies that are cheap to send and dear to read.
@@ -385,7 +369,7 @@ func TestAttackBodies(t *testing.T) {
 			}
 		})
 	}
-	p.well(t, wellBytes)
+	p.well(t)
 }
 
 // TestAttackImages: images that are small to send and large to look at.
@@ -434,7 +418,7 @@ func TestAttackImages(t *testing.T) {
 	}
 	p.do(t, "DELETE /users/"+p.ada.ID+"/avatar", nil, nil)
 	p.ada = p.do(t, "GET /users/"+p.ada.ID, nil, nil).user(t)
-	p.well(t, wellBytes)
+	p.well(t)
 }
 
 // zlibZeros is a zlib stream of so many MiB of zeros, without an end: each MiB
@@ -546,7 +530,7 @@ func TestAttackUnicode(t *testing.T) {
 			}
 		}
 	})
-	p.well(t, wellBytes)
+	p.well(t)
 }
 
 // TestAttackSlow: clients that take their time are cut, many of them too, and
@@ -613,7 +597,7 @@ func TestAttackSlow(t *testing.T) {
 		time.Sleep(500 * time.Millisecond)
 	}
 	all.Wait()
-	p.well(t, wellBytes)
+	p.well(t)
 }
 
 // slowly sends begin and then drip twice a second, and returns the status of the

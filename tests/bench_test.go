@@ -202,26 +202,8 @@ func (w *benchWorld) compare(b *testing.B, clients, n int, bare, request func(i 
 	b.ReportMetric(calls/bareTime.Seconds(), "bare/s")
 	b.ReportMetric(calls/requestTime.Seconds(), "requests/s")
 	b.ReportMetric(float64(cpu.Microseconds())/calls, "cpu-µs")
-	b.ReportMetric(w.peakMemory(b), "MiB")
+	b.ReportMetric(w.process.peakMemory(b)/mib, "MiB")
 	b.ReportMetric(0, "ns/op")
-}
-
-// peakMemory reads the most memory that the service has had (VmHWM, proc(5)).
-func (w *benchWorld) peakMemory(b *testing.B) float64 {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.process.Process.Pid))
-	if err != nil {
-		return 0 // not Linux
-	}
-	for line := range strings.Lines(string(status)) {
-		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			n, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 64)
-			if err != nil {
-				b.Error(err)
-			}
-			return n / 1024
-		}
-	}
-	return 0
 }
 
 // cpuTime reads the processor time that the service has used, in user and in

@@ -3,13 +3,18 @@ package tests
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"maps"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,42 +26,42 @@ import (
 	"testing"
 	"time"
 
+	bolt "go.etcd.io/bbolt"
+
 	"roster/internal/testimage"
 )
 
-// rosterBinary is the service, built once as users build it; under -race with the race
-// detector too, so that it looks on while the binary is being tested.
-var rosterBinary string
+// rosterBinary returns the path of the service, built once as users build it; with
+// the race detector if the tests have it.
+var rosterBinary = sync.OnceValue(func() string {
+	// These directories are what the binary is built from. go test takes no result
+	// from its cache if a directory that a test has read differs.
+	must(os.ReadDir(".."))
+	must(os.ReadDir("../swagger"))
+	path := filepath.Join(workDir, "roster")
+	build := exec.Command("go", "build", "-o", path, fmt.Sprint("-race=", raceEnabled), "..")
+	if out, err := build.CombinedOutput(); err != nil {
+		panic(fmt.Sprintf("go build: %v\n%s", err, out))
+	}
+	return path
+})
+
+// workDir is a temporary directory of the whole run.
+var workDir string
 
 var longTests = flag.Bool("long", false, "also run what takes minutes: more crashes, time-outs waited for in full")
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	// What the binary is made of, so that go test does not take a result from its
-	// cache when that has changed.
-	os.ReadDir("..")
-	os.ReadDir("../swagger")
-	dir, err := os.MkdirTemp("", "roster-test-")
-	if err != nil {
-		panic(err)
-	}
-	rosterBinary = filepath.Join(dir, "roster")
-	build := exec.Command("go", "build", "-o", rosterBinary, "..")
-	if raceEnabled {
-		build.Args = append(build.Args, "-race")
-	}
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
-		os.Exit(1)
-	}
+	workDir = must(os.MkdirTemp("", "roster-test-"))
 	code := m.Run()
-	for _, check := range []func() error{func() error { return checkExchanges(dir) }, checkPolicy} {
+	for _, check := range []func() error{func() error { return checkExchanges(workDir) }, checkPolicy} {
 		if err := check(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
 	}
-	os.RemoveAll(dir)
+	os.RemoveAll(workDir)
 	os.Exit(code)
 }
 
@@ -83,7 +88,7 @@ func start(t testing.TB, env ...string) *process {
 // launch starts the binary and waits until it listens.
 func launch(t testing.TB, env ...string) *process {
 	t.Helper()
-	p := &process{Cmd: exec.Command(rosterBinary), dir: t.TempDir(), log: &logLines{}, done: make(chan struct{})}
+	p := &process{Cmd: exec.Command(rosterBinary()), dir: t.TempDir(), log: &logLines{}, done: make(chan struct{})}
 	p.Env = append(cleanEnv(), "LISTEN_ADDR=127.0.0.1:0", "METRICS_ADDR=127.0.0.1:0", "DATA_DIR="+p.dir, "LOG_LEVEL=debug")
 	p.Env = append(p.Env, env...)
 	for _, e := range env {
@@ -192,6 +197,52 @@ func (p *process) metric(t testing.TB, series string) float64 {
 		}
 	}
 	return 0
+}
+
+// memory is what p occupies now, in bytes.
+func (p *process) memory(t testing.TB) float64 {
+	return p.metric(t, "process_resident_memory_bytes")
+}
+
+// peakMemory is the most memory that p has occupied at any time, in bytes.
+func (p *process) peakMemory(t testing.TB) float64 {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid))
+	if err != nil { // not Linux: as it is now
+		return p.memory(t)
+	}
+	_, line, _ := strings.Cut(string(status), "VmHWM:")
+	var kB float64
+	fmt.Sscan(line, &kB)
+	return kB * 1024
+}
+
+// watchMemory returns a function that ends the watch and returns the most memory
+// that p took up meanwhile.
+func (p *process) watchMemory(t testing.TB) (most func() float64) {
+	ctx, stop := context.WithCancel(t.Context())
+	peak := make(chan float64)
+	go func() {
+		highest := 0.0
+		for ctx.Err() == nil {
+			highest = max(highest, p.memory(t))
+			time.Sleep(20 * time.Millisecond)
+		}
+		peak <- highest
+	}()
+	return func() float64 {
+		stop()
+		return <-peak
+	}
+}
+
+const mib = 1 << 20
+
+// raceMemory is how much more memory a program takes under the race detector.
+func raceMemory() float64 {
+	if raceEnabled {
+		return 8
+	}
+	return 1
 }
 
 // cleanEnv is the environment without what configures the service.
@@ -383,3 +434,146 @@ var (
 	encodeGIF     = testimage.GIF
 	multipartBody = testimage.Form
 )
+
+// A loadClient sends requests by the thousand. Unlike process.do it keeps none of
+// them for the check against openapi.yaml, and a failure is not the test's end.
+type loadClient struct {
+	*http.Client
+	url string
+}
+
+func newLoadClient(t testing.TB, p *process) *loadClient {
+	transport := &http.Transport{MaxIdleConnsPerHost: 1024, DisableCompression: true}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &loadClient{&http.Client{Transport: transport, Timeout: 2 * time.Minute}, p.url}
+}
+
+// send returns the status and the body of the answer, or why there is none.
+func (c *loadClient) send(method, path, contentType string, body []byte) (int, []byte, error) {
+	req, err := http.NewRequest(method, c.url+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, data, err
+}
+
+// create sends POST /user, with an image unless it is nil.
+func (c *loadClient) create(name, email string, image []byte) (int, []byte, error) {
+	if image == nil {
+		return c.send("POST", "/user", "application/json", fmt.Appendf(nil, `{"name":%q,"email":%q}`, name, email))
+	}
+	contentType, body := multipartBody(image, url.Values{"name": {name}, "email": {email}})
+	return c.send("POST", "/user", contentType, body)
+}
+
+func sha256Hex(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// seedUsers writes an embedded store of n users into dir, in the form that earlier
+// versions left on disks: a bbolt file with a bucket of JSON by id.
+func seedUsers(t testing.TB, dir string, n int) {
+	t.Helper()
+	users := map[string]string{}
+	for i := range n {
+		email := fmt.Sprintf("user%d@example.com", i)
+		users[userID(email)] = fmt.Sprintf(`{"Name":"User %d","Email":%q,"CreatedAt":1767323045678,"UpdatedAt":1767323045678}`, i, email)
+	}
+	db, err := bolt.Open(filepath.Join(dir, "roster.db"), 0o600, nil)
+	if err == nil {
+		err = db.Update(func(tx *bolt.Tx) error {
+			bucket, err := tx.CreateBucket([]byte("users"))
+			if err != nil {
+				return err
+			}
+			// In order, since bbolt splits pages only in the end: within a transaction
+			// each other insertion moves half of what is there.
+			for _, id := range slices.Sorted(maps.Keys(users)) {
+				if err := bucket.Put([]byte(id), []byte(users[id])); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		err = errors.Join(err, db.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A wire is a connection that a test writes and reads itself: what is sent when,
+// and that nothing is sent again, is up to the test.
+type wire struct {
+	net.Conn
+	reader *bufio.Reader
+}
+
+func dialWire(t testing.TB, url string) *wire {
+	t.Helper()
+	w, err := openWire(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Close() })
+	return w
+}
+
+func openWire(url string) (*wire, error) {
+	c, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		return nil, err
+	}
+	c.SetDeadline(time.Now().Add(2 * time.Minute))
+	return &wire{c, bufio.NewReader(c)}, nil
+}
+
+// write sends text as it is.
+func (w *wire) write(text string) error {
+	_, err := io.WriteString(w, text)
+	return err
+}
+
+// read returns the next answer, read whole.
+func (w *wire) read() (answer, error) {
+	resp, err := http.ReadResponse(w.reader, nil)
+	if err != nil {
+		return answer{}, err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	return answer{resp, string(data)}, err
+}
+
+// exchange sends a request with a JSON body, or none, and reads the answer.
+func (w *wire) exchange(method, path, body string) (answer, error) {
+	head := method + " " + path + " HTTP/1.1\r\nHost: roster\r\n"
+	if body != "" {
+		head += fmt.Sprintf("Content-Type: application/json\r\nContent-Length: %d\r\n", len(body))
+	}
+	if err := w.write(head + "\r\n" + body); err != nil {
+		return answer{}, err
+	}
+	return w.read()
+}
+
+// freePort finds a port that nobody listens on just now.
+func freePort(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}

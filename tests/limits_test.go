@@ -1,10 +1,11 @@
 package tests
 
 import (
+	"bufio"
 	"bytes"
-	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -14,40 +15,6 @@ import (
 
 	"roster/internal/testimage"
 )
-
-// memory is what p occupies now, in bytes.
-func (p *process) memory(t testing.TB) float64 {
-	return p.metric(t, "process_resident_memory_bytes")
-}
-
-// watchMemory returns a function that ends the watch and returns the most memory
-// that p took up meanwhile.
-func (p *process) watchMemory(t testing.TB) (most func() float64) {
-	ctx, stop := context.WithCancel(t.Context())
-	peak := make(chan float64)
-	go func() {
-		highest := 0.0
-		for ctx.Err() == nil {
-			highest = max(highest, p.memory(t))
-			time.Sleep(20 * time.Millisecond)
-		}
-		peak <- highest
-	}()
-	return func() float64 {
-		stop()
-		return <-peak
-	}
-}
-
-const mib = 1 << 20
-
-// raceMemory is how much more memory a program takes under the race detector.
-func raceMemory() float64 {
-	if raceEnabled {
-		return 8
-	}
-	return 1
-}
 
 // TestManyUploads: 200 clients send images of 5 MiB at once. Some are asked to
 // come back, and then do; memory stays where the budget puts it.
@@ -299,4 +266,46 @@ func TestConnectionReuse(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSlowBody: a body that trickles is cut long before the request's deadline,
+// and gives back what was reserved for it; one that is only slow is not.
+func TestSlowBody(t *testing.T) {
+	p := start(t)
+	send := func(pause time.Duration, pieces int, piece string) (*http.Response, time.Duration) {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		begin := time.Now()
+		go func() {
+			fmt.Fprintf(conn, "POST /upload HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n--b\r\n", 5+pieces*len(piece))
+			for range pieces {
+				time.Sleep(pause)
+				if _, err := io.WriteString(conn, piece); err != nil {
+					return
+				}
+			}
+		}()
+		conn.SetReadDeadline(begin.Add(30 * time.Second))
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatalf("after %v: %v", time.Since(begin), err)
+		}
+		return resp, time.Since(begin)
+	}
+	t.Run("trickling", func(t *testing.T) {
+		resp, took := send(100*time.Millisecond, 10_000, "x")
+		if resp.StatusCode != http.StatusRequestTimeout || took > 15*time.Second {
+			t.Errorf("%s after %v, want 408 after 5 s", resp.Status, took)
+		}
+	})
+	t.Run("slow", func(t *testing.T) {
+		// Twice as fast as it must be, for longer than the grace.
+		resp, took := send(500*time.Millisecond, 14, strings.Repeat("x", 64<<10))
+		if resp.StatusCode != http.StatusBadRequest { // it is no form
+			t.Errorf("%s after %v, want 400", resp.Status, took)
+		}
+	})
 }

@@ -20,7 +20,7 @@ import (
 
 // command is the binary in an environment in which it would start.
 func command(t testing.TB, env ...string) *exec.Cmd {
-	cmd := exec.Command(rosterBinary)
+	cmd := exec.Command(rosterBinary())
 	cmd.Env = append(cleanEnv(), "LISTEN_ADDR=127.0.0.1:0", "METRICS_ADDR=127.0.0.1:0", "DATA_DIR="+t.TempDir())
 	cmd.Env = append(cmd.Env, env...)
 	return cmd
@@ -256,7 +256,7 @@ func TestNoHTTP2(t *testing.T) {
 func startOnce(t testing.TB, dir string) (ready time.Duration, rss float64) {
 	t.Helper()
 	port := freePort(t)
-	cmd := exec.Command(rosterBinary)
+	cmd := exec.Command(rosterBinary())
 	cmd.Env = append(cleanEnv(), "LISTEN_ADDR=127.0.0.1:"+port, "METRICS_ADDR=127.0.0.1:0", "DATA_DIR="+dir)
 	output := &logLines{}
 	cmd.Stderr = output
