@@ -1,5 +1,9 @@
+# VERSION and COMMIT are what /version, roster_build_info and the image's labels report:
+#
+#   docker build --build-arg VERSION="$(git describe --tags --always)" --build-arg COMMIT="$(git rev-parse HEAD)" -t roster .
+
 # The compiler runs on the builder's own platform and crosses to the target's, which is quicker than emulation.
-FROM --platform=$BUILDPLATFORM docker.io/library/golang:1.26 AS build
+FROM --platform=$BUILDPLATFORM docker.io/library/golang:1.26.8 AS build
 WORKDIR /src
 
 # Modules change less often than code: their layer stays.
@@ -22,11 +26,13 @@ RUN --mount=type=cache,target=/go/pkg/mod \
       -ldflags "-s -w -buildid= -X main.version=$VERSION -X main.commit=$COMMIT" -o /out/roster . && \
     mkdir /out/data
 
-FROM gcr.io/distroless/static-debian12:nonroot
+# Distroless has no version tags: nonroot is its latest build on Debian 13.
+FROM gcr.io/distroless/static-debian13:nonroot
 ARG VERSION=devel
 ARG COMMIT=unknown
 LABEL org.opencontainers.image.title="Roster" \
       org.opencontainers.image.description="A users-and-avatars service" \
+      org.opencontainers.image.licenses=Apache-2.0 \
       org.opencontainers.image.version=$VERSION \
       org.opencontainers.image.revision=$COMMIT
 COPY --from=build /out/roster /roster
