@@ -18,7 +18,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/google/go-cmp/cmp"
@@ -122,7 +121,9 @@ func (s awsServers) clients(options ...func(*awsconfig.LoadOptions) error) (*dyn
 	c := awsCredentials()
 	cfg := must(awsconfig.LoadDefaultConfig(context.Background(), append(options,
 		awsconfig.WithRegion(c["AWS_REGION"]),
-		awsconfig.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(c["AWS_ACCESS_KEY_ID"], c["AWS_SECRET_ACCESS_KEY"], "")))...))
+		awsconfig.WithCredentialsProvider(aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+			return aws.Credentials{AccessKeyID: c["AWS_ACCESS_KEY_ID"], SecretAccessKey: c["AWS_SECRET_ACCESS_KEY"]}, nil
+		})))...))
 	return dynamodb.NewFromConfig(cfg, func(o *dynamodb.Options) { o.BaseEndpoint = aws.String(s.dynamoURL) }),
 		s3.NewFromConfig(cfg, func(o *s3.Options) { o.BaseEndpoint, o.UsePathStyle = aws.String(s.s3URL), true })
 }
