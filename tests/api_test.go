@@ -15,18 +15,18 @@ import (
 	"roster/internal/testimage"
 )
 
-// TestAPI runs testdata/api/*.txt: requests as one would type them with curl, and
-// the answers they must have. Each file begins with an empty store; a line
-// "env NAME=VALUE" before its first request configures the service.
+// TestAPI runs testdata/api/*.txt: requests as curl commands, and the expected responses.
+// Each file begins with an empty store. A line "env NAME=VALUE" before the first request
+// configures the service.
 //
-//	# A comment is the name of what follows.
+//	# A comment is the name of the next request.
 //	$ curl -d name=Ada -d email=ada@example.com /user
 //	201
 //	Location: /users/*
 //	{"id":"*","name":"Ada",*}
 //
-// An answer is the status, header fields that must be there (with the value
-// "-": that must not), and the body. A * stands for any text.
+// A response is the status, header fields (with the value "-": a missing field), and the
+// body. A * stands for any text.
 func TestAPI(t *testing.T) {
 	files, err := filepath.Glob("testdata/api/*.txt")
 	if err != nil || len(files) == 0 {
@@ -84,7 +84,7 @@ func runScript(t *testing.T, file string, env []string) {
 	check()
 }
 
-// matchAnswer compares an answer with the lines that describe it.
+// matchAnswer compares a response with the lines that describe it.
 func matchAnswer(got answer, expect []string) error {
 	if len(expect) == 0 {
 		return fmt.Errorf("nothing is expected of the answer")
@@ -122,8 +122,8 @@ func glob(pattern, text string) bool {
 	return regexp.MustCompile(`(?s)^` + strings.Join(parts, ".*") + `$`).MatchString(text)
 }
 
-// curl sends the request that curl would send with these arguments. It knows -X,
-// -H, -I, -r, -d, --json, -F and -T; files are the names of test images.
+// curl sends the request that curl would send with these arguments. It supports -X, -H,
+// -I, -r, -d, --json, -F and -T. files are contents by file name.
 func (p *process) curl(t testing.TB, args string, files map[string][]byte) answer {
 	t.Helper()
 	words, err := shellWords(args)
@@ -195,7 +195,7 @@ func (p *process) curl(t testing.TB, args string, files map[string][]byte) answe
 	return p.do(t, method+" "+path, header, body)
 }
 
-// shellWords splits a line as a shell does, with quotes but without expansion.
+// shellWords splits a line like a shell, with quotes but without expansion.
 func shellWords(line string) (words []string, err error) {
 	var word strings.Builder
 	var quote rune
@@ -228,8 +228,8 @@ func shellWords(line string) (words []string, err error) {
 	return words, nil
 }
 
-// TestReadme types the README's tour into a shell, as it is written, and compares
-// what comes with what the README says. Times and request ids differ.
+// TestReadme runs the commands of the README's tour in a shell and compares the output
+// with the README, except for times and request ids.
 func TestReadme(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("the README's tour needs curl, which is not installed")
@@ -239,7 +239,7 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := start(t)
-	dir := t.TempDir() // where the tour leaves its files
+	dir := t.TempDir() // for the files that the tour writes
 	if err := os.Symlink(must(filepath.Abs("../testdata")), dir+"/testdata"); err != nil {
 		t.Fatal(err)
 	}
@@ -267,15 +267,15 @@ func TestReadme(t *testing.T) {
 	}
 }
 
-// settle replaces what is different each time.
+// settle replaces times and request ids.
 func settle(output string) string {
 	output = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z`).ReplaceAllString(output, "TIME")
 	output = regexp.MustCompile(`"request_id":"[^"]*"`).ReplaceAllString(output, `"request_id":"ID"`)
 	return strings.TrimSpace(strings.ReplaceAll(output, "\r", ""))
 }
 
-// TestBrowser tries every operation out on the API's page, in Chromium, without
-// tokens and with them. What drives the browser is a module of its own.
+// TestBrowser runs tools/browser, which tries every operation in Swagger UI with
+// Chromium, without and with tokens.
 func TestBrowser(t *testing.T) {
 	if _, err := exec.LookPath("chromium"); err != nil {
 		t.Skip("the API's page is tried out in Chromium, which is not installed")

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// A mountedSecret is a file in a directory that changes as kubelet changes a
-// mounted Secret: the file is a link into ..data, which is a link to a directory
-// with a name of its own, and an update renames a new ..data over the old.
+// A mountedSecret is a directory that changes like a Secret mounted by the kubelet: the
+// file is a link into ..data, which is a link to a directory, and an update replaces
+// ..data by rename.
 type mountedSecret struct {
 	dir     string
 	version int
@@ -59,8 +59,8 @@ func bearer(token string) http.Header {
 	return http.Header{"Authorization": {"Bearer " + token}}
 }
 
-// wantAccess waits until each token is accepted or refused as it should be. Two
-// seconds are the promise; more is for a busy machine.
+// wantAccess waits until each token is accepted or rejected as wanted. The promise is 2
+// s; the rest is for a busy machine.
 func wantAccess(t *testing.T, p *process, want map[string]bool) {
 	t.Helper()
 	eventually(t, 10*time.Second, "the tokens take effect", func() error {
@@ -74,8 +74,8 @@ func wantAccess(t *testing.T, p *process, want map[string]bool) {
 	})
 }
 
-// TestTokenRotation: tokens come and go with the mounted Secret, without a
-// restart; what is wrong with an update is said once, and changes nothing.
+// TestTokenRotation: tokens follow the mounted Secret without a restart. An invalid
+// update is logged once and changes nothing.
 func TestTokenRotation(t *testing.T) {
 	secret := mountSecret(t, "web:"+tokenA+"\n")
 	p := start(t, "AUTH_TOKENS_FILE="+secret.path())
@@ -105,7 +105,7 @@ func TestTokenRotation(t *testing.T) {
 	time.Sleep(2 * time.Second)
 	wantAccess(t, p, map[string]bool{tokenA: false, tokenB: true, tokenC: false})
 
-	if err := os.Remove(secret.path()); err != nil { // the file is gone: the tokens stay
+	if err := os.Remove(secret.path()); err != nil { // without the file, the tokens stay valid
 		t.Fatal(err)
 	}
 	eventually(t, 10*time.Second, "the loss is noticed", func() error {
@@ -129,7 +129,7 @@ func TestTokenRotation(t *testing.T) {
 	}
 	wantAccess(t, p, map[string]bool{tokenB: false, tokenC: true})
 
-	// In place too, as an editor does it: the same file, another content.
+	// Written in place, as by an editor.
 	if err := os.WriteFile(secret.path(), []byte("web:"+tokenA+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -29,11 +29,11 @@ import (
 // A backend is a pair of stores that the service can run on.
 type backend struct {
 	name string
-	env  func(testing.TB) []string // for an empty store of its own
+	env  func(testing.TB) []string // configures a service on an empty store
 }
 
-// backends are the embedded store, the fakes, and the real servers that the
-// environment names.
+// backends are the embedded store, the fakes, and the real servers if the environment
+// names them.
 var backends = []backend{
 	{"embedded", func(testing.TB) []string { return nil }},
 	{"fake", func(t testing.TB) []string {
@@ -45,10 +45,10 @@ var backends = []backend{
 	{"dynamodb-local+versitygw", func(t testing.TB) []string { return realServers(t).env() }},
 }
 
-// awsServers are a table and a bucket, and where they are.
+// awsServers are a table and a bucket and their endpoints.
 type awsServers struct{ dynamoURL, s3URL, table, bucket string }
 
-// env makes a process use them.
+// env configures a service on them.
 func (s awsServers) env() []string {
 	env := []string{
 		"DYNAMODB_TABLE=" + s.table,
@@ -65,8 +65,8 @@ func (s awsServers) env() []string {
 	return env
 }
 
-// awsCredentials are those of the environment where it names real servers: no test
-// may find somebody's own account.
+// awsCredentials are made up, so that no test uses a real account. Servers named by the
+// environment have their own.
 func awsCredentials() map[string]string {
 	vars := map[string]string{"AWS_ACCESS_KEY_ID": "roster", "AWS_SECRET_ACCESS_KEY": "roster-secret", "AWS_REGION": "us-east-1"}
 	for name := range vars {
@@ -77,13 +77,13 @@ func awsCredentials() map[string]string {
 	return vars
 }
 
-// fakeEnv makes a process use the fakes.
+// fakeEnv configures a service on the fakes.
 func fakeEnv(dynamo *fakeaws.DynamoDB, bucket *fakeaws.S3) []string {
 	return awsServers{dynamo.URL, bucket.URL, fakeaws.Table, fakeaws.Bucket}.env()
 }
 
-// realServers makes a table and a bucket of the test's own on the servers that the
-// environment names.
+// realServers creates a table and a bucket for one test, with -bootstrap, on the servers
+// that the environment names.
 func realServers(t testing.TB) awsServers {
 	t.Helper()
 	name := "roster-" + strings.ToLower(rand.Text())
@@ -116,7 +116,7 @@ func realServers(t testing.TB) awsServers {
 	return s
 }
 
-// clients are the SDK's for them, as they come but for options.
+// clients are SDK clients with default settings, except for options.
 func (s awsServers) clients(options ...func(*awsconfig.LoadOptions) error) (*dynamodb.Client, *s3.Client) {
 	c := awsCredentials()
 	cfg := must(awsconfig.LoadDefaultConfig(context.Background(), append(options,
@@ -128,9 +128,9 @@ func (s awsServers) clients(options ...func(*awsconfig.LoadOptions) error) (*dyn
 		s3.NewFromConfig(cfg, func(o *s3.Options) { o.BaseEndpoint, o.UsePathStyle = aws.String(s.s3URL), true })
 }
 
-// TestKnownAvatars reads an image by the address that names its content, through
-// two processes on the same servers: the table is asked once, and what one of
-// them replaces or deletes the other no longer shows.
+// TestKnownAvatars reads an image by its versioned URL through two processes on the same
+// servers. The table is read once per version, and a replaced or deleted image is no
+// longer served by the other process.
 func TestKnownAvatars(t *testing.T) {
 	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
 	one, other := start(t, fakeEnv(dynamo, bucket)...), start(t, fakeEnv(dynamo, bucket)...)
@@ -163,16 +163,16 @@ func TestKnownAvatars(t *testing.T) {
 	get(avatar, images[0], 200, 1)
 	second := put(images[1])
 	get(first, images[1], 200, 1)
-	get(first, images[1], 200, 1) // not what the address names
+	get(first, images[1], 200, 1) // the current image
 	get(second, images[1], 200, 0)
-	put(images[1]) // the same content under another key
+	put(images[1]) // the same content, a new object
 	get(second, images[1], 200, 1)
 	get(second, images[1], 200, 0)
 	one.do(t, "DELETE /users/"+u.ID, nil, nil).want(t, http.StatusNoContent)
 	get(second, nil, 404, 1)
 }
 
-// iamActions are the permissions that AWS asks for a call of the SDK.
+// iamActions are the permissions that AWS requires for a call.
 // https://docs.aws.amazon.com/service-authorization/latest/reference/
 var iamActions = map[string]string{
 	"DynamoDB DeleteItem":        "dynamodb:DeleteItem",
@@ -190,14 +190,13 @@ var iamActions = map[string]string{
 	"S3 UploadPart":              "s3:PutObject",
 }
 
-// awsCalls are the calls that the processes of all tests have counted in their
-// metrics.
+// awsCalls are the calls in the metrics of all processes of the test run.
 var awsCalls struct {
 	sync.Mutex
 	seen map[string]bool
 }
 
-// noteCalls remembers which calls to AWS a process has made.
+// noteCalls adds the calls of a process.
 func noteCalls(metricsURL string) error {
 	resp, err := http.Get(metricsURL)
 	if err != nil {
@@ -218,9 +217,8 @@ func noteCalls(metricsURL string) error {
 	return nil
 }
 
-// checkPolicy holds the policy that Terraform gives to the pods against the calls
-// that the service made over all tests: nothing is missing from it, and, if all
-// tests ran, nothing is in it that the service does not need.
+// checkPolicy compares the IAM policy in Terraform with the calls that the service made
+// in all tests. No permission may be missing and, if all tests ran, none unused.
 func checkPolicy() error {
 	text, err := os.ReadFile("../terraform/modules/identity/main.tf")
 	if err != nil {
@@ -243,7 +241,7 @@ func checkPolicy() error {
 		needed = append(needed, action)
 	}
 	if flag.Lookup("test.run").Value.String() != "" {
-		return nil // of some of the tests one cannot say more
+		return nil // a part of the tests does not make all calls
 	}
 	slices.Sort(allowed)
 	slices.Sort(needed)
@@ -253,8 +251,8 @@ func checkPolicy() error {
 	return nil
 }
 
-// TestMultipartAborted breaks an upload that goes in parts: what S3 has of it is
-// given up, and the user keeps the image from before.
+// TestMultipartAborted lets a multipart upload fail: it is aborted, and the user keeps
+// the previous image.
 func TestMultipartAborted(t *testing.T) {
 	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
 	p := start(t, append(fakeEnv(dynamo, bucket), "MAX_AVATAR_BYTES=67108864")...)

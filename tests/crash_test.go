@@ -17,17 +17,17 @@ import (
 	"time"
 )
 
-// A witness knows what the service has acknowledged about one user, and what may
-// have happened in the request that was under way when the service died.
+// A witness is what the service has acknowledged about one user, and the possible results
+// of the request in flight when it was killed.
 type witness struct {
 	email           string
-	present, absent bool     // what it may be; both while a request about that is under way
-	names           []string // any of these is right
-	images          []string // hashes; any of these is right, "" stands for none
+	present, absent bool     // both if a request in flight changes it
+	names           []string // possible values
+	images          []string // possible SHA-256; "" is no image
 }
 
-// TestKill kills the service while many clients change users and images, again
-// and again on the same directory. Whatever was acknowledged must be there.
+// TestKill repeatedly kills the service while clients change users and images in the same
+// directory. No acknowledged change may be lost.
 func TestKill(t *testing.T) {
 	rounds := 4
 	if *longTests {
@@ -59,7 +59,7 @@ func TestKill(t *testing.T) {
 				}
 			})
 		}
-		// Under way for sure, and at another moment each time.
+		// At a random moment under load.
 		eventually(t, time.Minute, "writes are acknowledged", func() error {
 			if done.Load() < writers*2 {
 				return errors.New("too few yet")
@@ -76,9 +76,8 @@ func TestKill(t *testing.T) {
 	t.Logf("%d changes were acknowledged in %d lives", acknowledged, rounds)
 }
 
-// writeUntilError makes one random change, to a new user or to one that this
-// writer alone knows, and notes what it was told. It reports whether it was told
-// anything.
+// writeUntilError makes one random change, to a new user or to one of known, and records
+// the response. It reports whether there was one.
 func writeUntilError(c *loadClient, known *[]*witness, email string, pictures [][]byte) bool {
 	picture := pictures[rand.IntN(len(pictures))]
 	sum := sha256Hex(picture)
@@ -97,7 +96,7 @@ func writeUntilError(c *loadClient, known *[]*witness, email string, pictures []
 	var err error
 	switch {
 	case w.absent && choice%2 == 0:
-		w.images = []string{sum} // never without
+		w.images = []string{sum} // created with an image
 		if status, _, err = c.create("new", email, picture); err == nil {
 			w.absent = false
 		}
@@ -122,7 +121,7 @@ func writeUntilError(c *loadClient, known *[]*witness, email string, pictures []
 		want = http.StatusOK
 	default:
 		w.absent = true
-		w.images = append(w.images, "") // the pointer goes first
+		w.images = append(w.images, "") // the pointer is removed first
 		if status, _, err = c.send("DELETE", "/users/"+id, "", nil); err == nil {
 			w.present = false
 		}
@@ -134,7 +133,7 @@ func writeUntilError(c *loadClient, known *[]*witness, email string, pictures []
 	return err == nil
 }
 
-// checkWitnesses compares the whole list, and every image, with what is known.
+// checkWitnesses compares all users and images with what was acknowledged.
 func checkWitnesses(t *testing.T, c *loadClient, known []*witness) {
 	t.Helper()
 	status, body, err := c.send("GET", "/users", "", nil)
@@ -158,7 +157,7 @@ func checkWitnesses(t *testing.T, c *loadClient, known []*witness) {
 		case !ok && !w.absent:
 			t.Errorf("%s is lost", w.email)
 		}
-		// Now it is known which it is.
+		// From now on there is one possible value.
 		if w.present, w.absent = ok, !ok; !ok {
 			continue
 		}
@@ -184,8 +183,8 @@ func checkWitnesses(t *testing.T, c *loadClient, known []*witness) {
 	}
 }
 
-// TestFullDisk: a change that does not fit is refused as such, nothing that was
-// acknowledged suffers, and with room there is service again.
+// TestFullDisk fills the disk. Changes get 503, nothing acknowledged is lost, and the
+// service recovers when there is space.
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil {
@@ -203,12 +202,12 @@ func TestFullDisk(t *testing.T) {
 	filler := filepath.Join(dir, "filler")
 	fill(t, filler)
 
-	// Images first: they find no room at all.
+	// An image needs new blocks.
 	a := p.do(t, "PUT /users/"+userID(users[0])+"/avatar", nil, encodePNG(gradient(300, 300, 9))).want(t, http.StatusServiceUnavailable)
 	if a.Header.Get("Retry-After") == "" || strings.Contains(a.body, "space") {
 		t.Errorf("the refusal has Retry-After %q and says %s", a.Header.Get("Retry-After"), a.body)
 	}
-	// Users find some, in the pages that the file has already.
+	// Users fit into free pages of the file for a while.
 	refused := 0
 	for n := 0; refused < 5; n++ {
 		if n == 100_000 {
@@ -250,7 +249,7 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("/readyz is %d: reading still works", status)
 	}
 
-	// It may die there, too. What is in the store can be read all the same.
+	// A restart on the full disk still serves reads.
 	for range 3 {
 		p.kill()
 		p = start(t, "DATA_DIR="+dir)
@@ -272,7 +271,7 @@ func TestFullDisk(t *testing.T) {
 	check()
 }
 
-// fill writes a file until there is no byte left.
+// fill writes a file until the disk is full.
 func fill(t *testing.T, path string) {
 	f, err := os.Create(path)
 	if err != nil {

@@ -17,12 +17,11 @@ import (
 	"roster/internal/fakeaws"
 )
 
-// TestRollout sends 2,000 requests over keep-alive connections while the process
-// that serves them is told to stop and another takes over, as in a rollout. A
-// client goes over when it is told that its connection ends, and not before; it
-// sends nothing twice. Every request is answered.
+// TestRollout sends 2,000 requests over keep-alive connections during a rollout. A client
+// moves to the new process only after Connection: close, and retries nothing. No request
+// is lost.
 func TestRollout(t *testing.T) {
-	for i, b := range backends[:2] { // the embedded store, and the fakes, which are slower
+	for i, b := range backends[:2] { // the embedded store and the fakes
 		t.Run(b.name, func(t *testing.T) { testRollout(t, b.env(t), []int{50, 15}[i]) })
 	}
 }
@@ -47,7 +46,7 @@ func testRollout(t *testing.T, env []string, clients int) {
 				email := fmt.Sprintf("c%d-%d@example.com", i, n-n%2)
 				a, err := answer{}, error(nil)
 				switch want := http.StatusCreated; {
-				case n%2 == 0 || p == after && len(env) == 0: // its predecessor's users are not there
+				case n%2 == 0 || p == after && len(env) == 0: // it has not the users of the first
 					email = fmt.Sprintf("c%d-%d@example.com", i, n)
 					if a, err = w.exchange("POST", "/user", `{"name":"Ada","email":"`+email+`"}`); err == nil && a.StatusCode == want && p == before {
 						created.Add(1)
@@ -114,8 +113,7 @@ func testRollout(t *testing.T, env []string, clients int) {
 	}
 }
 
-// TestShutdownDelay: for the delay the process says that it is not ready and
-// serves as before, so that load balancers can take note.
+// TestShutdownDelay: during SHUTDOWN_DELAY /readyz is 503 and requests are served.
 func TestShutdownDelay(t *testing.T) {
 	const delay = 3 * time.Second
 	p := start(t, "SHUTDOWN_DELAY="+delay.String())
@@ -132,7 +130,7 @@ func TestShutdownDelay(t *testing.T) {
 		}
 		return nil
 	})
-	if time.Since(sent) < delay/2 { // else the machine is too busy to tell
+	if time.Since(sent) < delay/2 { // not on a busy machine
 		p.do(t, "GET /livez", nil, nil).want(t, http.StatusOK)
 		a, err := dialWire(t, p.url).exchange("POST", "/user", `{"name":"Ada","email":"ada@example.com"}`)
 		if err != nil || a.StatusCode != http.StatusCreated || !a.Close {
@@ -160,7 +158,7 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
-// waitRefused waits until p takes no new connection.
+// waitRefused waits until p accepts no new connection.
 func waitRefused(t *testing.T, p *process) {
 	t.Helper()
 	eventually(t, 20*time.Second, "the listener is closed", func() error {
@@ -173,7 +171,7 @@ func waitRefused(t *testing.T, p *process) {
 	})
 }
 
-// halfUpload begins an upload and returns what is still to be sent of it.
+// halfUpload sends half of an upload and returns the rest.
 func halfUpload(t *testing.T, w *wire, email string) (rest string) {
 	t.Helper()
 	contentType, body := multipartBody(encodePNG(gradient(300, 300, 3)), map[string][]string{"name": {"Ada"}, "email": {email}})
@@ -185,8 +183,7 @@ func halfUpload(t *testing.T, w *wire, email string) (rest string) {
 	return string(body[half:])
 }
 
-// TestDrainUpload: an upload of which half has been sent is taken to its end,
-// and so is the connection that has been opened and brought no request yet.
+// TestDrainUpload: an upload in flight at SIGTERM is completed.
 func TestDrainUpload(t *testing.T) {
 	for _, b := range backends[:2] {
 		t.Run(b.name, func(t *testing.T) {
@@ -220,10 +217,9 @@ func TestDrainUpload(t *testing.T) {
 	}
 }
 
-// TestDrainList: a list that is being read when the process is told to stop is
-// whole.
+// TestDrainList: a list in flight at SIGTERM is complete.
 func TestDrainList(t *testing.T) {
-	const users = 100_000 // far more than fits the connection's buffers
+	const users = 100_000 // more than the buffers of the connection hold
 	dir := t.TempDir()
 	seedUsers(t, dir, users)
 	p := start(t, "DATA_DIR="+dir)
@@ -252,8 +248,8 @@ func TestDrainList(t *testing.T) {
 	}
 }
 
-// TestShutdownTimeout: a request that does not come to its end is cut off in the
-// end, and the exit status says so.
+// TestShutdownTimeout: a request that does not end within SHUTDOWN_TIMEOUT is aborted,
+// and the exit status is 1.
 func TestShutdownTimeout(t *testing.T) {
 	p := start(t, "SHUTDOWN_TIMEOUT=1s")
 	w := dialWire(t, p.url)
@@ -274,7 +270,7 @@ func TestShutdownTimeout(t *testing.T) {
 	}
 }
 
-// TestSecondSignal: who cannot wait for the end sends the signal again.
+// TestSecondSignal: a second SIGTERM ends the process at once.
 func TestSecondSignal(t *testing.T) {
 	p := start(t, "SHUTDOWN_DELAY=1h")
 	p.Process.Signal(syscall.SIGTERM)
@@ -295,8 +291,8 @@ func TestSecondSignal(t *testing.T) {
 	}
 }
 
-// TestDiscardLater: the answer to an upload does not wait until the image before
-// it is removed, but the end of the process does.
+// TestDiscardLater: an upload is answered before the replaced image is deleted, but the
+// process exits after it.
 func TestDiscardLater(t *testing.T) {
 	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
 	p := start(t, fakeEnv(dynamo, bucket)...)

@@ -31,11 +31,11 @@ import (
 	"roster/internal/testimage"
 )
 
-// rosterBinary returns the path of the service, built once as users build it; with
-// the race detector if the tests have it.
+// rosterBinary builds the service once and returns its path. The service has the race
+// detector if the tests have it.
 var rosterBinary = sync.OnceValue(func() string {
-	// These directories are what the binary is built from. go test takes no result
-	// from its cache if a directory that a test has read differs.
+	// The binary is built from these directories. Reading them makes go test run again,
+	// and not print a cached result, when a file in them has changed.
 	must(os.ReadDir(".."))
 	must(os.ReadDir("../swagger"))
 	path := filepath.Join(workDir, "roster")
@@ -46,7 +46,7 @@ var rosterBinary = sync.OnceValue(func() string {
 	return path
 })
 
-// workDir is a temporary directory of the whole run.
+// workDir is the temporary directory of a test run.
 var workDir string
 
 var longTests = flag.Bool("long", false, "also run what takes minutes: more crashes, time-outs waited for in full")
@@ -65,19 +65,19 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// A process is the built binary, running.
+// A process is a running service.
 type process struct {
 	*exec.Cmd
-	url     string // of the API, without a slash at its end
+	url     string // of the API, without a trailing slash
 	metrics string // URL of /metrics
 	dir     string // DATA_DIR
 	log     *logLines
-	done    chan struct{} // closed when it has ended
-	err     error         // how it ended
+	done    chan struct{} // closed when the process has exited
+	err     error         // result of Wait
 }
 
-// start runs the binary on the embedded store in a directory of its own, with
-// env in addition, waits until it is ready, and stops it when the test is over.
+// start runs the service on an embedded store of its own, with env in addition, and
+// waits until it is ready. The service is stopped at the end of the test.
 func start(t testing.TB, env ...string) *process {
 	t.Helper()
 	p := launch(t, env...)
@@ -85,7 +85,7 @@ func start(t testing.TB, env ...string) *process {
 	return p
 }
 
-// launch starts the binary and waits until it listens.
+// launch runs the service and waits until it listens.
 func launch(t testing.TB, env ...string) *process {
 	t.Helper()
 	p := &process{Cmd: exec.Command(rosterBinary()), dir: t.TempDir(), log: &logLines{}, done: make(chan struct{})}
@@ -151,8 +151,8 @@ func (p *process) ended() bool {
 	}
 }
 
-// stop ends the service as Kubernetes does, and fails the test if it does not
-// end well. It does nothing to one that was ended on purpose.
+// stop sends SIGTERM, as Kubernetes does, and fails the test if the exit status is
+// not 0. It does nothing if the process has exited.
 func (p *process) stop(t testing.TB) {
 	t.Helper()
 	if p.ended() {
@@ -161,7 +161,7 @@ func (p *process) stop(t testing.TB) {
 	if err := noteCalls(p.metrics); err != nil {
 		t.Logf("metrics: %v", err)
 	}
-	testClient.CloseIdleConnections() // it would wait a second for their next request
+	testClient.CloseIdleConnections() // a shutdown waits a second for idle connections
 	http.DefaultClient.CloseIdleConnections()
 	p.Process.Signal(syscall.SIGTERM)
 	select {
@@ -175,13 +175,13 @@ func (p *process) stop(t testing.TB) {
 	}
 }
 
-// kill ends the service as a power failure would, as far as a process can tell.
+// kill sends SIGKILL and waits for the exit.
 func (p *process) kill() {
 	p.Process.Kill()
 	<-p.done
 }
 
-// metric returns the value of a metric, by its name and labels as in a scrape.
+// metric returns the value of a series, named as in /metrics, or 0.
 func (p *process) metric(t testing.TB, series string) float64 {
 	t.Helper()
 	resp, err := http.Get(p.metrics)
@@ -199,15 +199,15 @@ func (p *process) metric(t testing.TB, series string) float64 {
 	return 0
 }
 
-// memory is what p occupies now, in bytes.
+// memory returns the resident memory of p in bytes.
 func (p *process) memory(t testing.TB) float64 {
 	return p.metric(t, "process_resident_memory_bytes")
 }
 
-// peakMemory is the most memory that p has occupied at any time, in bytes.
+// peakMemory returns the peak resident memory of p in bytes.
 func (p *process) peakMemory(t testing.TB) float64 {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid))
-	if err != nil { // not Linux: as it is now
+	if err != nil { // not Linux: the current value
 		return p.memory(t)
 	}
 	_, line, _ := strings.Cut(string(status), "VmHWM:")
@@ -216,8 +216,8 @@ func (p *process) peakMemory(t testing.TB) float64 {
 	return kB * 1024
 }
 
-// watchMemory returns a function that ends the watch and returns the most memory
-// that p took up meanwhile.
+// watchMemory samples the resident memory of p until most is called, which returns the
+// maximum.
 func (p *process) watchMemory(t testing.TB) (most func() float64) {
 	ctx, stop := context.WithCancel(t.Context())
 	peak := make(chan float64)
@@ -237,7 +237,7 @@ func (p *process) watchMemory(t testing.TB) (most func() float64) {
 
 const mib = 1 << 20
 
-// raceMemory is how much more memory a program takes under the race detector.
+// raceMemory is the factor by which the race detector increases memory.
 func raceMemory() float64 {
 	if raceEnabled {
 		return 8
@@ -245,7 +245,7 @@ func raceMemory() float64 {
 	return 1
 }
 
-// cleanEnv is the environment without what configures the service.
+// cleanEnv is the environment without the variables that configure the service.
 func cleanEnv() []string {
 	var env []string
 	for _, e := range os.Environ() {
@@ -285,8 +285,8 @@ func (l *logLines) tail(n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-// find returns the first line with this message and, of pairs of key and value,
-// these attributes; nil if there is none.
+// find returns the first line with a message and attributes, given as pairs of key
+// and value, or nil.
 func (l *logLines) find(msg string, attrs ...any) map[string]any {
 	for line := range strings.Lines(l.String()) {
 		var m map[string]any
@@ -304,8 +304,7 @@ func (l *logLines) find(msg string, attrs ...any) map[string]any {
 	return nil
 }
 
-// eventually repeats check until it succeeds, and fails the test if it does not
-// within the time given.
+// eventually repeats check until it succeeds. It fails the test after the given time.
 func eventually(t testing.TB, within time.Duration, what string, check func() error) {
 	t.Helper()
 	var err error
@@ -317,14 +316,14 @@ func eventually(t testing.TB, within time.Duration, what string, check func() er
 	t.Fatalf("not within %v: %s: %v", within, what, err)
 }
 
-// An answer is a response, read whole.
+// An answer is a response and its body.
 type answer struct {
 	*http.Response
 	body string
 }
 
-// do sends a request, records it for the check against openapi.yaml, and reads
-// the answer. target is method and path: "GET /users".
+// do sends a request and records it for the check against openapi.yaml. target is the
+// method and the path: "GET /users".
 func (p *process) do(t testing.TB, target string, header http.Header, body []byte) answer {
 	t.Helper()
 	a, err := p.try(target, header, body)
@@ -360,14 +359,14 @@ func (p *process) try(target string, header http.Header, body []byte) (answer, e
 	return answer{resp, string(data)}, nil
 }
 
-// testClient does not follow redirects, which are answers too.
+// testClient does not follow redirects.
 var testClient = &http.Client{
 	Timeout:       90 * time.Second,
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	Transport:     &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true},
 }
 
-// user reads a user from an answer.
+// user decodes a user.
 func (a answer) user(t testing.TB) userJSON {
 	t.Helper()
 	var u userJSON
@@ -385,7 +384,7 @@ func (a answer) want(t testing.TB, status int) answer {
 	return a
 }
 
-// raceEnabled: the tests, and so the service, run with the race detector.
+// raceEnabled reports whether the tests, and so the service, have the race detector.
 var raceEnabled = func() bool {
 	info, _ := debug.ReadBuildInfo()
 	return slices.ContainsFunc(info.Settings, func(s debug.BuildSetting) bool { return s.Key == "-race" && s.Value == "true" })
@@ -402,8 +401,8 @@ type userJSON struct {
 	UpdatedAt    string `json:"updated_at"`
 }
 
-// userID returns the id of the user with this email, if it is ASCII: a UUID
-// version 8 of the SHA-256 of the email in lower case.
+// userID returns the id of the user with an email in ASCII: a UUID version 8 of the
+// SHA-256 of the email in lower case.
 func userID(email string) string {
 	id := sha256.Sum256([]byte(strings.ToLower(email)))
 	id[6] = id[6]&0x0f | 0x80
@@ -418,7 +417,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// together runs do n times at once.
+// together runs do n times concurrently.
 func together(n int, do func(i int)) {
 	var done sync.WaitGroup
 	for i := range n {
@@ -435,8 +434,8 @@ var (
 	multipartBody = testimage.Form
 )
 
-// A loadClient sends requests by the thousand. Unlike process.do it keeps none of
-// them for the check against openapi.yaml, and a failure is not the test's end.
+// A loadClient sends many requests. Unlike process.do, it does not record them for the
+// check against openapi.yaml, and returns errors.
 type loadClient struct {
 	*http.Client
 	url string
@@ -448,7 +447,7 @@ func newLoadClient(t testing.TB, p *process) *loadClient {
 	return &loadClient{&http.Client{Transport: transport, Timeout: 2 * time.Minute}, p.url}
 }
 
-// send returns the status and the body of the answer, or why there is none.
+// send returns the status and the body of the response.
 func (c *loadClient) send(method, path, contentType string, body []byte) (int, []byte, error) {
 	req, err := http.NewRequest(method, c.url+path, bytes.NewReader(body))
 	if err != nil {
@@ -466,7 +465,7 @@ func (c *loadClient) send(method, path, contentType string, body []byte) (int, [
 	return resp.StatusCode, data, err
 }
 
-// create sends POST /user, with an image unless it is nil.
+// create sends POST /user, with an image if it is not nil.
 func (c *loadClient) create(name, email string, image []byte) (int, []byte, error) {
 	if image == nil {
 		return c.send("POST", "/user", "application/json", fmt.Appendf(nil, `{"name":%q,"email":%q}`, name, email))
@@ -480,8 +479,8 @@ func sha256Hex(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// seedUsers writes an embedded store of n users into dir, in the form that earlier
-// versions left on disks: a bbolt file with a bucket of JSON by id.
+// seedUsers writes an embedded store of n users into dir, in the format of existing
+// stores: a bbolt file with a bucket of JSON values by id.
 func seedUsers(t testing.TB, dir string, n int) {
 	t.Helper()
 	users := map[string]string{}
@@ -496,8 +495,8 @@ func seedUsers(t testing.TB, dir string, n int) {
 			if err != nil {
 				return err
 			}
-			// In order, since bbolt splits pages only in the end: within a transaction
-			// each other insertion moves half of what is there.
+			// Sorted: bbolt splits pages only at commit, so that an insertion elsewhere
+			// moves all that follows.
 			for _, id := range slices.Sorted(maps.Keys(users)) {
 				if err := bucket.Put([]byte(id), []byte(users[id])); err != nil {
 					return err
@@ -512,8 +511,8 @@ func seedUsers(t testing.TB, dir string, n int) {
 	}
 }
 
-// A wire is a connection that a test writes and reads itself: what is sent when,
-// and that nothing is sent again, is up to the test.
+// A wire is a connection whose bytes the test writes and reads itself. Nothing is
+// retried.
 type wire struct {
 	net.Conn
 	reader *bufio.Reader
@@ -538,13 +537,13 @@ func openWire(url string) (*wire, error) {
 	return &wire{c, bufio.NewReader(c)}, nil
 }
 
-// write sends text as it is.
+// write sends text.
 func (w *wire) write(text string) error {
 	_, err := io.WriteString(w, text)
 	return err
 }
 
-// read returns the next answer, read whole.
+// read returns the next response.
 func (w *wire) read() (answer, error) {
 	resp, err := http.ReadResponse(w.reader, nil)
 	if err != nil {
@@ -555,7 +554,7 @@ func (w *wire) read() (answer, error) {
 	return answer{resp, string(data)}, err
 }
 
-// exchange sends a request with a JSON body, or none, and reads the answer.
+// exchange sends a request, with a JSON body if it is not empty, and reads the response.
 func (w *wire) exchange(method, path, body string) (answer, error) {
 	head := method + " " + path + " HTTP/1.1\r\nHost: roster\r\n"
 	if body != "" {
@@ -567,7 +566,7 @@ func (w *wire) exchange(method, path, body string) (answer, error) {
 	return w.read()
 }
 
-// freePort finds a port that nobody listens on just now.
+// freePort returns an unused port.
 func freePort(t testing.TB) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -12,9 +12,8 @@ import (
 	"time"
 )
 
-// TestLogKeepsSecrets sends requests of every kind, well-formed and not, to a
-// service that logs all it can, and looks through the whole log for anything
-// that belongs to users or lets somebody in.
+// TestLogKeepsSecrets sends valid and invalid requests of every kind to a service with
+// LOG_LEVEL=debug. Its log must not contain names, emails, tokens or keys.
 func TestLogKeepsSecrets(t *testing.T) {
 	for _, b := range backends[:2] {
 		t.Run(b.name, func(t *testing.T) { testLogKeepsSecrets(t, b.env(t)) })
@@ -92,7 +91,7 @@ func testLogKeepsSecrets(t *testing.T, env []string) {
 	h.Set("Origin", "https://"+email)
 	h.Set("Sec-Fetch-Site", "cross-site")
 	do("DELETE "+user, h, nil).want(t, http.StatusForbidden)
-	for _, text := range []string{ // what net/http refuses by itself
+	for _, text := range []string{ // rejected by net/http
 		"GET /" + email + " HTTP/9.9\r\n\r\n",
 		name + "\r\n\r\n",
 		"GET / HTTP/1.1\r\nHost: " + token + "@\r\n" + email + "\r\n\r\n",
@@ -126,8 +125,7 @@ func testLogKeepsSecrets(t *testing.T, env []string) {
 	}
 }
 
-// TestRequestLog: one line for each request, with the fields that it should have
-// and no other.
+// TestRequestLog: one line for each request, with exactly the documented fields.
 func TestRequestLog(t *testing.T) {
 	const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
 	file := filepath.Join(t.TempDir(), "tokens")
@@ -210,8 +208,8 @@ func TestRequestLog(t *testing.T) {
 	}
 }
 
-// TestRequestIDs: one that is not fit for a log line is replaced, and a problem
-// carries the same id as the header.
+// TestRequestIDs: an invalid X-Request-Id is replaced, and a problem has the id of the
+// header.
 func TestRequestIDs(t *testing.T) {
 	p := start(t)
 	for _, sent := range []string{"", strings.Repeat("x", 65), "two words", `"quoted"`, "<b>", "ä"} {

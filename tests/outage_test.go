@@ -14,8 +14,8 @@ import (
 	"roster/internal/fakeaws"
 )
 
-// An outage stands between the service and one of its servers, and passes on
-// what they say to each other, or not.
+// An outage is a TCP proxy between the service and one of its servers that can refuse
+// connections, stall and delay.
 type outage struct {
 	t      testing.TB
 	addr   string
@@ -35,7 +35,7 @@ func newOutage(t testing.TB, url string) *outage {
 	return o
 }
 
-// up begins to serve, or serves again.
+// up starts the proxy, or ends the fault.
 func (o *outage) up() {
 	o.silent.Store(false)
 	o.delay.Store(0)
@@ -61,7 +61,7 @@ func (o *outage) up() {
 	}()
 }
 
-// refuse takes no more connections and breaks those there are.
+// refuse closes the listener and all connections.
 func (o *outage) refuse() {
 	o.mu.Lock()
 	if o.listener != nil {
@@ -119,8 +119,9 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// TestOutage puts load on the service while one of its servers, or both, are
-// gone, and measures what that costs and how soon all is well again.
+// TestOutage sends load while one or both servers are unavailable. Every request is
+// answered in time with 503, memory and goroutines do not grow, and the service recovers
+// within 5 s.
 func TestOutage(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")
@@ -156,7 +157,7 @@ func TestOutage(t *testing.T) {
 			setPhase("before")
 			var mu sync.Mutex
 			statuses := map[string]map[int]int{}
-			slowest := map[bool]time.Duration{} // by whether it is an upload or a download
+			slowest := map[bool]time.Duration{} // by whether it transfers an image
 			var ended, lastFailure time.Time
 			stop := make(chan struct{})
 			var load sync.WaitGroup
@@ -195,7 +196,7 @@ func TestOutage(t *testing.T) {
 							status = http.StatusOK // before the first upload
 						}
 						if in == "before" {
-							in = *phase.Load() // it may have run into the outage
+							in = *phase.Load() // the outage began meanwhile
 						}
 						isImage := c%6 == 2 || c%6 == 3
 						mu.Lock()
@@ -213,7 +214,7 @@ func TestOutage(t *testing.T) {
 			}
 
 			time.Sleep(2 * time.Second)
-			// The least of some samples: garbage comes on top.
+			// The minimum of some samples excludes most garbage.
 			measure := func() (goroutines, heap float64) {
 				goroutines, heap = p.metric(t, "go_goroutines"), p.metric(t, "go_memstats_heap_alloc_bytes")
 				for range 20 {

@@ -18,7 +18,7 @@ import (
 	"roster/internal/fakeaws"
 )
 
-// command is the binary in an environment in which it would start.
+// command is the binary in a valid environment.
 func command(t testing.TB, env ...string) *exec.Cmd {
 	cmd := exec.Command(rosterBinary())
 	cmd.Env = append(cleanEnv(), "LISTEN_ADDR=127.0.0.1:0", "METRICS_ADDR=127.0.0.1:0", "DATA_DIR="+t.TempDir())
@@ -26,8 +26,8 @@ func command(t testing.TB, env ...string) *exec.Cmd {
 	return cmd
 }
 
-// wantStartError starts the binary, which must say what is wrong in one line on
-// standard error and end with status 2 before it listens.
+// wantStartError starts the binary with a wrong configuration. It must print one line
+// with want to standard error, and exit with status 2 before it listens.
 func wantStartError(t *testing.T, want string, env ...string) {
 	t.Helper()
 	cmd := command(t, env...)
@@ -44,7 +44,7 @@ func wantStartError(t *testing.T, want string, env ...string) {
 		cmd.Process.Kill()
 		t.Fatalf("it runs with %q", env)
 	}
-	var lines []string // beside the log
+	var lines []string // except for the log
 	for line := range strings.Lines(stderr.String()) {
 		if !strings.HasPrefix(line, "{") {
 			lines = append(lines, line)
@@ -100,8 +100,7 @@ func TestStartErrors(t *testing.T) {
 	})
 }
 
-// TestReadOnlyDirectory: by permission for most, by the file system for root,
-// whom permissions do not stop.
+// TestReadOnlyDirectory makes DATA_DIR read-only: by its mode or, for root, by a mount.
 func TestReadOnlyDirectory(t *testing.T) {
 	dir := t.TempDir()
 	if os.Getuid() == 0 {
@@ -160,7 +159,7 @@ func TestHealthcheck(t *testing.T) {
 	if status, _ := check("PORT=" + port); status != 1 {
 		t.Errorf("after the stop: %d", status)
 	}
-	// Something else listens there, and does not answer.
+	// Another listener that does not respond.
 	l, err := net.Listen("tcp", "127.0.0.1:"+port)
 	if err != nil {
 		t.Skip(err)
@@ -172,8 +171,8 @@ func TestHealthcheck(t *testing.T) {
 	}
 }
 
-// TestReadiness: /readyz waits for both backends, and an outage later does not
-// close it again.
+// TestReadiness: /readyz is 503 until both backends have responded, and stays 200 in a
+// later outage.
 func TestReadiness(t *testing.T) {
 	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
 	dynamo.Always("*", fakeaws.Fault{Status: http.StatusBadRequest, Code: "AccessDeniedException"})
@@ -215,8 +214,8 @@ func TestReadiness(t *testing.T) {
 	p.do(t, "GET /readyz", nil, nil).want(t, http.StatusOK)
 }
 
-// TestStartsFastAndSmall: ready within 100 ms, idle below 25 MiB. The best of a
-// few starts counts: another program may have had the processor.
+// TestStartsFastAndSmall: ready within 100 ms, idle below 25 MiB, in the best of ten
+// starts.
 func TestStartsFastAndSmall(t *testing.T) {
 	maxReady, maxMemory := 100*time.Millisecond, 25.0
 	if raceEnabled { // that is ten times as slow and as large
@@ -251,8 +250,8 @@ func TestNoHTTP2(t *testing.T) {
 	}
 }
 
-// startOnce starts the binary on dir, waits until it is ready, and stops it. It
-// returns how long that took and the resident memory when idle.
+// startOnce starts the binary on dir, waits until it is ready, and stops it. It returns
+// the time to readiness and the resident memory when idle.
 func startOnce(t testing.TB, dir string) (ready time.Duration, rss float64) {
 	t.Helper()
 	port := freePort(t)

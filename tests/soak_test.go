@@ -13,15 +13,13 @@ import (
 
 var soak = flag.Duration("soak", 5*time.Second, "how long TestSoak keeps the service under load")
 
-// TestSoak keeps the service under a mixed load, with clients that go away and
-// bodies that are wrong among it. Once it is over, memory, file descriptors and
-// goroutines are where they were after the first part of it.
+// TestSoak sends a mixed load, with aborted requests and invalid bodies. Afterwards,
+// memory, file descriptors and goroutines are as they were after a short load.
 func TestSoak(t *testing.T) {
 	p := start(t, "LOG_LEVEL=info", "GOMEMLIMIT=400MiB")
 	pictures := [][]byte{encodePNG(gradient(64, 64, 1)), encodeJPEG(gradient(600, 600, 3)), encodeGIF(32, 32, 4)}
 	type figures struct{ memory, fds, goroutines float64 }
-	// Users are created and deleted in equal numbers, so that a growing store is
-	// not taken for a leak.
+	// As many users are deleted as created: a growing store is not a leak.
 	load := func(d time.Duration) {
 		client := newLoadClient(t, p)
 		var running sync.WaitGroup
@@ -48,7 +46,7 @@ func TestSoak(t *testing.T) {
 							return client.send("POST", "/user", "application/json", []byte(`{"name":`))
 						},
 						func() (int, []byte, error) { return client.send("GET", "/nowhere", "", nil) },
-						func() (int, []byte, error) { // a client that goes away
+						func() (int, []byte, error) { // an aborted request
 							w, err := openWire(p.url)
 							if err != nil {
 								return 0, nil, err
@@ -73,8 +71,7 @@ func TestSoak(t *testing.T) {
 		client.CloseIdleConnections()
 		t.Logf("%d requests in %v, %d clients went away", served.Load(), d, gone.Load())
 	}
-	// What is left a moment after the load. Memory goes back to the system in
-	// the background, so it is given some time.
+	// The Go runtime returns memory in the background.
 	settle := func(limit func(figures) error) (f figures) {
 		eventually(t, 60*time.Second, "the figures are where they were", func() error {
 			f = figures{

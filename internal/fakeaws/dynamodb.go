@@ -20,8 +20,8 @@ import (
 	"time"
 )
 
-// DynamoDB speaks DynamoDB's JSON protocol, as far as the service uses it,
-// and refuses what DynamoDB refuses.
+// DynamoDB implements DynamoDB's JSON protocol, as far as the service uses it, and
+// rejects what DynamoDB rejects.
 type DynamoDB struct {
 	*Faults
 	URL      string
@@ -52,21 +52,21 @@ func NewDynamoDB(t testing.TB) *DynamoDB {
 	return f
 }
 
-// Page sets the page size; a process that is up may be asking already.
+// Page sets the page size of Scan, in items.
 func (f *DynamoDB) Page(size int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.pageSize = size
 }
 
-// Count returns how many items the table holds.
+// Count returns the number of items in Table.
 func (f *DynamoDB) Count() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.tables[Table].items)
 }
 
-// A dynamoRequest has the members of all the operations' inputs.
+// A dynamoRequest has the members of the inputs of all operations.
 type dynamoRequest struct {
 	TableName                           string
 	Key, Item, ExclusiveStartKey        dynamoItem
@@ -83,7 +83,7 @@ type dynamoRequest struct {
 	BillingMode                         string
 }
 
-// A dynamoError is an answer with an error code.
+// A dynamoError is an error response.
 type dynamoError struct {
 	code string
 	item dynamoItem
@@ -252,7 +252,7 @@ func (f *DynamoDB) operation(operation string, in dynamoRequest) (map[string]any
 }
 
 func (f *DynamoDB) scan(table *dynamoTable, in dynamoRequest) (map[string]any, *dynamoError) {
-	// DynamoDB keeps items by a hash of the key, and so does not sort them.
+	// DynamoDB orders items by a hash of the key.
 	place := func(key string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(key))) }
 	keys := slices.SortedFunc(maps.Keys(table.items), func(a, b string) int { return cmp.Compare(place(a), place(b)) })
 	if in.ExclusiveStartKey != nil {
@@ -267,7 +267,7 @@ func (f *DynamoDB) scan(table *dynamoTable, in dynamoRequest) (map[string]any, *
 		limit = min(limit, *in.Limit)
 	}
 	out := map[string]any{}
-	// As many as the limit: DynamoDB does not look whether there is another one.
+	// At the limit, DynamoDB returns LastEvaluatedKey even if no item follows.
 	if len(keys) >= limit {
 		keys = keys[:limit]
 		out["LastEvaluatedKey"] = dynamoItem{table.key: table.items[keys[limit-1]][table.key]}
@@ -280,7 +280,7 @@ func (f *DynamoDB) scan(table *dynamoTable, in dynamoRequest) (map[string]any, *
 	return out, nil
 }
 
-// keyOf returns the value of an item's key, which is a string and not empty.
+// keyOf returns the key of an item, a string that is not empty.
 func (t *dynamoTable) keyOf(item dynamoItem) (string, *dynamoError) {
 	var s string
 	if len(item) != 1 || json.Unmarshal(item[t.key]["S"], &s) != nil || s == "" {
@@ -325,15 +325,15 @@ func (v dynamoValue) check() *dynamoError {
 	return nil
 }
 
-// dynamoNames reads expressions: it resolves #names and :values, and refuses
-// reserved words, unknown ones and unused ones.
+// dynamoNames parses expressions. It resolves #names and :values, and rejects reserved
+// words and unknown and unused names.
 type dynamoNames struct {
 	in         dynamoRequest
 	usedNames  map[string]bool
 	usedValues map[string]bool
 }
 
-// Some of the 573 words that DynamoDB reserves: those that are close at hand.
+// The reserved words, of DynamoDB's 573, that an attribute of a user might have.
 var reservedWords = regexp.MustCompile(`(?i)^(name|names|key|keys|type|size|status|write|read|date|time|timestamp|user|users|value|values|role|state|hash|url|owner|order|group|comment|data|file|index|count|token|version|year|zone|set|remove|add|delete)$`)
 
 var expressionTokens = regexp.MustCompile(`[A-Za-z_][A-Za-z0-9_]*|#[A-Za-z0-9_]+|:[A-Za-z0-9_]+|<=|>=|<>|[(),=<>]|\S`)
@@ -369,7 +369,7 @@ func (n *dynamoNames) unused() *dynamoError {
 	return nil
 }
 
-// condition understands attribute_exists(path) and attribute_not_exists(path).
+// condition parses attribute_exists(path) and attribute_not_exists(path).
 func (n *dynamoNames) condition(expression *string) (func(dynamoItem) bool, *dynamoError) {
 	if expression == nil {
 		return nil, nil
@@ -391,7 +391,7 @@ func (n *dynamoNames) condition(expression *string) (func(dynamoItem) bool, *dyn
 	return nil, errValidation
 }
 
-// update understands SET path = :value, … and REMOVE path, …
+// update parses SET path = :value, … and REMOVE path, …
 func (n *dynamoNames) update(expression *string) (func(item dynamoItem, key string) *dynamoError, *dynamoError) {
 	if expression == nil {
 		return func(dynamoItem, string) *dynamoError { return nil }, nil
@@ -447,8 +447,8 @@ func (n *dynamoNames) update(expression *string) (func(item dynamoItem, key stri
 	}, nil
 }
 
-// checkAuthorization looks only at what a fake can know: whether a request is
-// signed, and with the time of today. It returns "missing" or "skew".
+// checkAuthorization checks that a request is signed, and its time. It returns "missing"
+// or "skew".
 func checkAuthorization(r *http.Request, now time.Time) string {
 	if !strings.HasPrefix(r.Header.Get("Authorization"), "AWS4-HMAC-SHA256 Credential=") {
 		return "missing"

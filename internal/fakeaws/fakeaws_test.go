@@ -16,7 +16,7 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// servers are clients of a pair of servers, and a table and a bucket there.
+// servers are clients, and a table and a bucket.
 type servers struct {
 	dynamo        *dynamodb.Client
 	s3            *s3.Client
@@ -38,8 +38,8 @@ func openFakes(t *testing.T) servers {
 	return open(NewDynamoDB(t).URL, NewS3(t).URL, "roster", "roster-secret")
 }
 
-// openReal makes a table and a bucket on the servers that the environment names,
-// if it names any.
+// openReal creates a table and a bucket on the servers that the environment names, if
+// any.
 func openReal(t *testing.T) servers {
 	dynamoURL, s3URL := os.Getenv("ROSTER_TEST_DYNAMODB"), os.Getenv("ROSTER_TEST_S3")
 	if dynamoURL == "" || s3URL == "" {
@@ -64,8 +64,8 @@ func openReal(t *testing.T) servers {
 	return s
 }
 
-// TestBadCalls makes calls that DynamoDB and S3 refuse. The fakes must refuse them
-// with the same error codes as real servers do.
+// TestBadCalls makes calls that DynamoDB and S3 reject. The fakes must return the same
+// error codes as real servers.
 func TestBadCalls(t *testing.T) {
 	servers := map[string]servers{
 		"fake":                     openFakes(t),

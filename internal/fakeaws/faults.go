@@ -1,5 +1,5 @@
-// Package fakeaws has DynamoDB and S3 on local HTTP servers, as far as Roster uses
-// them, with faults to inject.
+// Package fakeaws implements DynamoDB and S3 on local HTTP servers, as far as Roster uses
+// them, with fault injection.
 package fakeaws
 
 import (
@@ -10,35 +10,34 @@ import (
 	"time"
 )
 
-// Table and Bucket are what the fakes have from the start.
+// Table and Bucket exist in new fakes.
 const Table, Bucket = "roster-test", "roster-test"
 
-// A Fault is what a fake does wrong with one request.
+// A Fault is the failure of one request. The zero Fault is success.
 type Fault struct {
-	Status  int           // answer this status and code, without doing anything
-	Code    string        //
-	Applied bool          // do what was asked before failing
-	Delay   time.Duration // before anything is answered
-	Hang    bool          // no answer until the client gives up
-	Drop    bool          // close the connection without an answer
+	Status  int           // respond with this status and Code, without performing the operation
+	Code    string        // error code
+	Applied bool          // perform the operation before failing
+	Delay   time.Duration // before the response
+	Hang    bool          // no response until the client gives up
+	Drop    bool          // close the connection without a response
 	Cut     bool          // close the connection in the middle of the body
-	Stall   bool          // send nothing more from the middle of the body on
-	Corrupt bool          // flip a bit of the body, past its checksum
+	Stall   bool          // send half of the body and no more
+	Corrupt bool          // flip a bit of the body, but not of its checksum
 	Gate    chan struct{} // hold the request until this is closed
 }
 
-// Faults holds what a fake is to do wrong, by operation, and counts what it was
-// asked. The operation "*" stands for all.
+// Faults are the failures of a fake by operation, and the number of calls. The operation
+// "*" stands for all.
 type Faults struct {
 	mu     sync.Mutex
 	queue  map[string][]Fault
 	always map[string]Fault
 	asked  map[string]int
-	Skew   time.Duration // the server's clock is ahead by this
+	Skew   time.Duration // of the server's clock
 }
 
-// Next lets the next calls of an operation fail, one after another; a zero fault
-// is a call that succeeds.
+// Next sets the failures of the next calls of an operation.
 func (f *Faults) Next(operation string, list ...Fault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -48,7 +47,7 @@ func (f *Faults) Next(operation string, list ...Fault) {
 	f.queue[operation] = append(f.queue[operation], list...)
 }
 
-// Always lets all calls of an operation fail so.
+// Always sets the failure of all calls of an operation that follow those of Next.
 func (f *Faults) Always(operation string, what Fault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -58,14 +57,14 @@ func (f *Faults) Always(operation string, what Fault) {
 	f.always[operation] = what
 }
 
-// Clear ends all faults.
+// Clear removes all faults.
 func (f *Faults) Clear() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.queue, f.always = nil, nil
 }
 
-// Calls returns how often an operation was asked for; "" stands for all.
+// Calls returns the number of calls of an operation; "" stands for all.
 func (f *Faults) Calls(operation string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -85,7 +84,7 @@ func (f *Faults) take(operation string) Fault {
 		f.asked = map[string]int{}
 	}
 	f.asked[operation]++
-	f.asked[""]++ // all together
+	f.asked[""]++ // of all operations
 	for _, name := range []string{operation, "*"} {
 		if list := f.queue[name]; len(list) > 0 {
 			f.queue[name] = list[1:]
@@ -98,8 +97,8 @@ func (f *Faults) take(operation string) Fault {
 	return Fault{}
 }
 
-// serve answers a request, wrongly if that is what is to be done. refuse writes
-// an error in the protocol's own form.
+// serve performs an operation, or its fault. refuse writes an error in the format of the
+// protocol.
 func (f *Faults) serve(w http.ResponseWriter, r *http.Request, operation string, do http.HandlerFunc, refuse func(w http.ResponseWriter, status int, code string)) {
 	what := f.take(operation)
 	if what.Gate != nil {
@@ -121,7 +120,7 @@ func (f *Faults) serve(w http.ResponseWriter, r *http.Request, operation string,
 	}
 	switch {
 	case what.Hang:
-		// The server notices that a client has gone only once the body is read.
+		// The server detects a closed connection only after the body is read.
 		bufferBody(r)
 		<-r.Context().Done()
 		panic(http.ErrAbortHandler)

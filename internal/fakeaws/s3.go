@@ -20,14 +20,14 @@ import (
 	"testing"
 )
 
-// S3 speaks S3's REST protocol in path style, as far as the service uses it,
-// and refuses what S3 refuses.
+// S3 implements S3's REST protocol in path style, as far as the service uses it, and
+// rejects what S3 rejects.
 type S3 struct {
 	*Faults
 	URL      string
 	pageSize int // of a listing; S3's own limit is 1000
-	// HidesMissing answers AccessDenied for an object that does not exist, as S3
-	// does to whom it does not grant ListBucket without conditions.
+	// HidesMissing returns AccessDenied for a missing object, as S3 does without an
+	// unconditional s3:ListBucket.
 	HidesMissing bool
 
 	mu      sync.Mutex
@@ -57,14 +57,14 @@ func NewS3(t testing.TB) *S3 {
 	return f
 }
 
-// Page sets the page size; a process that is up may be asking already.
+// Page sets the page size of ListObjectsV2.
 func (f *S3) Page(size int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.pageSize = size
 }
 
-// Keys returns the keys of all objects.
+// Keys returns the keys of all objects in Bucket, sorted.
 func (f *S3) Keys() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -168,7 +168,7 @@ func answerS3(w http.ResponseWriter, status int, v any) {
 
 func etagOf(body []byte) string { return fmt.Sprintf(`"%x"`, md5.Sum(body)) }
 
-// receive compares what arrived with what was signed and with the checksum.
+// receive compares a body with the signed hash and the checksum.
 func receive(r *http.Request, body []byte) (s3Object, string) {
 	hash := r.Header.Get("X-Amz-Content-Sha256")
 	if sum := sha256.Sum256(body); hash != "UNSIGNED-PAYLOAD" && hash != hex.EncodeToString(sum[:]) {
@@ -199,7 +199,7 @@ func (f *S3) get(w http.ResponseWriter, r *http.Request, key string, objects map
 		return
 	}
 	size, body, status := len(object.body), object.body, http.StatusOK
-	// A Range that is not understood is left alone.
+	// An invalid Range is ignored.
 	if first, last, ok := strings.Cut(strings.TrimPrefix(r.Header.Get("Range"), "bytes="), "-"); ok {
 		from, err1 := strconv.Atoi(first)
 		to, err2 := strconv.Atoi(last)
