@@ -2,8 +2,6 @@ package tests
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -231,23 +229,6 @@ func TestStartsFastAndSmall(t *testing.T) {
 		}
 	}
 	t.Errorf("ready after %v, want %v; %.1f MiB idle, want %v", ready, maxReady, memory, maxMemory)
-}
-
-// TestNoHTTP2: TLS ends before the service, and HTTP/2 without it (RFC 9113,
-// section 3.3) is not taken up, nor an upgrade to it.
-func TestNoHTTP2(t *testing.T) {
-	p := start(t)
-	w := dialWire(t, p.url)
-	w.write("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
-	data, err := io.ReadAll(w.reader)
-	if err != nil && !errors.Is(err, syscall.ECONNRESET) || len(data) > 0 && !strings.HasPrefix(string(data), "HTTP/1.1 ") {
-		t.Errorf("%q, %v", data, err)
-	}
-	w = dialWire(t, p.url)
-	w.write("GET /livez HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n")
-	if a, err := w.read(); err != nil || a.StatusCode != http.StatusOK {
-		t.Errorf("%v, %v", fmt.Sprint(a.Response), err)
-	}
 }
 
 // startOnce starts the binary on dir, waits until it is ready, and stops it. It returns
