@@ -14,6 +14,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"roster/internal/testimage"
 )
 
 func renderTest(t testing.TB, mediaType string, data []byte) (image.Image, string) {
@@ -192,7 +194,7 @@ func TestThumbnailHostile(t *testing.T) {
 	// other reads it as its size, and goes on to frames of any size.
 	small := encodeGIF(8, 8, 1)
 	at := 13 + gifColors(small[10])
-	hidden := slices.Concat(small[:at], []byte("!\xff\x00\x00"), gifClaiming(65535, 65535, 1)[19:24])
+	hidden := slices.Concat(small[:at], []byte("!\xff\x00\x00"), testimage.GIFClaiming(65535, 65535, 1)[19:24])
 	for _, test := range []struct {
 		name, mediaType string
 		data            []byte
@@ -200,7 +202,7 @@ func TestThumbnailHostile(t *testing.T) {
 		{"JPEG of very many scans", "image/jpeg", jpegOfScans(8, maxThumbnailScans+1)},
 		{"JPEG, 16 megapixels of progressive CMYK", "image/jpeg", patchedSize(must(os.ReadFile("testdata/progressive-cmyk.jpg")), 4000, 4000)},
 		{"PNG of 17 megapixels", "image/png", pngOf(17_000, 1000)},
-		{"GIF, frame of 25 megapixels", "image/gif", gifClaiming(5000, 5000, 1)},
+		{"GIF, frame of 25 megapixels", "image/gif", testimage.GIFClaiming(5000, 5000, 1)},
 		{"GIF, frame behind an empty block", "image/gif", hidden},
 		{"WebP, animated", "image/webp", images["animated.webp"]},
 		{"JPEG as a PNG", "image/png", images["ada.jpg"]},
@@ -233,7 +235,7 @@ func TestThumbnailHostile(t *testing.T) {
 		}
 	}
 	// Its other frames are of no concern.
-	many := slices.Concat(small[:len(small)-1], bytes.Repeat(gifClaiming(60000, 600, 1)[19:34], 100), []byte(";"))
+	many := slices.Concat(small[:len(small)-1], bytes.Repeat(testimage.GIFClaiming(60000, 600, 1)[19:34], 100), []byte(";"))
 	if cost, err := thumbnailCost("image/gif", many); err != nil || cost != 64 {
 		t.Errorf("the first frame of many costs %d, %v", cost, err)
 	}
@@ -241,7 +243,7 @@ func TestThumbnailHostile(t *testing.T) {
 
 // pngOf is a PNG whose pixels are missing.
 func pngOf(width, height uint32) []byte {
-	return slices.Concat(pngClaiming(width, height)[:33], pngChunk("IDAT", []byte("\x78\x9c")), pngEnd)
+	return slices.Concat(testimage.PNGClaiming(width, height)[:33], pngChunk("IDAT", []byte("\x78\x9c")), pngEnd)
 }
 
 // patchedSize changes the size in a JPEG's frame header.

@@ -381,7 +381,7 @@ func TestAttackImages(t *testing.T) {
 		return slices.Concat(small[:33], testimage.PNGChunk(name, data), small[33:])
 	}
 	gif := encodeGIF(2, 2, 1)
-	comments := 13 + 6 // behind a color table of two
+	comments := 13 // behind the screen, which has no color table
 	put := func(t *testing.T, image []byte) answer {
 		t.Helper()
 		return p.do(t, "PUT /users/"+p.ada.ID+"/avatar", nil, image)

@@ -26,7 +26,7 @@ func TestManyUploads(t *testing.T) {
 	p := start(t)
 	client := newLoadClient(t, p)
 	// A PNG has any size with a large color profile, which is kept.
-	picture := padPNG(encodePNG(gradient(64, 64, 1)), 5<<20)
+	picture := testimage.PadPNG(encodePNG(gradient(64, 64, 1)), 5<<20)
 	idle := p.memory(t)
 	most := p.watchMemory(t)
 	var stored, refused atomic.Int64
@@ -62,15 +62,6 @@ func TestManyUploads(t *testing.T) {
 		t.Errorf("memory rose from %.0f to %.0f MiB", idle/mib, peak/mib)
 	}
 	t.Logf("%d stored, %d asked to come back; memory %.0f → %.0f MiB", stored.Load(), refused.Load(), idle/mib, peak/mib)
-}
-
-// padPNG inserts an ancillary chunk (PNG, section 5.4) so that the file has size
-// bytes.
-func padPNG(png []byte, size int) []byte {
-	const header = 8 + 25 // signature and IHDR
-	filling := size - len(png) - 12
-	chunk := testimage.PNGChunk("iCCP", make([]byte, filling))
-	return append(append(bytes.Clone(png[:header]), chunk...), png[header:]...)
 }
 
 // TestSlowUploads: uploads that trickle in hold the budget, and further ones are

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -122,6 +123,13 @@ func PNGChunk(name string, data []byte) []byte {
 	return binary.BigEndian.AppendUint32(chunk, crc32.ChecksumIEEE(chunk[4:]))
 }
 
+// PadPNG gives a PNG a color profile, which stays, so that the file has size bytes.
+func PadPNG(png []byte, size int) []byte {
+	const header = 8 + 25 // signature and IHDR
+	profile := PNGChunk("iCCP", make([]byte, size-len(png)-12))
+	return slices.Concat(png[:header], profile, png[header:])
+}
+
 // PNGClaiming is a PNG of a few bytes whose header claims these dimensions.
 func PNGClaiming(width, height uint32) []byte {
 	header := binary.BigEndian.AppendUint32([]byte("IHDR"), width)
@@ -151,7 +159,7 @@ func JPEGClaiming(width, height uint16) []byte {
 
 // WebPClaiming is a WebP whose header claims these dimensions.
 func WebPClaiming(width, height uint16) []byte {
-	data := []byte("RIFF\x1e\x00\x00\x00WEBPVP8 \x12\x00\x00\x00\x30\x01\x00\x9d\x01\x2a")
+	data := []byte("RIFF\x1e\x00\x00\x00WEBPVP8 \x12\x00\x00\x00\x10\x01\x00\x9d\x01\x2a")
 	data = binary.LittleEndian.AppendUint16(data, width)
 	return append(binary.LittleEndian.AppendUint16(data, height), make([]byte, 8)...)
 }
