@@ -71,7 +71,7 @@ func checkClean(t testing.TB, name string, data []byte) (clean []byte, err error
 	// Decoders of Go refuse more than browsers do: where they accept the original, they
 	// must see the same in the cleaned image.
 	want, err := decodeAll(data)
-	if err != nil {
+	if err != nil || samsungTrailer(data) > 0 { // its directory decides, even a wrong one
 		return clean, nil
 	}
 	got, err := decodeAll(clean)
