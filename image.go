@@ -21,7 +21,7 @@ const (
 	maxGrowth = 64
 )
 
-// An imageFormat is told by the first bytes of an image.
+// An imageFormat is identified by the first bytes of an image.
 type imageFormat struct {
 	name  string
 	magic string // '?' matches any byte
@@ -41,15 +41,17 @@ type imageInfo struct {
 	decoded       float64 // bytes a pixel that Go's decoder takes at most
 }
 
+const avif, heic = "an AVIF image", "a HEIC image"
+
 var imageFormats = []imageFormat{
 	{"PNG", "\x89PNG\r\n\x1a\n", walkPNG, "image/png"},
 	{"JPEG", "\xff\xd8\xff", walkJPEG, "image/jpeg"},
 	{"GIF", "GIF8?a", func(data []byte) ([]byte, imageInfo, error) { return walkGIF(data, math.MaxInt) }, "image/gif"},
 	{"WebP", "RIFF????WEBP", walkWebP, "image/webp"},
 
-	{name: "an AVIF image", magic: "????ftypavi"},
-	{name: "a HEIC image", magic: "????ftyphe"},
-	{name: "a HEIC image", magic: "????ftypm?f1"},
+	{name: avif, magic: "????ftypavi"},
+	{name: heic, magic: "????ftyphe"},
+	{name: heic, magic: "????ftypm?f1"},
 	{name: "a video", magic: "????ftyp"},
 	{name: "a JPEG XL image", magic: "\xff\x0a"},
 	{name: "a JPEG XL image", magic: "\x00\x00\x00\x0cJXL "},
@@ -62,24 +64,26 @@ var imageFormats = []imageFormat{
 	{name: "a PDF document", magic: "%PDF-"},
 }
 
-// imageFormatOf returns the format of data. An error is for the client.
+// imageFormatOf returns the format of data. Its errors are problems for the client.
 func imageFormatOf(data []byte) (imageFormat, error) {
 	const convert = "convert it to PNG, JPEG, GIF or WebP"
-	i := slices.IndexFunc(imageFormats, func(f imageFormat) bool { return hasMagic(data, f.magic) })
+	if len(data) == 0 {
+		return imageFormat{}, badField("avatar", "the image is empty")
+	}
+	if i := slices.IndexFunc(imageFormats, func(f imageFormat) bool { return hasMagic(data, f.magic) }); i >= 0 {
+		f := imageFormats[i]
+		if f.walk != nil {
+			return f, nil
+		}
+		// An AVIF file may name its own brand after a generic one.
+		if f.name == heic && bytes.Contains(data[:min(len(data), 64)], []byte("avif")) {
+			f.name = avif
+		}
+		return imageFormat{}, unsupported("avatar is %s, which is not accepted; %s", f.name, convert)
+	}
 	// Text has no magic number. A document may start with space, comments and a prolog.
 	text := strings.ToLower(strings.TrimLeft(string(data[:min(len(data), 1024)]), "\ufeff \t\r\n\f"))
 	switch {
-	case len(data) == 0:
-		return imageFormat{}, badField("avatar", "the image is empty")
-	case i >= 0 && imageFormats[i].walk != nil:
-		return imageFormats[i], nil
-	case i >= 0:
-		name := imageFormats[i].name
-		// A still AVIF may have the brand mif1 first and its own among the compatible ones.
-		if strings.Contains(name, "HEIC") && bytes.Contains(data[:min(len(data), 64)], []byte("avif")) {
-			name = "an AVIF image"
-		}
-		return imageFormat{}, unsupported("avatar is %s, which is not accepted; %s", name, convert)
 	case strings.HasPrefix(text, "<") && strings.Contains(text, "<svg"):
 		return imageFormat{}, unsupported("avatar is an SVG image, which may contain scripts; %s", convert)
 	case strings.HasPrefix(text, "<!doctype html"), strings.HasPrefix(text, "<") && strings.Contains(text, "<html"):
@@ -110,7 +114,7 @@ func cleanImage(data []byte) (clean []byte, mediaType string, err error) {
 	}
 	clean, _, err = format.walk(data)
 	if _, ok := errors.AsType[*problem](err); err != nil && !ok {
-		err = badField("avatar", "the %s image is broken: %v", format.name, err)
+		err = badField("avatar", "the %s image is broken: %v; save it again, or send the whole file", format.name, err)
 	}
 	if err != nil {
 		return nil, "", err
@@ -129,9 +133,9 @@ func checkSize(width, height int) error {
 	case width == 0 || height == 0:
 		return badField("avatar", "the image has no pixels (%d × %d)", width, height)
 	case width > maxSide || height > maxSide:
-		return tooLarge("avatar may have at most %d pixels a side; it has %d × %d", maxSide, width, height)
+		return tooLarge("avatar may have at most %d pixels a side; it has %d × %d: make it smaller", maxSide, width, height)
 	case width*height > maxPixels:
-		return tooLarge("avatar may have at most %d pixels; %d × %d is %d", maxPixels, width, height, width*height)
+		return tooLarge("avatar may have at most %d pixels; %d × %d is %d: make it smaller", maxPixels, width, height, width*height)
 	}
 	return nil
 }
@@ -139,7 +143,7 @@ func checkSize(width, height int) error {
 // An edit replaces parts of data, from its beginning to its end. What is not replaced stays.
 type edit struct {
 	data []byte
-	out  []byte // data[:done] as edited; nil as long as nothing has changed
+	out  []byte // data[:done] as edited; nil while nothing has changed
 	done int
 }
 
@@ -154,7 +158,7 @@ func (e *edit) replace(from, to int, with ...byte) {
 	e.done = to
 }
 
-// end replaces everything behind from, and returns the result.
+// end replaces everything after from, and returns the result.
 func (e *edit) end(from int, with ...byte) []byte {
 	e.replace(from, len(e.data), with...)
 	if e.out == nil {

@@ -34,7 +34,7 @@ func walkJPEG(data []byte) (clean []byte, info imageInfo, err error) {
 		default: // a Samsung trailer in place of EOI
 			i = fill + 1
 		}
-		if marker == 0 || marker >= 0xd0 && marker <= 0xd7 { // a stuffed byte, RST
+		if marker <= 1 || marker >= 0xd0 && marker <= 0xd7 { // a stuffed byte, TEM, RST
 			i++
 			continue
 		}
@@ -54,11 +54,8 @@ func walkJPEG(data []byte) (clean []byte, info imageInfo, err error) {
 		if len(body)-i < 3 {
 			return nil, info, errTruncated
 		}
-		n := int(binary.BigEndian.Uint16(body[i+1:]))
-		switch {
-		case n < 2:
-			return nil, info, fmt.Errorf("its segment %02X has the length %d", marker, n)
-		case n > len(body)-i-1:
+		n := max(int(binary.BigEndian.Uint16(body[i+1:])), 2) // browsers take less for an empty segment
+		if n > len(body)-i-1 {
 			return nil, info, errTruncated
 		}
 		end := i + 1 + n

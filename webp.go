@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // The flags of a VP8X chunk (RFC 9649, section 2.7).
@@ -18,7 +19,7 @@ const (
 // walkWebP walks the chunks of a RIFF file (RFC 9649, sections 2.3 to 2.7).
 func walkWebP(data []byte) (clean []byte, info imageInfo, err error) {
 	size := binary.LittleEndian.Uint32(data[4:])
-	if int64(size) > int64(len(data)-8) || size < 12 {
+	if int64(size) > int64(len(data)-8) || size < 12 || size%2 != 0 {
 		return nil, info, errTruncated
 	}
 	e := edit{data: data[:8+size]}
@@ -27,6 +28,9 @@ func walkWebP(data []byte) (clean []byte, info imageInfo, err error) {
 	var first string // VP8X in the extended format, else the image
 	seen := map[string]bool{}
 	err = editChunks(&e, 12, func(kind string, body []byte) ([]byte, error) {
+		if !strings.Contains("VP8 VP8L VP8X ALPH ANIM ANMF ICCP EXIF", kind) {
+			kind = "" // metadata, or unknown to browsers
+		}
 		repeated := seen[kind]
 		seen[kind] = true
 		if first == "" {
@@ -111,13 +115,11 @@ func editChunks(e *edit, i int, visit func(kind string, body []byte) ([]byte, er
 		if err != nil {
 			return err
 		}
-		next := i + 8 + n + n&1
-		missing := next > len(e.data) // the padding at the end
-		next = min(next, len(e.data))
+		next := min(i+8+n+n&1, len(e.data)) // the last chunk of a frame may lack its padding
 		switch {
 		case kept == nil:
 			e.replace(i, next)
-		case missing || !bytes.Equal(kept, body):
+		case !bytes.Equal(kept, body):
 			chunk := append(binary.LittleEndian.AppendUint32(nil, uint32(len(kept))), kept...)
 			e.replace(i+4, next, append(chunk, make([]byte, len(kept)&1)...)...)
 		}
