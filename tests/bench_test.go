@@ -38,22 +38,18 @@ import (
 	"roster/internal/testimage"
 )
 
-// BenchmarkAWS compares requests to the service with the bare calls to AWS that
-// they stand for: the same work on the same servers, at the same concurrency,
-// in turns, so that whatever else the machine does meets both. It reports
+// BenchmarkAWS compares requests with the bare AWS calls they stand for: on the same
+// servers, with the same concurrency, alternating. It reports
 //
-//	ratio   rate of the requests, with that of the bare calls as 1
-//	MiB     the most memory that the service's process has had
-//	cpu-µs  processor time that a request costs the service
+//	ratio   requests per second, divided by bare calls per second
+//	MiB     peak resident memory of the service
+//	cpu-µs  CPU time of the service per request
 //
-// "near" are the servers themselves. They answer within a millisecond or a few, on
-// the same processors as the service and its clients, so that the ratio is one of
-// processor time: that of the whole chain to that of its last link. "far" are the
-// same servers as far away as those of AWS (see farAWS), where the ratio is one of
-// the time that a client waits. The list is compared on a server of canned pages
-// as well, which answers at once: what is measured there is the service alone.
+// "near" are local servers, which share the CPUs with the service and its clients: the
+// ratio is that of CPU time. "far" are the same servers with AWS-like latency: the ratio
+// is that of latency. "list-canned" uses prepared pages and so measures the service alone.
 //
-// It runs on the servers that ROSTER_TEST_DYNAMODB and ROSTER_TEST_S3 name:
+// It needs the servers in ROSTER_TEST_DYNAMODB and ROSTER_TEST_S3:
 //
 //	tools/aws-local run go test -run '^$' -bench AWS -benchtime 5x -timeout 1h ./tests
 func BenchmarkAWS(b *testing.B) {
@@ -71,30 +67,30 @@ func BenchmarkAWS(b *testing.B) {
 	})
 }
 
-// benchConns are connections enough for all clients.
+// benchConns is more than the number of clients.
 const benchConns = 512
 
-// How long AWS takes to answer, at the quick end of what it says itself: DynamoDB
-// single-digit milliseconds, S3 roughly 100 to 200 (its guide to performance).
+// Latency as AWS documents it, at the lower end: DynamoDB single-digit milliseconds, S3
+// roughly 100 to 200.
 const (
 	dynamoLatency = 5 * time.Millisecond
 	s3Latency     = 100 * time.Millisecond
 )
 
-// farAWS is a server as far away as those of AWS.
+// farAWS adds AWS-like latency.
 func farAWS(b *testing.B, near awsServers) awsServers {
 	far := near
 	far.dynamoURL, far.s3URL = distant(b, near.dynamoURL, dynamoLatency), distant(b, near.s3URL, s3Latency)
 	return far
 }
 
-// distant passes requests on to a server after so long, and returns where.
+// distant returns the URL of a proxy that adds latency.
 func distant(t testing.TB, server string, latency time.Duration) (url string) {
 	target := must(neturl.Parse(server))
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
-			r.Out.Host = r.In.Host // which is signed
+			r.Out.Host = r.In.Host // is signed
 		},
 		Transport: &http.Transport{MaxIdleConnsPerHost: benchConns, DisableCompression: true},
 	}
@@ -106,8 +102,8 @@ func distant(t testing.TB, server string, latency time.Duration) (url string) {
 	return far.URL
 }
 
-// A benchWorld is the service in a process of its own, a client for it, and for the
-// servers behind it clients of the SDK as they come, but for as many connections.
+// A benchWorld is the service with a client, and default SDK clients of its servers with
+// more connections.
 type benchWorld struct {
 	awsServers
 	dynamo  *dynamodb.Client
@@ -131,7 +127,7 @@ func benchHTTPClient() *awshttp.BuildableClient {
 	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.MaxIdleConnsPerHost, t.MaxIdleConns = benchConns, 0 })
 }
 
-// benchItem is the item of a user, with an avatar that is no object.
+// benchItem is the item of a user with an avatar, without the object.
 func benchItem(email string) map[string]types.AttributeValue {
 	text := func(s string) types.AttributeValue { return &types.AttributeValueMemberS{Value: s} }
 	return map[string]types.AttributeValue{
@@ -145,7 +141,7 @@ func benchItem(email string) map[string]types.AttributeValue {
 	}
 }
 
-// do makes a request that must succeed.
+// do sends a request that must succeed.
 func (w *benchWorld) do(b *testing.B, method, path, contentType string, body []byte) {
 	req, err := http.NewRequest(method, w.process.url+path, bytes.NewReader(body))
 	if err != nil {
@@ -166,8 +162,8 @@ func (w *benchWorld) do(b *testing.B, method, path, contentType string, body []b
 	}
 }
 
-// compare does n of both in turns, with so many clients, and reports. what is
-// called with a number that does not come again.
+// compare alternates n bare calls and n requests and reports both. The functions are
+// called with unique numbers.
 func (w *benchWorld) compare(b *testing.B, clients, n int, bare, request func(i int)) {
 	var next atomic.Int64
 	round := func(n int, do func(i int)) time.Duration {
@@ -206,8 +202,8 @@ func (w *benchWorld) compare(b *testing.B, clients, n int, bare, request func(i 
 	b.ReportMetric(0, "ns/op")
 }
 
-// cpuTime reads the processor time that the service has used, in user and in
-// system mode (proc_pid_stat(5), fields 14 and 15, in hundredths of a second).
+// cpuTime returns the CPU time of the service (proc_pid_stat(5), fields 14 and 15, in
+// hundredths of a second).
 func (w *benchWorld) cpuTime(b *testing.B) time.Duration {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", w.process.Process.Pid))
 	if err != nil {
@@ -275,7 +271,7 @@ func benchList(b *testing.B, servers awsServers) {
 	w.compareLists(b, n)
 }
 
-// compareLists compares the list with Scans whose answers are read and not decoded.
+// compareLists compares the list with Scans whose responses are not decoded.
 func (w *benchWorld) compareLists(b *testing.B, n int) {
 	scans := benchHTTPClient()
 	w.compare(b, 1, 1, func(int) {
@@ -285,7 +281,7 @@ func (w *benchWorld) compareLists(b *testing.B, n int) {
 			out, err := w.dynamo.Scan(context.Background(), &dynamodb.ScanInput{TableName: &w.table, ExclusiveStartKey: start},
 				func(o *dynamodb.Options) {
 					o.HTTPClient = undecoded{scans}
-					o.DisableValidateResponseChecksum = true // of what is no longer there
+					o.DisableValidateResponseChecksum = true // the body was replaced
 				})
 			if err != nil {
 				b.Fatal(err)
@@ -301,8 +297,8 @@ func (w *benchWorld) compareLists(b *testing.B, n int) {
 	}, func(int) { w.do(b, "GET", "/users", "", nil) })
 }
 
-// undecoded reads the answers of Scans, and leaves to the SDK only what a loop of
-// them needs: how many items there were, and where the next page begins.
+// undecoded reads the responses of Scans and passes only Count and LastEvaluatedKey on to
+// the SDK.
 type undecoded struct{ aws.HTTPClient }
 
 var scanCount, scanNext = regexp.MustCompile(`"Count":\d+`), regexp.MustCompile(`"LastEvaluatedKey":\{"id":\{"S":"[^"]*"\}\}`)
@@ -317,7 +313,7 @@ func (u undecoded) Do(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	// At both ends, to be spared the search through the items.
+	// Both are at an end of the body.
 	ends := slices.Concat(body[:min(300, len(body))], body[max(0, len(body)-300):])
 	rest := [][]byte{scanCount.Find(ends)}
 	if next := scanNext.Find(ends); next != nil {
@@ -328,13 +324,12 @@ func (u undecoded) Do(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// benchCannedList has a server with the answers of all Scans ready, in pages as
-// large as DynamoDB's.
+// benchCannedList serves prepared pages of the size of DynamoDB's.
 func benchCannedList(b *testing.B) {
 	const n, size = 100_000, 3770
 	type value map[string]json.RawMessage // {"S": "text"}
 	type item map[string]value
-	pages := map[string][]byte{} // by the key that each begins after
+	pages := map[string][]byte{} // by ExclusiveStartKey
 	after := ""
 	for i := 0; i < n; i += size {
 		var items []item
@@ -493,8 +488,8 @@ func (w *benchWorld) createUsers(b *testing.B) (ids []string) {
 	return ids
 }
 
-// BenchmarkStart: from the start of the process to the first "ok" of /readyz, on
-// a store of 100,000 users, and what the process takes up then.
+// BenchmarkStart measures the time to readiness on an embedded store of 100,000 users, and
+// the idle memory.
 func BenchmarkStart(b *testing.B) {
 	dir := b.TempDir()
 	seedUsers(b, dir, 100_000)
@@ -507,7 +502,7 @@ func BenchmarkStart(b *testing.B) {
 	b.ReportMetric(memory/(1<<20), "MiB-idle")
 }
 
-// BenchmarkList: GET /users of 100,000 users in the embedded store.
+// BenchmarkList lists 100,000 users in the embedded store.
 func BenchmarkList(b *testing.B) {
 	const users = 100_000
 	dir := b.TempDir()
@@ -519,8 +514,7 @@ func BenchmarkList(b *testing.B) {
 	b.ReportMetric(float64(users*b.N)/b.Elapsed().Seconds(), "users/s")
 }
 
-// BenchmarkAvatar: GET of an image in the embedded store, next to http.ServeFile of
-// the same file.
+// BenchmarkAvatar compares GET of an image in the embedded store with http.ServeFile.
 func BenchmarkAvatar(b *testing.B) {
 	const conns = 8
 	for _, side := range []int{64, 1000} {
@@ -549,7 +543,7 @@ func BenchmarkAvatar(b *testing.B) {
 	}
 }
 
-// download reads what is at a URL, and returns how many bytes that are.
+// download returns the number of bytes of a response.
 func download(b *testing.B, client *http.Client, url string) int64 {
 	resp, err := client.Get(url)
 	if err != nil {

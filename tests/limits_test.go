@@ -1,11 +1,9 @@
 package tests
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -16,8 +14,8 @@ import (
 	"roster/internal/testimage"
 )
 
-// TestManyUploads: 200 clients send images of 5 MiB at once. Some are asked to
-// come back, and then do; memory stays where the budget puts it.
+// TestManyUploads: 200 clients send images of 5 MiB at once. Some get 503 and retry.
+// Memory stays within the bound for uploads.
 func TestManyUploads(t *testing.T) {
 	clients := 200
 	if raceEnabled && !*longTests {
@@ -35,8 +33,7 @@ func TestManyUploads(t *testing.T) {
 			status, body, err := client.create("Ada", fmt.Sprintf("ada%d@example.com", i), picture)
 			switch {
 			case err != nil:
-				// Refused before the body was read, which then hits a closed
-				// connection: a client may see either.
+				// A 503 before the body is read: writing it may fail first.
 				refused.Add(1)
 			case status == http.StatusCreated:
 				stored.Add(1)
@@ -64,12 +61,12 @@ func TestManyUploads(t *testing.T) {
 	t.Logf("%d stored, %d asked to come back; memory %.0f → %.0f MiB", stored.Load(), refused.Load(), idle/mib, peak/mib)
 }
 
-// TestSlowUploads: uploads that trickle in hold the budget, and further ones are
-// told to come back. What needs no budget is served all the while.
+// TestSlowUploads: at the bound for uploads in flight, another upload gets 503 after 2 s.
+// Other requests are served.
 func TestSlowUploads(t *testing.T) {
 	p := start(t)
 	const size = 5 << 20
-	slow := 96 << 20 / size // the memory for uploads in flight
+	slow := 96 << 20 / size // bound of the memory for uploads
 	id := p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, []byte(`{"name":"Ada","email":"ada@example.com"}`)).want(t, http.StatusCreated).user(t).ID
 	for range slow {
 		w := dialWire(t, p.url)
@@ -108,8 +105,7 @@ func TestListMemory(t *testing.T) {
 	seedUsers(t, dir, users)
 	p := start(t, "DATA_DIR="+dir)
 	client := newLoadClient(t, p)
-	// The file is mapped into memory, and what was read of it counts as resident
-	// though it is the kernel's to take back: so the heap is what is measured.
+	// The heap, since resident memory includes pages of the mapped file.
 	heap := func() float64 {
 		return p.metric(t, "go_memstats_heap_inuse_bytes") + p.metric(t, "go_memstats_stack_inuse_bytes")
 	}
@@ -130,7 +126,7 @@ func TestListMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if lines < users*99/100 { // one may be cut by the end of the buffer
+	if lines < users*99/100 { // some are split between two buffers
 		t.Errorf("%d users", lines)
 	}
 	if peak-before > 16*mib {
@@ -139,8 +135,8 @@ func TestListMemory(t *testing.T) {
 	t.Logf("the heap went from %.1f to %.1f MiB", before/mib, peak/mib)
 }
 
-// TestSlowClients: whoever is slow on purpose is cut off, at each stage. All wait
-// at the same time.
+// TestSlowClients: a slow client is timed out at each stage: header and body after 5 s,
+// the rest of a request after 10 s, a response after 20 s without reading.
 func TestSlowClients(t *testing.T) {
 	dir := t.TempDir()
 	seedUsers(t, dir, 100_000)
@@ -149,9 +145,9 @@ func TestSlowClients(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		send   string
-		least  time.Duration // it is not cut off before
+		least  time.Duration // until the response, or until the connection is closed
 		most   time.Duration
-		status int // of the answer; 0: there is none
+		status int // of the response; 0: none
 	}{
 		{"nothing", "", 4 * time.Second, 60 * time.Second, 0},
 		{"half a header", "GET /users HTTP/1.1\r\nHost: a\r\nX: ", 4 * time.Second, 60 * time.Second, 0},
@@ -196,8 +192,8 @@ func TestSlowClients(t *testing.T) {
 	})
 }
 
-// TestExpectContinue: a client that asks before it sends is answered at once if
-// the answer does not depend on the body, and told to go on if it does.
+// TestExpectContinue: a client that sends Expect gets an error that does not depend on
+// the body at once, and 100 otherwise.
 func TestExpectContinue(t *testing.T) {
 	p := start(t, "MAX_AVATAR_BYTES=100000")
 	nobody := userID("nobody@example.com")
@@ -236,8 +232,8 @@ func TestExpectContinue(t *testing.T) {
 	}
 }
 
-// TestConnectionReuse: the deadline of one request does not end a later one on
-// the same connection.
+// TestConnectionReuse: the deadline of a request does not apply to the next one on the
+// connection.
 func TestConnectionReuse(t *testing.T) {
 	if !*longTests {
 		t.Skip("waits for a deadline to pass: run with -long")
@@ -259,32 +255,29 @@ func TestConnectionReuse(t *testing.T) {
 	}
 }
 
-// TestSlowBody: a body that trickles is cut long before the request's deadline,
-// and gives back what was reserved for it; one that is only slow is not.
+// TestSlowBody: a body slower than 64 KiB/s on the average gets 408 after 5 s, others
+// have until the deadline of the request.
 func TestSlowBody(t *testing.T) {
 	p := start(t)
-	send := func(pause time.Duration, pieces int, piece string) (*http.Response, time.Duration) {
-		conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
+	send := func(pause time.Duration, pieces int, piece string) (answer, time.Duration) {
+		w := dialWire(t, p.url)
 		begin := time.Now()
 		go func() {
-			fmt.Fprintf(conn, "POST /upload HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n--b\r\n", 5+pieces*len(piece))
+			w.write(fmt.Sprintf("POST /upload HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n--b\r\n", 5+pieces*len(piece)))
 			for range pieces {
 				time.Sleep(pause)
-				if _, err := io.WriteString(conn, piece); err != nil {
+				if w.write(piece) != nil {
 					return
 				}
 			}
 		}()
-		conn.SetReadDeadline(begin.Add(30 * time.Second))
-		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		w.SetReadDeadline(begin.Add(30 * time.Second))
+		a, err := w.read()
+		w.Close()
 		if err != nil {
 			t.Fatalf("after %v: %v", time.Since(begin), err)
 		}
-		return resp, time.Since(begin)
+		return a, time.Since(begin)
 	}
 	t.Run("trickling", func(t *testing.T) {
 		resp, took := send(100*time.Millisecond, 10_000, "x")
@@ -293,9 +286,9 @@ func TestSlowBody(t *testing.T) {
 		}
 	})
 	t.Run("slow", func(t *testing.T) {
-		// Twice as fast as it must be, for longer than the grace.
+		// 128 KiB/s for 7 s.
 		resp, took := send(500*time.Millisecond, 14, strings.Repeat("x", 64<<10))
-		if resp.StatusCode != http.StatusBadRequest { // it is no form
+		if resp.StatusCode != http.StatusBadRequest { // not a form
 			t.Errorf("%s after %v, want 400", resp.Status, took)
 		}
 	})
