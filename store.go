@@ -2,90 +2,122 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 	"iter"
+	"strings"
 	"time"
 )
 
-// Errors of the stores, told apart with errors.Is. Anything else that a store
-// returns is a fault of the service itself.
+// Errors of the stores, for errors.Is. Any other error is a fault of this
+// program.
 var (
-	ErrNotFound    = errors.New("not found")
-	ErrExists      = errors.New("already exists")
-	ErrUnavailable = errors.New("backend unavailable") // worth another try later
+	ErrNotFound     = errors.New("not found")
+	ErrExists       = errors.New("already exists")
+	ErrPrecondition = errors.New("precondition failed")
+	ErrUnavailable  = errors.New("backend unavailable") // retry later
 )
 
-// A User as it is stored. Times are UTC in whole milliseconds.
+// timeFormat is RFC 3339 with milliseconds, in the API and in DynamoDB.
+const timeFormat = "2006-01-02T15:04:05.000Z07:00"
+
+// now returns the time in the precision that is stored.
+func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+
+// newKey returns a random name of 130 bits that is never used twice: the key of
+// an image or the token of a write.
+func newKey() string { return strings.ToLower(rand.Text()) }
+
+// A User is a stored user. Times are UTC in whole milliseconds.
 type User struct {
-	ID        string // UUID version 8, made from the email; see userID
+	ID        string // UUID version 8, derived from the email; see userID
 	Name      string
 	Email     string
-	Avatar    *Avatar // nil until there is one
+	Avatar    *Avatar // nil without an image
+	Removed   string  // key of a removed image whose object may still exist
+	Write     string  // random, new with every write; the ETag of the user
 	CreatedAt time.Time
 	UpdatedAt time.Time
 }
 
-// An Avatar points to one stored image and says enough about it to answer
-// everything but its bytes without asking the image store.
+// An Avatar points to a stored image.
 type Avatar struct {
-	Key    string // random, used for one upload only and never again
-	SHA256 string // of the image, lower-case hex
-	Type   string // media type, as found in the content
-	Size   int64  // bytes
+	Key  string // random, used for one upload; the version in the image's URL
+	Type string // media type, by content
+	Size int64  // bytes
 }
 
-// Users stores users, each by one conditional write to one item.
+// A Condition restricts a write to a user in a known state. If the user differs,
+// the write returns ErrPrecondition. The zero Condition matches every user.
+type Condition struct {
+	Write    string // the user's last write
+	Avatar   string // the key of its image, or "*" for any image
+	NoAvatar bool   // without an image
+}
+
+// Users stores users. Each change is one conditional write to one item, and each
+// takes effect at most once: if the answer of a write is lost, the store looks
+// whether the write happened, and returns ErrUnavailable if it cannot tell.
 type Users interface {
-	// Create stores a new user, or returns ErrExists if the id is taken.
+	// Create stores a new user with all its fields, or returns ErrExists.
 	Create(ctx context.Context, u User) error
 
-	// Get returns a user, all finished writes included, or ErrNotFound.
+	// Get returns a user, or ErrNotFound. The read is consistent.
 	Get(ctx context.Context, id string) (User, error)
 
-	// List yields users in the store's own, stable order, beginning after the id
-	// after (at the first user if it is empty), at most limit of them (0: all).
-	// A user present throughout is yielded once; one that comes or goes
-	// meanwhile may be missed. A failure is yielded last, so a caller that sees
-	// no error has seen the whole list.
+	// List yields at most limit users (0: all) in the store's own, stable order,
+	// from the first one behind the id after. A user that is created or deleted
+	// meanwhile may be missing; every other user is yielded once. An error is
+	// yielded last.
 	List(ctx context.Context, after string, limit int) iter.Seq2[User, error]
 
-	// Rename changes the name and returns the user as it is now, or ErrNotFound.
-	Rename(ctx context.Context, id, name string, at time.Time) (User, error)
+	// Rename sets the name and returns the changed user, or ErrNotFound.
+	Rename(ctx context.Context, id, name string, at time.Time, c Condition) (User, error)
 
-	// SetAvatar points the user to another avatar, or to none with nil, and
-	// returns the user as it was before, or ErrNotFound. It is applied at most
-	// once: a store that cannot know whether it was applied returns
-	// ErrUnavailable and does not try again, because a second try could point
-	// back to an image that a later upload has already replaced and deleted.
-	SetAvatar(ctx context.Context, id string, a *Avatar, at time.Time) (User, error)
+	// SetAvatar sets the pointer to the image. It returns the changed user and
+	// the key of the previous image, if any, or ErrNotFound. The key is "" if a
+	// lost answer hid it.
+	SetAvatar(ctx context.Context, id string, a Avatar, at time.Time, c Condition) (u User, previous string, err error)
 
-	// Delete removes the user and returns it as it was, or ErrNotFound. Of a user
-	// that an earlier attempt may have removed, whose answer was lost, it returns
-	// the ID alone.
-	Delete(ctx context.Context, id string) (User, error)
+	// RemoveAvatar moves the pointer's key to Removed and returns the changed
+	// user, or ErrNotFound. A user without an image is returned as it is.
+	RemoveAvatar(ctx context.Context, id string, at time.Time, c Condition) (User, error)
 
-	// Ready makes one real, harmless call, and says what is wrong if it fails.
+	// ForgetRemoved clears Removed if it still is key: the object is deleted.
+	ForgetRemoved(ctx context.Context, id, key string) error
+
+	// Delete deletes the user that Get returned, but not one created since under
+	// the same id. It returns the user as it was at last, its ID alone if a lost
+	// answer hid the rest, or ErrNotFound.
+	Delete(ctx context.Context, u User, c Condition) (User, error)
+
+	// Ready makes one harmless call.
 	Ready(ctx context.Context) error
 }
 
-// Avatars stores images, each under a key of its own: nothing is overwritten,
-// so what a reader has begun to read stays what it was.
+// Avatars stores images under avatars/{id}/{key}. Nothing is ever overwritten.
+// Beside an image may be its thumbnail, under thumbnailKey of the key.
 type Avatars interface {
-	// Put stores an image whole, durably, or not at all.
-	Put(ctx context.Context, id string, a Avatar, image []byte) error
+	// Put stores data durably and completely, or not at all.
+	Put(ctx context.Context, id, key, mediaType string, data []byte) error
 
-	// Get returns length bytes of the image from offset on, or ErrNotFound. The
-	// caller closes what it gets.
-	Get(ctx context.Context, id string, a Avatar, offset, length int64) (io.ReadCloser, error)
+	// Get returns length bytes from offset (length -1: all that follow), or
+	// ErrNotFound. The caller closes the reader. A reader that returns io.EOF
+	// has returned all of it.
+	Get(ctx context.Context, id, key string, offset, length int64) (io.ReadCloser, error)
 
-	// Delete removes one image; that there is none is no error.
+	// Delete deletes an image and its thumbnail, existing or not.
 	Delete(ctx context.Context, id, key string) error
 
-	// DeleteAll removes every image ever put for the user id, those that an
-	// upload which broke off left behind included.
-	DeleteAll(ctx context.Context, id string) error
+	// DeleteStale deletes everything of the user id last modified before the
+	// given time. A younger object may belong to an upload in flight, which
+	// deletes it itself if the user is gone.
+	DeleteStale(ctx context.Context, id string, before time.Time) error
 
-	// Ready makes one real, harmless call, and says what is wrong if it fails.
+	// Ready makes one harmless call.
 	Ready(ctx context.Context) error
 }
+
+// thumbnailKey returns the key of the thumbnail of the image with this key.
+func thumbnailKey(key string) string { return key + ".256" }
