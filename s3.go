@@ -3,24 +3,25 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
 )
 
+// putTimeout bounds the upload of an image including its retries.
+const putTimeout = 20 * time.Second
+
 // s3Avatars stores images in an S3 bucket as avatars/{id}/{key}.
 type s3Avatars struct {
-	client  *s3.Client
-	uploads *transfermanager.Client
-	bucket  string
-	log     *slog.Logger
+	client *s3.Client
+	bucket string
+	log    *awsLog
 }
 
 var _ Avatars = (*s3Avatars)(nil)
@@ -29,24 +30,23 @@ const avatarPrefix = "avatars/"
 
 func avatarKey(id, key string) string { return avatarPrefix + id + "/" + key }
 
-func newUploads(client *s3.Client) *transfermanager.Client {
-	return transfermanager.New(client, func(o *transfermanager.Options) {
-		// From 16 MiB on, which MAX_AVATAR_BYTES may allow, an upload goes in
-		// parts, and takes a buffer of 8 MiB for each that is under way and one more.
-		o.Concurrency = 2
-		o.FailTimeout = callTimeout // to abort what is left when the request has ended
+func newS3Avatars(cfg aws.Config, bucket string, log *slog.Logger) *s3Avatars {
+	client := s3.NewFromConfig(cfg, func(o *s3.Options) {
+		// Emulators have no DNS name for every bucket.
+		o.UsePathStyle = o.BaseEndpoint != nil
+		o.DisableLogOutputChecksumValidationSkipped = true
 	})
+	return &s3Avatars{client: client, bucket: bucket, log: &awsLog{Logger: log}}
 }
 
-func (s *s3Avatars) Put(ctx context.Context, id string, a Avatar, image []byte) error {
+func (s *s3Avatars) Put(ctx context.Context, id, key, mediaType string, data []byte) error {
 	call, cancel := context.WithTimeout(ctx, putTimeout)
 	defer cancel()
-	// A CRC-32 goes along, which S3 compares with what it stores.
-	_, err := s.uploads.UploadObject(call, &transfermanager.UploadObjectInput{
+	_, err := s.client.PutObject(call, &s3.PutObjectInput{
 		Bucket:      &s.bucket,
-		Key:         aws.String(avatarKey(id, a.Key)),
-		Body:        bytes.NewReader(image),
-		ContentType: &a.Type,
+		Key:         aws.String(avatarKey(id, key)),
+		Body:        bytes.NewReader(data),
+		ContentType: &mediaType,
 	})
 	if err != nil {
 		return s.failed(ctx, "PutObject", err)
@@ -54,188 +54,148 @@ func (s *s3Avatars) Put(ctx context.Context, id string, a Avatar, image []byte) 
 	return nil
 }
 
-func (s *s3Avatars) Get(ctx context.Context, id string, a Avatar, offset, length int64) (io.ReadCloser, error) {
-	// The call lasts until the body is closed, which a slow client may delay;
-	// what is bounded is each wait for S3.
-	call, cancel := context.WithCancel(ctx)
-	wait := time.AfterFunc(callTimeout, cancel)
-	in := &s3.GetObjectInput{Bucket: &s.bucket, Key: aws.String(avatarKey(id, a.Key))}
-	// The checksum is the whole object's: a part cannot be compared with it.
-	checksum := aws.ResponseChecksumValidationWhenSupported
-	if offset != 0 || length != a.Size {
-		in.Range = aws.String(fmt.Sprintf("bytes=%d-%d", offset, offset+length-1))
-		checksum = aws.ResponseChecksumValidationWhenRequired
+func (s *s3Avatars) Get(ctx context.Context, id, key string, offset, length int64) (io.ReadCloser, error) {
+	// A slow client may read for long. Each wait for S3 is bounded instead.
+	call, cancel := context.WithCancelCause(ctx)
+	wait := time.AfterFunc(callTimeout, func() { cancel(context.DeadlineExceeded) })
+	in := &s3.GetObjectInput{Bucket: &s.bucket, Key: aws.String(avatarKey(id, key))}
+	options := func(*s3.Options) {}
+	if offset > 0 || length >= 0 {
+		in.Range = aws.String(fmt.Sprintf("bytes=%d-", offset))
+		if length >= 0 {
+			*in.Range += fmt.Sprint(offset + length - 1)
+		}
+		// The checksum is that of the whole object.
+		options = func(o *s3.Options) { o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired }
 	}
-	out, err := s.client.GetObject(call, in, func(o *s3.Options) { o.ResponseChecksumValidation = checksum })
-	stopped := !wait.Stop()
-	if err == nil && stopped {
-		out.Body.Close()
-		err = context.DeadlineExceeded
-	}
+	out, err := s.client.GetObject(call, in, options)
+	wait.Stop()
 	if err != nil {
-		cancel()
-		if stopped && ctx.Err() == nil {
-			err = fmt.Errorf("%w after %s", context.DeadlineExceeded, callTimeout)
-		}
-		return nil, s.missing(ctx, id, a.Key, err)
+		cancel(nil)
+		return nil, s.missing(ctx, id, key, err)
 	}
-	if out.ContentLength != nil && *out.ContentLength != length {
-		out.Body.Close()
-		cancel()
-		return nil, fmt.Errorf("S3 GetObject on bucket %s: %d bytes instead of %d", s.bucket, *out.ContentLength, length)
-	}
-	failed := func(err error) error {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		// Without the cause's own chain: what the wait cancelled was not cancelled
-		// by the client.
-		return fmt.Errorf("%w: S3 GetObject on bucket %s: %v", ErrUnavailable, s.bucket, err)
-	}
-	return &s3Body{body: out.Body, left: length, wait: wait, cancel: cancel, failed: failed}, nil
+	return &s3Body{ctx, s, out.Body, aws.ToInt64(out.ContentLength), wait, cancel}, nil
 }
 
-// missing tells an object that does not exist from other failures. S3 answers a
-// GetObject for one with AccessDenied to whom it does not grant ListBucket
-// without conditions, and the service is allowed to list avatars/ only.
+// missing returns ErrNotFound for an object that does not exist. Without an
+// unconditional s3:ListBucket, S3 returns AccessDenied for it, and the service may
+// list avatars/ only.
 func (s *s3Avatars) missing(ctx context.Context, id, key string, err error) error {
-	var api smithy.APIError
-	if !errors.As(err, &api) {
-		return s.failed(ctx, "GetObject", err)
-	}
-	switch api.ErrorCode() {
+	switch errorCode(err) {
 	case "NoSuchKey":
 		return ErrNotFound
 	case "AccessDenied":
-		keys, _, listErr := s.list(ctx, avatarKey(id, key), 1, nil)
-		if listErr == nil && len(keys) == 0 {
+		page, listErr := s.list(ctx, avatarKey(id, key), 1, nil)
+		if listErr == nil && len(page.Contents) == 0 {
 			return ErrNotFound
 		}
 	}
 	return s.failed(ctx, "GetObject", err)
 }
 
-// s3Body bounds the wait for each piece of an image, and hands out the last
-// piece only when all of it has arrived and the checksum is right.
+// s3Body bounds the wait for each piece of an image. It returns the last piece
+// only after the SDK has verified the checksum, if any, so that a reader of
+// exactly left bytes does not miss an error.
 type s3Body struct {
+	ctx    context.Context
+	s      *s3Avatars
 	body   io.ReadCloser
 	left   int64
 	wait   *time.Timer
-	cancel context.CancelFunc
-	failed func(error) error // says what an error of body means
+	cancel context.CancelCauseFunc
 }
 
 func (b *s3Body) Read(p []byte) (int, error) {
-	if b.left == 0 {
-		return 0, io.EOF
-	}
-	n, err := b.read(p)
-	if err != nil {
-		err = b.failed(err)
-	}
-	return n, err
-}
-
-func (b *s3Body) read(p []byte) (int, error) {
 	b.wait.Reset(callTimeout)
 	defer b.wait.Stop()
-	if int64(len(p)) > b.left {
-		p = p[:b.left]
-	}
 	n, err := b.body.Read(p)
-	if int64(n) < b.left {
-		b.left -= int64(n)
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return n, err
-	}
-	if err == nil {
+	b.left -= int64(n)
+	if err == nil && b.left == 0 {
 		_, err = io.ReadFull(b.body, make([]byte, 1))
 	}
-	switch err {
-	case io.EOF:
-		b.left = 0
-		return n, nil
-	case nil:
-		return 0, errors.New("S3 GetObject: more bytes than were asked for")
+	if err == nil || err == io.EOF {
+		return n, err
 	}
-	return 0, err
+	return 0, b.s.failed(b.ctx, "GetObject", err)
 }
 
 func (b *s3Body) Close() error {
 	b.wait.Stop()
 	err := b.body.Close()
-	b.cancel()
+	b.cancel(nil)
 	return err
 }
 
 func (s *s3Avatars) Delete(ctx context.Context, id, key string) error {
-	return s.delete(ctx, avatarKey(id, key))
+	return s.delete(ctx, []types.ObjectIdentifier{
+		{Key: aws.String(avatarKey(id, key))},
+		{Key: aws.String(avatarKey(id, thumbnailKey(key)))},
+	})
 }
 
-func (s *s3Avatars) DeleteAll(ctx context.Context, id string) error {
-	var next *string
+func (s *s3Avatars) DeleteStale(ctx context.Context, id string, before time.Time) error {
+	var from *string
 	for {
-		keys, token, err := s.list(ctx, avatarKey(id, ""), 1000, next)
+		page, err := s.list(ctx, avatarKey(id, ""), 1000, from)
 		if err != nil {
 			return s.failed(ctx, "ListObjectsV2", err)
 		}
-		for _, key := range keys {
-			if err := s.delete(ctx, key); err != nil {
-				return err
+		var stale []types.ObjectIdentifier
+		for _, object := range page.Contents {
+			if aws.ToTime(object.LastModified).Before(before) {
+				stale = append(stale, types.ObjectIdentifier{Key: object.Key})
 			}
 		}
-		if token == nil {
+		if err := s.delete(ctx, stale); err != nil {
+			return err
+		}
+		if from = page.NextContinuationToken; from == nil {
 			return nil
 		}
-		next = token
 	}
 }
 
-// Ready lists where the images are.
+// Ready lists one image.
 func (s *s3Avatars) Ready(ctx context.Context) error {
-	if _, _, err := s.list(ctx, avatarPrefix, 1, nil); err != nil {
+	if _, err := s.list(ctx, avatarPrefix, 1, nil); err != nil {
 		return s.failed(ctx, "ListObjectsV2", err)
 	}
 	return nil
 }
 
-func (s *s3Avatars) delete(ctx context.Context, key string) error {
+// delete deletes up to 1000 objects, existing or not.
+func (s *s3Avatars) delete(ctx context.Context, objects []types.ObjectIdentifier) error {
+	if len(objects) == 0 {
+		return nil
+	}
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, err := s.client.DeleteObject(call, &s3.DeleteObjectInput{Bucket: &s.bucket, Key: &key})
+	out, err := s.client.DeleteObjects(call, &s3.DeleteObjectsInput{
+		Bucket: &s.bucket,
+		Delete: &types.Delete{Objects: objects, Quiet: aws.Bool(true)},
+	})
+	if err == nil && len(out.Errors) > 0 {
+		failed := out.Errors[0]
+		err = &smithy.GenericAPIError{Code: aws.ToString(failed.Code), Message: aws.ToString(failed.Message)}
+	}
 	if err != nil {
-		return s.failed(ctx, "DeleteObject", err)
+		return s.failed(ctx, "DeleteObjects", err)
 	}
 	return nil
 }
 
-// list returns a page of the keys that begin with prefix, and where the next begins.
-func (s *s3Avatars) list(ctx context.Context, prefix string, limit int32, from *string) ([]string, *string, error) {
+// list returns a page of objects, from a continuation token on.
+func (s *s3Avatars) list(ctx context.Context, prefix string, limit int32, from *string) (*s3.ListObjectsV2Output, error) {
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	out, err := s.client.ListObjectsV2(call, &s3.ListObjectsV2Input{
+	return s.client.ListObjectsV2(call, &s3.ListObjectsV2Input{
 		Bucket:            &s.bucket,
 		Prefix:            &prefix,
 		MaxKeys:           &limit,
 		ContinuationToken: from,
 	})
-	if err != nil {
-		return nil, nil, err
-	}
-	keys := make([]string, 0, len(out.Contents))
-	for _, object := range out.Contents {
-		keys = append(keys, aws.ToString(object.Key))
-	}
-	if !aws.ToBool(out.IsTruncated) {
-		return keys, nil, nil
-	}
-	return keys, out.NextContinuationToken, nil
 }
 
-// failed says what an error means, and names the bucket: it may be the one thing
-// that is wrong.
 func (s *s3Avatars) failed(ctx context.Context, operation string, err error) error {
-	return awsError(ctx, s.log, "S3 "+operation+" on bucket "+s.bucket, err)
+	return s.log.failed(ctx, "S3 "+operation+" on bucket "+s.bucket, err)
 }
