@@ -1,19 +1,19 @@
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
+	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -21,63 +21,61 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/logging"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
-// A call of a store has callTimeout, its retries included, so that a backend
-// which does not answer costs a request half of its ten seconds at most. An
-// upload and a page of a list have longer, as their requests do.
+// callTimeout bounds a call of a store including its retries, so that a backend
+// that does not answer costs a request at most half of its ten seconds.
 const (
 	callTimeout   = 5 * time.Second
-	putTimeout    = 20 * time.Second
-	scanTimeout   = 8 * time.Second // a page of 1 MB; DynamoDB Local reads the whole table for each
 	dialTimeout   = time.Second     // DNS included; the endpoints are in the same region
 	tlsTimeout    = 2 * time.Second // after the dial
-	headerTimeout = 3 * time.Second // from the request's last byte to the answer's first
+	headerTimeout = 3 * time.Second // from the last byte of the request to the first of the response
 	maxAttempts   = 4
 	maxBackoff    = time.Second
-	maxConns      = 512 // to each of the services; a call beyond waits for one to come free
+	maxConns      = 512 // to each service; further calls wait for a free connection
 )
 
-// openAWS returns the stores on DynamoDB and S3. It makes no call: see Ready.
-// What every call took is told to observe.
-func openAWS(ctx context.Context, table, bucket, localstackHost string, observe observeFunc, log *slog.Logger) (Users, Avatars, error) {
+// openAWS returns the stores on DynamoDB and S3. It makes no call; see Ready.
+// Each call is reported to observe.
+func openAWS(ctx context.Context, table, bucket, localstackHost string, observe observeFunc, log *slog.Logger) (*dynamoUsers, *s3Avatars, error) {
 	cfg, err := loadAWS(ctx, localstackHost, observe, log)
 	if err != nil {
 		return nil, nil, err
 	}
 	users, avatars := newDynamoUsers(cfg, table, log), newS3Avatars(cfg, bucket, log)
-	if err := checkEndpoints(users, avatars); err != nil {
+	dynamoEndpoint, s3Endpoint := users.client.Options().BaseEndpoint, avatars.client.Options().BaseEndpoint
+	for _, endpoint := range []*string{dynamoEndpoint, s3Endpoint} {
+		if endpoint != nil {
+			err = cmp.Or(err, checkEndpoint(*endpoint))
+		} else if !awsRegion.MatchString(cfg.Region) { // emulators accept any name
+			err = fmt.Errorf("%q is not an AWS region: set AWS_REGION to one such as eu-central-1", cfg.Region)
+		}
+	}
+	if err != nil {
 		return nil, nil, err
 	}
+	log.Info("using DynamoDB and S3", "table", table, "bucket", bucket, "region", cfg.Region,
+		"dynamodb", cmp.Or(aws.ToString(dynamoEndpoint), "default endpoint"),
+		"s3", cmp.Or(aws.ToString(s3Endpoint), "default endpoint"))
 	return users, avatars, nil
 }
 
-// checkEndpoints holds back an endpoint that no call could reach.
-func checkEndpoints(users *dynamoUsers, avatars *s3Avatars) error {
-	for _, endpoint := range []*string{users.client.Options().BaseEndpoint, avatars.client.Options().BaseEndpoint} {
-		if endpoint == nil {
-			continue
-		}
-		if err := checkEndpoint(*endpoint); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+// awsRegion matches names such as us-gov-west-1 and eusc-de-east-1, but not
+// those of availability zones.
+var awsRegion = regexp.MustCompile(`^[a-z]+(-[a-z]+)+-[0-9]+$`)
 
 // loadAWS reads the configuration as every AWS program does (environment,
-// shared files, IRSA, EKS Pod Identity, IMDS) and adds to it what all clients
-// share: one HTTP client, the retries, the measuring.
+// shared files, IRSA, EKS Pod Identity, IMDS) and adds what both clients share:
+// the HTTP client, retries and metrics.
 func loadAWS(ctx context.Context, localstackHost string, observe observeFunc, log *slog.Logger) (aws.Config, error) {
 	cfg, err := awsconfig.LoadDefaultConfig(ctx,
 		awsconfig.WithHTTPClient(newAWSClient()),
-		awsconfig.WithRetryer(func() aws.Retryer { return newRetryer() }),
+		awsconfig.WithRetryer(func() aws.Retryer { return retry.NewStandard(retryOptions) }),
 		awsconfig.WithLogger(logging.LoggerFunc(func(_ logging.Classification, format string, v ...any) {
 			log.Debug("AWS SDK", "text", fmt.Sprintf(format, v...))
 		})),
@@ -91,6 +89,13 @@ func loadAWS(ctx context.Context, localstackHost string, observe observeFunc, lo
 	if cfg.Region == "" {
 		return aws.Config{}, errors.New("no AWS region: set AWS_REGION")
 	}
+	if cfg.RetryMode == aws.RetryModeAdaptive {
+		cfg.Retryer = func() aws.Retryer {
+			return retry.NewAdaptiveMode(func(o *retry.AdaptiveModeOptions) {
+				o.StandardOptions = append(o.StandardOptions, retryOptions)
+			})
+		}
+	}
 	if localstackHost != "" && cfg.BaseEndpoint == nil {
 		endpoint, err := localstackEndpoint(localstackHost)
 		if err != nil {
@@ -102,17 +107,21 @@ func loadAWS(ctx context.Context, localstackHost string, observe observeFunc, lo
 		provider := cfg.Credentials
 		cfg.Credentials = aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
 			c, err := provider.Retrieve(ctx)
-			if err != nil {
-				return c, &credentialsError{err}
+			if _, ok := errors.AsType[*processcreds.ProviderError](err); ok {
+				// The SDK's error quotes the output.
+				err = errors.New("credential_process failed, or its output is not valid")
 			}
-			return c, nil
+			if err != nil {
+				err = &credentialsError{err}
+			}
+			return c, err
 		})
 	}
 	return cfg, nil
 }
 
-// localstackEndpoint makes an endpoint URL of LOCALSTACK_HOST, which people set
-// to a URL or to a host with or without LocalStack's port.
+// localstackEndpoint returns the endpoint URL for LOCALSTACK_HOST: a URL, or a
+// host with or without a port.
 func localstackEndpoint(host string) (string, error) {
 	if strings.Contains(host, "://") {
 		return host, checkEndpoint(host)
@@ -141,63 +150,35 @@ func newAWSClient() *awshttp.BuildableClient {
 	}).WithTransportOptions(func(t *http.Transport) {
 		t.TLSHandshakeTimeout = tlsTimeout
 		t.ResponseHeaderTimeout = headerTimeout
-		// The SDK's default of ten idle connections makes a service that works
-		// on more requests than that dial and shake hands all the time.
+		// With the SDK's default of ten idle connections, more than ten
+		// concurrent requests dial all the time.
 		t.MaxConnsPerHost = maxConns
 		t.MaxIdleConnsPerHost = maxConns
 		t.MaxIdleConns = 2 * maxConns
-		// Shorter than the servers', for a request that meets the server's
-		// closing of the connection fails, and not each may be sent again.
+		// Shorter than the servers' timeout: a request sent while the server
+		// closes the connection fails, and not every request may be retried.
 		t.IdleConnTimeout = 15 * time.Second
 	})
 }
 
-// newRetryer returns the SDK's standard retries, with its budget that a backend
-// in trouble uses up, but with a back-off for requests that somebody waits for:
-// the SDK's begins at up to two seconds.
-func newRetryer() aws.RetryerV2 {
-	return retry.NewStandard(func(o *retry.StandardOptions) {
-		o.MaxAttempts = maxAttempts
-		o.Backoff = retry.BackoffDelayerFunc(func(attempt int, _ error) (time.Duration, error) {
-			return rand.N(min(50*time.Millisecond<<attempt, maxBackoff)), nil // #nosec G404 -- jitter is no secret
-		})
-		// An answer that broke off is no connection error to the SDK.
-		o.Retryables = append(o.Retryables, retry.IsErrorRetryableFunc(func(err error) aws.Ternary {
-			if errors.Is(err, io.ErrUnexpectedEOF) {
-				return aws.TrueTernary
-			}
-			return aws.UnknownTernary
-		}))
+// retryOptions shortens the back-off, because a client waits: the SDK's begins
+// at up to two seconds.
+func retryOptions(o *retry.StandardOptions) {
+	o.MaxAttempts = maxAttempts
+	o.Backoff = retry.BackoffDelayerFunc(func(attempt int, _ error) (time.Duration, error) {
+		return rand.N(min(50*time.Millisecond<<attempt, maxBackoff)), nil // #nosec G404 -- jitter is no secret
 	})
+	// To the SDK, a truncated response is not a connection error.
+	o.Retryables = append(o.Retryables, retry.IsErrorRetryableFunc(func(err error) aws.Ternary {
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return aws.TrueTernary
+		}
+		return aws.UnknownTernary
+	}))
 }
 
-// notApplied reports whether the server certainly did not do what it was asked:
-// it said so itself, or the request never reached it. After anything else
-// (a time-out, a reset, a 5xx) it may have been done, or be done yet.
-func notApplied(err error) bool {
-	var response interface{ HTTPStatusCode() int }
-	if errors.As(err, &response) && response.HTTPStatusCode() != 0 {
-		return response.HTTPStatusCode() >= 400 && response.HTTPStatusCode() < 500
-	}
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" {
-		return true
-	}
-	var dns *net.DNSError
-	var creds *credentialsError
-	return errors.As(err, &dns) || errors.As(err, &creds)
-}
-
-// onceRetryer retries only what was certainly not applied.
-type onceRetryer struct{ aws.RetryerV2 }
-
-func (r onceRetryer) IsErrorRetryable(err error) bool {
-	return notApplied(err) && r.RetryerV2.IsErrorRetryable(err)
-}
-
-// observeFunc is told of every operation when it is over: the service
-// ("DynamoDB", "S3"), the operation, "OK" or the error's code, and how many
-// attempts it took.
+// observeFunc receives every finished operation: the service ("DynamoDB", "S3"),
+// the operation, "OK" or the error code, and the number of attempts.
 type observeFunc func(service, operation, code string, attempts int, d time.Duration)
 
 func measure(observe observeFunc) middleware.InitializeMiddleware {
@@ -213,175 +194,103 @@ func measure(observe observeFunc) middleware.InitializeMiddleware {
 	})
 }
 
-// errorCode names an error in one word: the service's own code where there is one.
+// errorCode returns the error code of AWS, or a word for an error without one.
 func errorCode(err error) string {
-	var api smithy.APIError
-	var creds *credentialsError
-	var timeout interface{ Timeout() bool }
-	var connection interface{ ConnectionError() bool }
-	switch {
-	case err == nil:
+	if err == nil {
 		return "OK"
-	case errors.As(err, &creds):
+	}
+	if _, ok := errors.AsType[*credentialsError](err); ok {
 		return "credentials"
-	case errors.As(err, &api):
+	}
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		return api.ErrorCode()
+	}
+	timeout, isNet := errors.AsType[net.Error](err)
+	_, sending := errors.AsType[*smithyhttp.RequestSendError](err)
+	switch {
 	case errors.Is(err, context.Canceled):
 		return "canceled"
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+	case errors.Is(err, context.DeadlineExceeded), isNet && timeout.Timeout():
 		return "timeout"
-	case errors.As(err, &connection) && connection.ConnectionError(), errors.Is(err, io.ErrUnexpectedEOF):
+	case sending, errors.Is(err, io.ErrUnexpectedEOF):
 		return "connection"
 	}
 	return "error"
 }
 
-// A credentialsError says that there are no credentials to sign with.
+// httpStatus returns the status of the response, or 0 without a response.
+func httpStatus(err error) int {
+	if response, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
+		return response.HTTPStatusCode()
+	}
+	return 0
+}
+
+// A credentialsError means that there are no credentials to sign with.
 type credentialsError struct{ err error }
 
 func (e *credentialsError) Error() string { return "no credentials: " + e.err.Error() }
 func (e *credentialsError) Unwrap() error { return e.err }
 
-// unavailableCodes are what the services answer with a 4xx although a later try
-// may well succeed: throttling, what an operator has to put right, and damage
-// that a checksum found.
-var unavailableCodes = map[string]bool{
-	"ResourceNotFoundException": true, "NoSuchBucket": true,
-	"BadDigest": true, "InvalidDigest": true, "XAmzContentSHA256Mismatch": true,
-	"NoSuchUpload":   true, // completed by an attempt whose answer was lost
-	"RequestTimeout": true, "RequestTimeoutException": true, "OperationAborted": true,
+// secretMessages are the codes whose messages quote what was signed or a token.
+var secretMessages = map[string]bool{
+	"AuthFailure": true, "IncompleteSignature": true, "IncompleteSignatureException": true,
+	"InvalidAccessKeyId": true, "InvalidClientTokenId": true, "InvalidSecurity": true,
+	"InvalidSignatureException": true, "InvalidToken": true, "MissingAuthenticationToken": true,
+	"MissingAuthenticationTokenException": true, "SignatureDoesNotMatch": true,
+	"UnrecognizedClientException": true,
 }
 
-// deniedCodes say that the credentials are missing, expired, wrong or not
-// allowed to. True: the message may be told; others quote what was signed.
-var deniedCodes = map[string]bool{
-	"AccessDenied": true, "AccessDeniedException": true, "AllAccessDisabled": true,
-	"ExpiredToken": true, "ExpiredTokenException": true, "RequestExpired": true,
-	"RequestTimeTooSkewed": true, "TokenRefreshRequired": true,
-	"AuthFailure": false, "IncompleteSignature": false, "IncompleteSignatureException": false,
-	"InvalidAccessKeyId": false, "InvalidClientTokenId": false, "InvalidSecurity": false,
-	"InvalidSignatureException": false, "InvalidToken": false, "MissingAuthenticationToken": false,
-	"MissingAuthenticationTokenException": false, "SignatureDoesNotMatch": false,
-	"UnrecognizedClientException": false,
+// An awsLog logs failed calls to one service.
+type awsLog struct {
+	*slog.Logger
+	mu   sync.Mutex
+	last map[string]time.Time
 }
 
-// awsError says what a failed operation means to the caller: ErrUnavailable, or
-// the end of the caller's own context, or a fault of the service. operation is
-// what was tried, on what.
-func awsError(ctx context.Context, log *slog.Logger, operation string, err error) error {
+// failed logs a failed operation and returns ErrUnavailable, or the error of
+// ctx if it has ended. Every refusal by AWS is an ErrUnavailable: the operator
+// can correct it, the client cannot.
+func (l *awsLog) failed(ctx context.Context, operation string, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", operation, ctx.Err())
 	}
-	code := errorCode(err)
-
-	var creds *credentialsError
-	if errors.As(err, &creds) {
-		log.ErrorContext(ctx, "no AWS credentials", "operation", operation, "error", creds.err)
-		return fmt.Errorf("%w: %s: no credentials", ErrUnavailable, operation)
-	}
-
-	var api smithy.APIError
-	if !errors.As(err, &api) {
-		var decoding *smithy.DeserializationError
-		if code != "error" || errors.As(err, &decoding) || serverFault(err) {
-			// Without the cause's own chain: an inner time-out is not the caller's.
-			return fmt.Errorf("%w: %s: %s: %v", ErrUnavailable, operation, code, err)
+	code, cause := errorCode(err), err.Error()
+	key := code
+	if creds, ok := errors.AsType[*credentialsError](err); ok {
+		cause = creds.Error()
+	} else if api, ok := errors.AsType[smithy.APIError](err); ok {
+		cause = code
+		if !secretMessages[code] {
+			cause += ": " + api.ErrorMessage()
 		}
-		return fmt.Errorf("%s: %w", operation, err)
-	}
-
-	detail := code
-	tellable, denied := deniedCodes[code]
-	if !denied || tellable {
-		detail += ": " + api.ErrorMessage()
-	}
-	if denied {
-		log.ErrorContext(ctx, "AWS refused the credentials", "operation", operation, "error", detail)
-		return fmt.Errorf("%w: %s: %s", ErrUnavailable, operation, detail)
-	}
-	_, throttled := retry.DefaultThrottleErrorCodes[code]
-	if throttled || unavailableCodes[code] || serverFault(err) {
-		return fmt.Errorf("%w: %s: %s", ErrUnavailable, operation, detail)
-	}
-	return fmt.Errorf("%s: %s", operation, detail)
-}
-
-// checkCRC32 makes an answer of DynamoDB that does not match its X-Amz-Crc32
-// fail like one that broke off.
-func checkCRC32() middleware.DeserializeMiddleware {
-	return middleware.DeserializeMiddlewareFunc("CheckCRC32", func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
-		out, metadata, err := next.HandleDeserialize(ctx, in)
-		if response, ok := out.RawResponse.(*smithyhttp.Response); ok && err == nil {
-			if want, err := strconv.ParseUint(response.Header.Get("X-Amz-Crc32"), 10, 32); err == nil {
-				response.Body = &crc32Body{ReadCloser: response.Body, want: uint32(want)}
-			}
+		if strings.HasPrefix(code, "AccessDenied") { // each operation has its own permission
+			key += operation
 		}
-		return out, metadata, err
-	})
-}
-
-type crc32Body struct {
-	io.ReadCloser
-	sum, want uint32
-}
-
-func (b *crc32Body) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	b.sum = crc32.Update(b.sum, crc32.IEEETable, p[:n])
-	if err == io.EOF && b.sum != b.want {
-		err = fmt.Errorf("%w: wrong CRC-32", io.ErrUnexpectedEOF)
+	} else {
+		key = "" // an outage has many symptoms
 	}
-	return n, err
-}
-
-func serverFault(err error) bool {
-	var response interface{ HTTPStatusCode() int }
-	return errors.As(err, &response) && (response.HTTPStatusCode() >= 500 || response.HTTPStatusCode() == http.StatusTooManyRequests)
-}
-
-func newDynamoUsers(cfg aws.Config, table string, log *slog.Logger) *dynamoUsers {
-	connections := cfg.HTTPClient.(*awshttp.BuildableClient)
-	client := dynamodb.NewFromConfig(cfg, func(o *dynamodb.Options) {
-		o.HTTPClient = oneWrite{connections}
-		// The SDK's own check only logs that an answer was damaged.
-		o.DisableValidateResponseChecksum = true
-		o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
-			return stack.Deserialize.Add(checkCRC32(), middleware.After)
-		})
-	})
-	scans := connections.WithTransportOptions(func(t *http.Transport) {
-		t.ResponseHeaderTimeout = scanTimeout
-	})
-	return &dynamoUsers{
-		client: client,
-		scans:  oneWrite{scans},
-		once:   onceRetryer{client.Options().Retryer.(aws.RetryerV2)},
-		table:  table,
-		log:    log,
-	}
-}
-
-// oneWrite sends the header of a request together with its body. For net/http they
-// are two packets, and two TLS records, unless it knows that the body is in memory
-// already, as those to DynamoDB are; of the SDK's readers it cannot tell.
-type oneWrite struct{ aws.HTTPClient }
-
-func (c oneWrite) Do(req *http.Request) (*http.Response, error) {
-	if req.Body != nil {
-		body := make([]byte, req.ContentLength)
-		if _, err := io.ReadFull(req.Body, body); err != nil {
-			return nil, err
+	if response, ok := errors.AsType[*smithyhttp.ResponseError](err); ok && response.Response != nil {
+		if region := response.Response.Header.Get("X-Amz-Bucket-Region"); region != "" {
+			cause += " (the bucket is in the region " + region + ")"
 		}
-		req.Body = io.NopCloser(bytes.NewReader(body))
 	}
-	return c.HTTPClient.Do(req)
+	if l.allow(key) {
+		l.ErrorContext(ctx, "AWS call failed", "operation", operation, "code", code, "error", cause)
+	}
+	return fmt.Errorf("%w: %s: %s", ErrUnavailable, operation, cause)
 }
 
-func newS3Avatars(cfg aws.Config, bucket string, log *slog.Logger) *s3Avatars {
-	client := s3.NewFromConfig(cfg, func(o *s3.Options) {
-		// Emulators have no DNS name for every bucket.
-		o.UsePathStyle = o.BaseEndpoint != nil
-		o.DisableLogOutputChecksumValidationSkipped = true
-	})
-	return &s3Avatars{client: client, uploads: newUploads(client), bucket: bucket, log: log}
+// allow reports whether a failure may be logged: the first one, then one a minute.
+func (l *awsLog) allow(key string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if time.Since(l.last[key]) < time.Minute {
+		return false
+	}
+	if l.last == nil {
+		l.last = map[string]time.Time{}
+	}
+	l.last[key] = time.Now()
+	return true
 }
