@@ -14,95 +14,85 @@ import (
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
 
-// bootstrap creates the table and the bucket where they are missing, and returns
-// when both can be used. It waits a minute for an emulator that is still
-// starting, and it refuses to create anything in AWS.
+// bootstrap creates a missing table and a missing bucket, and returns when both
+// are ready. It waits up to a minute for an emulator that is starting. It refuses
+// to create anything in AWS.
 func bootstrap(ctx context.Context, table, bucket, localstackHost string, log *slog.Logger) error {
-	cfg, err := loadAWS(ctx, localstackHost, func(string, string, string, int, time.Duration) {}, log)
+	users, avatars, err := openAWS(ctx, table, bucket, localstackHost, func(string, string, string, int, time.Duration) {}, log)
 	if err != nil {
 		return &configError{err}
 	}
-	users, avatars := newDynamoUsers(cfg, table, log), newS3Avatars(cfg, bucket, log)
 	if users.client.Options().BaseEndpoint == nil || avatars.client.Options().BaseEndpoint == nil {
 		return &configError{errors.New("-bootstrap is for emulators: set AWS_ENDPOINT_URL, or AWS_ENDPOINT_URL_DYNAMODB and AWS_ENDPOINT_URL_S3, or LOCALSTACK_HOST")}
 	}
-	if err := checkEndpoints(users, avatars); err != nil {
-		return &configError{err}
-	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if err := until(ctx, func() error { return createTable(ctx, users) }); err != nil {
-		return fmt.Errorf("table %s: %w", table, err)
+	if err := create(ctx, log, "table", table, users.createTable); err != nil {
+		return err
 	}
-	if err := until(ctx, func() error { return createBucket(ctx, avatars, cfg.Region) }); err != nil {
-		return fmt.Errorf("bucket %s: %w", bucket, err)
-	}
-	return nil
+	return create(ctx, log, "bucket", bucket, avatars.createBucket)
 }
 
-// until repeats try while it says that the backend is unavailable.
-func until(ctx context.Context, try func() error) error {
-	for {
-		err := try()
-		if !errors.Is(err, ErrUnavailable) {
-			return err
+// create calls do, which creates something if it is missing, until the backend is
+// available.
+func create(ctx context.Context, log *slog.Logger, kind, name string, do func(context.Context) (created bool, err error)) error {
+	created, err := do(ctx)
+	for waiting := false; errors.Is(err, ErrUnavailable) && ctx.Err() == nil; created, err = do(ctx) {
+		if !waiting {
+			log.Info("waiting for the "+kind, "name", name)
 		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(500 * time.Millisecond):
-		}
+		waiting = true
+		time.Sleep(500 * time.Millisecond)
 	}
-}
-
-func createTable(ctx context.Context, d *dynamoUsers) error {
-	call, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	_, err := d.client.CreateTable(call, &dynamodb.CreateTableInput{
-		TableName:   &d.table,
-		BillingMode: dynamotypes.BillingModePayPerRequest,
-		AttributeDefinitions: []dynamotypes.AttributeDefinition{
-			{AttributeName: aws.String("id"), AttributeType: dynamotypes.ScalarAttributeTypeS},
-		},
-		KeySchema: []dynamotypes.KeySchemaElement{
-			{AttributeName: aws.String("id"), KeyType: dynamotypes.KeyTypeHash},
-		},
-	})
-	var exists *dynamotypes.ResourceInUseException
-	if err != nil && !errors.As(err, &exists) {
-		return d.failed(ctx, "CreateTable", err)
-	}
-	out, err := d.client.DescribeTable(call, &dynamodb.DescribeTableInput{TableName: &d.table})
 	if err != nil {
-		return d.failed(ctx, "DescribeTable", err)
+		return fmt.Errorf("%s %s: %w", kind, name, err)
 	}
-	if out.Table.TableStatus != dynamotypes.TableStatusActive {
-		return fmt.Errorf("%w: its status is %s", ErrUnavailable, out.Table.TableStatus)
-	}
-	keys := out.Table.KeySchema
-	if len(keys) != 1 || aws.ToString(keys[0].AttributeName) != "id" {
-		return errors.New("it is there, but its key is not id alone")
+	if created {
+		log.Info("created the "+kind, "name", name)
+	} else {
+		log.Info("the "+kind+" exists", "name", name)
 	}
 	return nil
 }
 
-func createBucket(ctx context.Context, s *s3Avatars, region string) error {
-	call, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
+func (d *dynamoUsers) createTable(ctx context.Context) (created bool, err error) {
+	_, err = d.client.CreateTable(ctx, &dynamodb.CreateTableInput{
+		TableName:            &d.table,
+		BillingMode:          dynamotypes.BillingModePayPerRequest,
+		AttributeDefinitions: []dynamotypes.AttributeDefinition{{AttributeName: aws.String("id"), AttributeType: dynamotypes.ScalarAttributeTypeS}},
+		KeySchema:            []dynamotypes.KeySchemaElement{{AttributeName: aws.String("id"), KeyType: dynamotypes.KeyTypeHash}},
+	})
+	_, exists := errors.AsType[*dynamotypes.ResourceInUseException](err)
+	if err != nil && !exists {
+		return false, d.failed(ctx, "CreateTable", err)
+	}
+	out, err := dynamodb.NewTableExistsWaiter(d.client, func(o *dynamodb.TableExistsWaiterOptions) {
+		o.MinDelay = 500 * time.Millisecond
+	}).WaitForOutput(ctx, &dynamodb.DescribeTableInput{TableName: &d.table}, time.Minute)
+	if err != nil {
+		return false, d.failed(ctx, "DescribeTable", err)
+	}
+	if keys := out.Table.KeySchema; len(keys) != 1 || aws.ToString(keys[0].AttributeName) != "id" {
+		return false, errors.New("the table exists, but its key is not id alone")
+	}
+	return !exists, nil
+}
+
+func (s *s3Avatars) createBucket(ctx context.Context) (created bool, err error) {
+	_, err = s.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.bucket})
+	if err == nil {
+		return false, nil
+	}
+	if _, missing := errors.AsType[*s3types.NotFound](err); !missing {
+		return false, s.failed(ctx, "HeadBucket", err)
+	}
 	in := &s3.CreateBucketInput{Bucket: &s.bucket}
-	// us-east-1 is the one region that must not be named.
-	if region != "us-east-1" {
-		in.CreateBucketConfiguration = &s3types.CreateBucketConfiguration{
-			LocationConstraint: s3types.BucketLocationConstraint(region),
-		}
+	// S3 rejects us-east-1 as a location.
+	if region := s.client.Options().Region; region != "us-east-1" {
+		in.CreateBucketConfiguration = &s3types.CreateBucketConfiguration{LocationConstraint: s3types.BucketLocationConstraint(region)}
 	}
-	_, err := s.client.CreateBucket(call, in)
-	var owned *s3types.BucketAlreadyOwnedByYou
-	if err != nil && !errors.As(err, &owned) {
-		return s.failed(ctx, "CreateBucket", err)
+	if _, err := s.client.CreateBucket(ctx, in); err != nil {
+		return false, s.failed(ctx, "CreateBucket", err)
 	}
-	if _, err := s.client.HeadBucket(call, &s3.HeadBucketInput{Bucket: &s.bucket}); err != nil {
-		return s.failed(ctx, "HeadBucket", err)
-	}
-	return nil
+	return true, nil
 }
