@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -20,8 +21,8 @@ import (
 	"time"
 )
 
-// DynamoDB implements DynamoDB's JSON protocol, as far as the service uses it, and
-// rejects what DynamoDB rejects.
+// DynamoDB speaks DynamoDB's JSON protocol, as far as the service uses it,
+// and refuses what DynamoDB refuses.
 type DynamoDB struct {
 	*Faults
 	URL      string
@@ -52,21 +53,21 @@ func NewDynamoDB(t testing.TB) *DynamoDB {
 	return f
 }
 
-// Page sets the page size of Scan, in items.
+// Page sets the page size; a process that is up may be asking already.
 func (f *DynamoDB) Page(size int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.pageSize = size
 }
 
-// Count returns the number of items in Table.
+// Count returns how many items the table holds.
 func (f *DynamoDB) Count() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.tables[Table].items)
 }
 
-// A dynamoRequest has the members of the inputs of all operations.
+// A dynamoRequest has the members of all the operations' inputs.
 type dynamoRequest struct {
 	TableName                           string
 	Key, Item, ExclusiveStartKey        dynamoItem
@@ -83,7 +84,7 @@ type dynamoRequest struct {
 	BillingMode                         string
 }
 
-// A dynamoError is an error response.
+// A dynamoError is an answer with an error code.
 type dynamoError struct {
 	code string
 	item dynamoItem
@@ -252,7 +253,7 @@ func (f *DynamoDB) operation(operation string, in dynamoRequest) (map[string]any
 }
 
 func (f *DynamoDB) scan(table *dynamoTable, in dynamoRequest) (map[string]any, *dynamoError) {
-	// DynamoDB orders items by a hash of the key.
+	// DynamoDB keeps items by a hash of the key, and so does not sort them.
 	place := func(key string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(key))) }
 	keys := slices.SortedFunc(maps.Keys(table.items), func(a, b string) int { return cmp.Compare(place(a), place(b)) })
 	if in.ExclusiveStartKey != nil {
@@ -267,7 +268,7 @@ func (f *DynamoDB) scan(table *dynamoTable, in dynamoRequest) (map[string]any, *
 		limit = min(limit, *in.Limit)
 	}
 	out := map[string]any{}
-	// At the limit, DynamoDB returns LastEvaluatedKey even if no item follows.
+	// As many as the limit: DynamoDB does not look whether there is another one.
 	if len(keys) >= limit {
 		keys = keys[:limit]
 		out["LastEvaluatedKey"] = dynamoItem{table.key: table.items[keys[limit-1]][table.key]}
@@ -280,7 +281,7 @@ func (f *DynamoDB) scan(table *dynamoTable, in dynamoRequest) (map[string]any, *
 	return out, nil
 }
 
-// keyOf returns the key of an item, a string that is not empty.
+// keyOf returns the value of an item's key, which is a string and not empty.
 func (t *dynamoTable) keyOf(item dynamoItem) (string, *dynamoError) {
 	var s string
 	if len(item) != 1 || json.Unmarshal(item[t.key]["S"], &s) != nil || s == "" {
@@ -325,15 +326,15 @@ func (v dynamoValue) check() *dynamoError {
 	return nil
 }
 
-// dynamoNames parses expressions. It resolves #names and :values, and rejects reserved
-// words and unknown and unused names.
+// dynamoNames reads expressions: it resolves #names and :values, and refuses
+// reserved words, unknown ones and unused ones.
 type dynamoNames struct {
 	in         dynamoRequest
 	usedNames  map[string]bool
 	usedValues map[string]bool
 }
 
-// The reserved words, of DynamoDB's 573, that an attribute of a user might have.
+// Some of the 573 words that DynamoDB reserves: those that are close at hand.
 var reservedWords = regexp.MustCompile(`(?i)^(name|names|key|keys|type|size|status|write|read|date|time|timestamp|user|users|value|values|role|state|hash|url|owner|order|group|comment|data|file|index|count|token|version|year|zone|set|remove|add|delete)$`)
 
 var expressionTokens = regexp.MustCompile(`[A-Za-z_][A-Za-z0-9_]*|#[A-Za-z0-9_]+|:[A-Za-z0-9_]+|<=|>=|<>|[(),=<>]|\S`)
@@ -369,34 +370,93 @@ func (n *dynamoNames) unused() *dynamoError {
 	return nil
 }
 
-// condition parses attribute_exists(path) and attribute_not_exists(path).
+// A dynamoPath leads to an attribute of an item, or of a map in it.
+type dynamoPath []string
+
+func (p dynamoPath) get(item dynamoItem) dynamoValue {
+	v := item[p[0]]
+	for _, name := range p[1:] {
+		var m map[string]dynamoValue
+		if json.Unmarshal(v["M"], &m) != nil {
+			return nil
+		}
+		v = m[name]
+	}
+	return v
+}
+
+// nested reads a path such as avatar.#key and returns the tokens behind it.
+func (n *dynamoNames) nested(tokens []string) (dynamoPath, []string, *dynamoError) {
+	var path dynamoPath
+	for len(tokens) > 0 {
+		name, err := n.path(tokens[0])
+		if err != nil {
+			return nil, nil, err
+		}
+		path = append(path, name)
+		if tokens = tokens[1:]; len(tokens) == 0 || tokens[0] != "." {
+			return path, tokens, nil
+		}
+		tokens = tokens[1:]
+	}
+	return nil, nil, errValidation
+}
+
+// condition understands attribute_exists(path), attribute_not_exists(path) and
+// path = :value, joined by AND.
 func (n *dynamoNames) condition(expression *string) (func(dynamoItem) bool, *dynamoError) {
 	if expression == nil {
 		return nil, nil
 	}
+	var terms []func(dynamoItem) bool
 	tokens := expressionTokens.FindAllString(*expression, -1)
-	if len(tokens) != 4 || tokens[1] != "(" || tokens[3] != ")" {
-		return nil, errValidation
+	for {
+		if len(tokens) < 3 {
+			return nil, errValidation
+		}
+		if function := tokens[0]; function == "attribute_exists" || function == "attribute_not_exists" {
+			path, rest, err := n.nested(tokens[2:])
+			if err != nil {
+				return nil, err
+			}
+			if tokens[1] != "(" || len(rest) == 0 || rest[0] != ")" {
+				return nil, errValidation
+			}
+			tokens = rest[1:]
+			terms = append(terms, func(item dynamoItem) bool { return (path.get(item) != nil) == (function == "attribute_exists") })
+		} else {
+			path, rest, err := n.nested(tokens)
+			if err != nil {
+				return nil, err
+			}
+			if len(rest) < 2 || rest[0] != "=" {
+				return nil, errValidation
+			}
+			want, err := n.value(rest[1])
+			if err != nil {
+				return nil, err
+			}
+			tokens = rest[2:]
+			terms = append(terms, func(item dynamoItem) bool { return reflect.DeepEqual(path.get(item), want) })
+		}
+		if len(tokens) == 0 {
+			return func(item dynamoItem) bool {
+				return !slices.ContainsFunc(terms, func(holds func(dynamoItem) bool) bool { return !holds(item) })
+			}, nil
+		}
+		if tokens[0] != "AND" {
+			return nil, errValidation
+		}
+		tokens = tokens[1:]
 	}
-	path, err := n.path(tokens[2])
-	if err != nil {
-		return nil, err
-	}
-	switch tokens[0] {
-	case "attribute_exists":
-		return func(item dynamoItem) bool { return item[path] != nil }, nil
-	case "attribute_not_exists":
-		return func(item dynamoItem) bool { return item[path] == nil }, nil
-	}
-	return nil, errValidation
 }
 
-// update parses SET path = :value, … and REMOVE path, …
+// update understands SET path = :value, path = path, … and REMOVE path, …
 func (n *dynamoNames) update(expression *string) (func(item dynamoItem, key string) *dynamoError, *dynamoError) {
 	if expression == nil {
 		return func(dynamoItem, string) *dynamoError { return nil }, nil
 	}
-	set, remove := map[string]dynamoValue{}, []string{}
+	set, remove, from := map[string]dynamoValue{}, []string{}, map[string]dynamoPath{}
 	tokens := expressionTokens.FindAllString(*expression, -1)
 	seen := map[string]bool{}
 	for len(tokens) > 0 {
@@ -424,10 +484,15 @@ func (n *dynamoNames) update(expression *string) (func(item dynamoItem, key stri
 				if len(tokens) < 2 || tokens[0] != "=" {
 					return nil, errValidation
 				}
-				if set[path], err = n.value(tokens[1]); err != nil {
+				if strings.HasPrefix(tokens[1], ":") {
+					set[path], err = n.value(tokens[1])
+					tokens = tokens[2:]
+				} else {
+					from[path], tokens, err = n.nested(tokens[1:])
+				}
+				if err != nil {
 					return nil, err
 				}
-				tokens = tokens[2:]
 			}
 			more = len(tokens) > 0 && tokens[0] == ","
 		}
@@ -439,6 +504,11 @@ func (n *dynamoNames) update(expression *string) (func(item dynamoItem, key stri
 		if seen["path "+key] {
 			return errValidation
 		}
+		for path, other := range from { // the values are those before the update
+			if item[path] = other.get(item); item[path] == nil {
+				return errValidation
+			}
+		}
 		maps.Copy(item, set)
 		for _, path := range remove {
 			delete(item, path)
@@ -447,8 +517,8 @@ func (n *dynamoNames) update(expression *string) (func(item dynamoItem, key stri
 	}, nil
 }
 
-// checkAuthorization checks that a request is signed, and its time. It returns "missing"
-// or "skew".
+// checkAuthorization looks only at what a fake can know: whether a request is
+// signed, and with the time of today. It returns "missing" or "skew".
 func checkAuthorization(r *http.Request, now time.Time) string {
 	if !strings.HasPrefix(r.Header.Get("Authorization"), "AWS4-HMAC-SHA256 Credential=") {
 		return "missing"

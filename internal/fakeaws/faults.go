@@ -3,6 +3,9 @@
 package fakeaws
 
 import (
+	"bytes"
+	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -25,6 +28,11 @@ type Fault struct {
 	Stall   bool          // send half of the body and no more
 	Corrupt bool          // flip a bit of the body, but not of its checksum
 	Gate    chan struct{} // hold the request until this is closed
+	Region  string        // of the bucket, in the header of an error of S3
+
+	// Lost closes the connection without an answer when it returns. What was asked
+	// is done when arrive is called, then or later.
+	Lost func(arrive func())
 }
 
 // Faults are the failures of a fake by operation, and the number of calls. The operation
@@ -107,6 +115,12 @@ func (f *Faults) serve(w http.ResponseWriter, r *http.Request, operation string,
 		case <-r.Context().Done():
 		}
 	}
+	if what.Lost != nil {
+		request := r.Clone(context.Background())
+		request.Body = io.NopCloser(bytes.NewReader(bufferBody(r)))
+		what.Lost(func() { do(httptest.NewRecorder(), request) })
+		panic(http.ErrAbortHandler)
+	}
 	if what.Delay > 0 {
 		select {
 		case <-time.After(what.Delay):
@@ -129,6 +143,9 @@ func (f *Faults) serve(w http.ResponseWriter, r *http.Request, operation string,
 	case what.Status != 0:
 		answer = httptest.NewRecorder()
 		answer.Header().Set("Date", f.now().UTC().Format(http.TimeFormat))
+		if what.Region != "" {
+			answer.Header().Set("X-Amz-Bucket-Region", what.Region)
+		}
 		refuse(answer, what.Status, what.Code)
 	}
 	body := answer.Body.Bytes()

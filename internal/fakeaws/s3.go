@@ -1,7 +1,7 @@
 package fakeaws
 
 import (
-	"bytes"
+	"cmp"
 	"crypto/md5"
 	"crypto/sha256"
 	"encoding/base64"
@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // S3 implements S3's REST protocol in path style, as far as the service uses it, and
@@ -29,16 +30,17 @@ type S3 struct {
 	// HidesMissing returns AccessDenied for a missing object, as S3 does without an
 	// unconditional s3:ListBucket.
 	HidesMissing bool
+	Undeletable  map[string]bool // keys of objects that DeleteObjects fails to delete
 
 	mu      sync.Mutex
 	buckets map[string]map[string]s3Object
-	uploads map[string]map[int]s3Object // by upload id, then by part
 }
 
 type s3Object struct {
 	body        []byte
 	contentType string
 	checksum    http.Header
+	modified    time.Time
 }
 
 func NewS3(t testing.TB) *S3 {
@@ -46,7 +48,6 @@ func NewS3(t testing.TB) *S3 {
 		Faults:   &Faults{},
 		pageSize: 1000,
 		buckets:  map[string]map[string]s3Object{Bucket: {}},
-		uploads:  map[string]map[int]s3Object{},
 	}
 	server := httptest.NewServer(f)
 	t.Cleanup(func() {
@@ -82,14 +83,8 @@ func (f *S3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		operation = "HeadBucket"
 	case key == "" && r.Method == http.MethodGet && query.Get("list-type") == "2":
 		operation = "ListObjectsV2"
-	case r.Method == http.MethodPost && query.Has("uploads"):
-		operation = "CreateMultipartUpload"
-	case r.Method == http.MethodPost && query.Has("uploadId"):
-		operation = "CompleteMultipartUpload"
-	case r.Method == http.MethodPut && query.Has("uploadId"):
-		operation = "UploadPart"
-	case r.Method == http.MethodDelete && query.Has("uploadId"):
-		operation = "AbortMultipartUpload"
+	case r.Method == http.MethodPost && query.Has("delete"):
+		operation = "DeleteObjects"
 	case r.Method == http.MethodPut:
 		operation = "PutObject"
 	case r.Method == http.MethodGet:
@@ -134,15 +129,8 @@ func (f *S3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case "DeleteObject":
 			delete(objects, key)
 			w.WriteHeader(http.StatusNoContent)
-		case "CreateMultipartUpload":
-			id := fmt.Sprint(len(f.uploads) + 1)
-			f.uploads[id] = map[int]s3Object{0: {contentType: r.Header.Get("Content-Type")}}
-			answerS3(w, http.StatusOK, struct {
-				XMLName               xml.Name `xml:"InitiateMultipartUploadResult"`
-				Bucket, Key, UploadId string
-			}{Bucket: bucket, Key: key, UploadId: id})
-		case "UploadPart", "CompleteMultipartUpload", "AbortMultipartUpload":
-			f.multipart(w, r, operation, bucket, key, objects, body)
+		case "DeleteObjects":
+			f.delete(w, body, objects)
 		default:
 			refuseS3(w, http.StatusNotImplemented, "NotImplemented")
 		}
@@ -174,7 +162,7 @@ func receive(r *http.Request, body []byte) (s3Object, string) {
 	if sum := sha256.Sum256(body); hash != "UNSIGNED-PAYLOAD" && hash != hex.EncodeToString(sum[:]) {
 		return s3Object{}, "XAmzContentSHA256Mismatch"
 	}
-	object := s3Object{body: body, contentType: r.Header.Get("Content-Type"), checksum: http.Header{}}
+	object := s3Object{body: body, contentType: r.Header.Get("Content-Type"), checksum: http.Header{}, modified: time.Now()}
 	sum := base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(body)))
 	if sent := r.Header.Get("X-Amz-Checksum-Crc32"); sent != "" {
 		if b, err := base64.StdEncoding.DecodeString(sent); err != nil || len(b) != 4 {
@@ -202,8 +190,8 @@ func (f *S3) get(w http.ResponseWriter, r *http.Request, key string, objects map
 	// An invalid Range is ignored.
 	if first, last, ok := strings.Cut(strings.TrimPrefix(r.Header.Get("Range"), "bytes="), "-"); ok {
 		from, err1 := strconv.Atoi(first)
-		to, err2 := strconv.Atoi(last)
-		if err1 == nil && err2 == nil && from <= to {
+		to, err2 := strconv.Atoi(cmp.Or(last, strconv.Itoa(size)))
+		if err1 == nil && err2 == nil && (from <= to || last == "") {
 			if from >= size {
 				refuseS3(w, http.StatusRequestedRangeNotSatisfiable, "InvalidRange")
 				return
@@ -234,8 +222,9 @@ func (f *S3) list(w http.ResponseWriter, r *http.Request, bucket string, objects
 		limit = min(limit, n)
 	}
 	type content struct {
-		Key  string
-		Size int
+		Key          string
+		LastModified string
+		Size         int
 	}
 	out := struct {
 		XMLName               xml.Name `xml:"ListBucketResult"`
@@ -253,57 +242,31 @@ func (f *S3) list(w http.ResponseWriter, r *http.Request, bucket string, objects
 			out.NextContinuationToken = out.Contents[limit-1].Key
 			break
 		}
-		out.Contents = append(out.Contents, content{key, len(objects[key].body)})
+		out.Contents = append(out.Contents, content{key, objects[key].modified.UTC().Format("2006-01-02T15:04:05.000Z"), len(objects[key].body)})
 	}
 	answerS3(w, http.StatusOK, out)
 }
 
-func (f *S3) multipart(w http.ResponseWriter, r *http.Request, operation, bucket, key string, objects map[string]s3Object, body []byte) {
-	query := r.URL.Query()
-	parts, ok := f.uploads[query.Get("uploadId")]
-	if !ok {
-		refuseS3(w, http.StatusNotFound, "NoSuchUpload")
+// delete deletes objects, except those in Undeletable.
+func (f *S3) delete(w http.ResponseWriter, body []byte, objects map[string]s3Object) {
+	var in struct {
+		Object []struct{ Key string }
+	}
+	if err := xml.Unmarshal(body, &in); err != nil || len(in.Object) == 0 || len(in.Object) > 1000 {
+		refuseS3(w, http.StatusBadRequest, "MalformedXML")
 		return
 	}
-	switch operation {
-	case "AbortMultipartUpload":
-		delete(f.uploads, query.Get("uploadId"))
-		w.WriteHeader(http.StatusNoContent)
-	case "UploadPart":
-		part, code := receive(r, body)
-		n, err := strconv.Atoi(query.Get("partNumber"))
-		if code != "" || err != nil || n < 1 {
-			refuseS3(w, http.StatusBadRequest, code)
-			return
+	type failure struct{ Key, Code, Message string }
+	out := struct {
+		XMLName xml.Name `xml:"DeleteResult"`
+		Error   []failure
+	}{}
+	for _, object := range in.Object {
+		if f.Undeletable[object.Key] {
+			out.Error = append(out.Error, failure{object.Key, "AccessDenied", "the fake says AccessDenied"})
+		} else {
+			delete(objects, object.Key)
 		}
-		parts[n] = part
-		w.Header().Set("ETag", etagOf(part.body))
-		maps.Copy(w.Header(), part.checksum)
-	case "CompleteMultipartUpload":
-		var in struct {
-			Part []struct {
-				PartNumber int
-				ETag       string
-			}
-		}
-		if err := xml.Unmarshal(body, &in); err != nil {
-			refuseS3(w, http.StatusBadRequest, "MalformedXML")
-			return
-		}
-		var whole bytes.Buffer
-		for _, p := range in.Part {
-			part, ok := parts[p.PartNumber]
-			if !ok || etagOf(part.body) != p.ETag {
-				refuseS3(w, http.StatusBadRequest, "InvalidPart")
-				return
-			}
-			whole.Write(part.body)
-		}
-		objects[key] = s3Object{body: whole.Bytes(), contentType: parts[0].contentType}
-		delete(f.uploads, query.Get("uploadId"))
-		answerS3(w, http.StatusOK, struct {
-			XMLName           xml.Name `xml:"CompleteMultipartUploadResult"`
-			Bucket, Key, ETag string
-		}{Bucket: bucket, Key: key, ETag: etagOf(whole.Bytes())})
 	}
+	answerS3(w, http.StatusOK, out)
 }
