@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"roster/internal/fakeaws"
@@ -72,27 +72,27 @@ func openTestAWSWith(t testing.TB, dynamoURL, s3URL string, observe observeFunc,
 func openRealAWS(t testing.TB, dynamoURL, s3URL string) (*dynamoUsers, *s3Avatars) {
 	t.Helper()
 	users, avatars := openTestAWS(t, dynamoURL, s3URL)
-	users.table = "roster-" + strings.ToLower(rand.Text())
+	users.table = "roster-" + newKey()
 	avatars.bucket = users.table
 	ctx := context.Background()
-	for range 2 { // idempotent
-		if err := errors.Join(createTable(ctx, users), createBucket(ctx, avatars, "us-east-1")); err != nil {
-			t.Fatal(err)
+	for _, first := range []bool{true, false} {
+		table, err := users.createTable(ctx)
+		wantError(t, err, nil)
+		bucket, err := avatars.createBucket(ctx)
+		wantError(t, err, nil)
+		if table != first || bucket != first {
+			t.Errorf("created the table: %t, the bucket: %t, want %t", table, bucket, first)
 		}
 	}
 	t.Cleanup(func() {
 		users.client.DeleteTable(ctx, &dynamodb.DeleteTableInput{TableName: &users.table})
 		for {
-			keys, next, err := avatars.list(ctx, "", 1000, nil)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			for _, key := range keys {
-				avatars.delete(ctx, key)
-			}
-			if next == nil {
+			page, err := avatars.list(ctx, "", 1000, nil)
+			if err != nil || len(page.Contents) == 0 {
 				break
+			}
+			for _, object := range page.Contents {
+				avatars.delete(ctx, []s3types.ObjectIdentifier{{Key: object.Key}})
 			}
 		}
 		avatars.client.DeleteBucket(ctx, &s3.DeleteBucketInput{Bucket: &avatars.bucket})
@@ -171,12 +171,22 @@ func TestOpenAWS(t *testing.T) {
 		{name: "no URL", env: map[string]string{"AWS_ENDPOINT_URL": "localhost:4566"}, error: "AWS endpoint"},
 		{name: "no host", localstack: "/", error: "LOCALSTACK_HOST"},
 		{name: "no region", env: map[string]string{"AWS_REGION": ""}, error: "AWS_REGION"},
+		{name: "a new partition", env: map[string]string{"AWS_REGION": "eusc-de-east-1"}},
+		{name: "a partition of its own", env: map[string]string{"AWS_REGION": "us-gov-west-1"}},
+		{name: "a zone", env: map[string]string{"AWS_REGION": "us-east-1a"}, error: `"us-east-1a" is not an AWS region`},
+		{name: "a word", env: map[string]string{"AWS_REGION": "Frankfurt"}, error: "not an AWS region"},
+		{name: "a region cut short", env: map[string]string{"AWS_REGION": "eu-central"}, error: "not an AWS region"},
+		{name: "a region with a space", env: map[string]string{"AWS_REGION": "eu-central-1 "}, error: "not an AWS region"},
+		{name: "an endpoint for one service only, and no region of AWS", env: map[string]string{"AWS_ENDPOINT_URL_S3": "http://two:2", "AWS_REGION": "garage"}, error: "not an AWS region"},
+		{name: "a region of an emulator", env: map[string]string{"AWS_ENDPOINT_URL": "http://one:1", "AWS_REGION": "garage"},
+			dynamodb: "http://one:1", s3: "http://one:1", pathStyle: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for name, value := range tt.env {
 				t.Setenv(name, value)
 			}
-			users, avatars, err := openAWS(t.Context(), "table", "bucket", tt.localstack, ignoreCalls, slog.New(slog.DiscardHandler))
+			var log bytes.Buffer
+			users, avatars, err := openAWS(t.Context(), "table", "bucket", tt.localstack, ignoreCalls, slog.New(slog.NewTextHandler(&log, nil)))
 			if tt.error != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.error) {
 					t.Errorf("error %v, want one about %s", err, tt.error)
@@ -184,22 +194,28 @@ func TestOpenAWS(t *testing.T) {
 				return
 			}
 			wantError(t, err, nil)
-			if got := aws.ToString(users.(*dynamoUsers).client.Options().BaseEndpoint); got != tt.dynamodb {
+			if got := aws.ToString(users.client.Options().BaseEndpoint); got != tt.dynamodb {
 				t.Errorf("DynamoDB at %q, want %q", got, tt.dynamodb)
 			}
-			options := avatars.(*s3Avatars).client.Options()
+			options := avatars.client.Options()
 			if got := aws.ToString(options.BaseEndpoint); got != tt.s3 {
 				t.Errorf("S3 at %q, want %q", got, tt.s3)
 			}
 			if options.UsePathStyle != tt.pathStyle {
 				t.Errorf("path style %t, want %t", options.UsePathStyle, tt.pathStyle)
 			}
+			for _, want := range []string{"table=table", "bucket=bucket", "region=" + options.Region, tt.dynamodb, tt.s3} {
+				if !strings.Contains(log.String(), want) {
+					t.Errorf("the log does not contain %q: %s", want, &log)
+				}
+			}
 		})
 	}
 }
 
 func TestBootstrap(t *testing.T) {
-	log := slog.New(slog.DiscardHandler)
+	var lines bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&lines, nil))
 	if err := bootstrap(t.Context(), "table", "bucket", "", log); err == nil || !strings.Contains(err.Error(), "AWS_ENDPOINT_URL") {
 		t.Errorf("without an endpoint: error %v, want a refusal", err)
 	}
@@ -209,15 +225,24 @@ func TestBootstrap(t *testing.T) {
 		t.Errorf("without an endpoint of S3: error %v, want a refusal", err)
 	}
 	t.Setenv("AWS_ENDPOINT_URL_S3", strings.TrimPrefix(bucket.URL, "http://"))
-	wrong := (*configError)(nil)
-	if err := bootstrap(t.Context(), "table", "bucket", "", log); !errors.As(err, &wrong) {
+	err := bootstrap(t.Context(), "table", "bucket", "", log)
+	if _, ok := errors.AsType[*configError](err); !ok {
 		t.Errorf("with an endpoint that is no URL: error %v, want one of the configuration", err)
 	}
 	t.Setenv("AWS_ENDPOINT_URL_S3", bucket.URL)
 	// An emulator that is still starting.
 	dynamo.Next("CreateTable", fakeaws.Fault{Drop: true}, fakeaws.Fault{Drop: true}, fakeaws.Fault{Drop: true}, fakeaws.Fault{Drop: true}, fakeaws.Fault{Drop: true})
-	for range 2 {
+	for _, want := range [][]string{
+		{"waiting for the table", "created the table", "name=new-table", "created the bucket", "name=new-bucket"},
+		{"the table exists", "name=new-table", "the bucket exists", "name=new-bucket"},
+	} {
+		lines.Reset()
 		wantError(t, bootstrap(t.Context(), "new-table", "new-bucket", "", log), nil)
+		for _, line := range want {
+			if !strings.Contains(lines.String(), line) {
+				t.Errorf("the log does not contain %q:\n%s", line, &lines)
+			}
+		}
 	}
 	users, avatars, err := openAWS(t.Context(), "new-table", "new-bucket", "", ignoreCalls, log)
 	wantError(t, err, nil)
@@ -275,8 +300,8 @@ func TestCredentials(t *testing.T) {
 		check(users.Create(ctx, u), "PutItem")
 	}
 	for _, code := range []string{"ExpiredToken", "InvalidAccessKeyId", "AccessDenied", "SignatureDoesNotMatch"} {
-		bucket.Next("DeleteObject", fakeaws.Fault{Status: 403, Code: code})
-		check(avatars.Delete(ctx, u.ID, "key"), "DeleteObject")
+		bucket.Next("DeleteObjects", fakeaws.Fault{Status: 403, Code: code})
+		check(avatars.Delete(ctx, u.ID, "key"), "DeleteObjects")
 	}
 	if dynamo.Count() != 0 {
 		t.Error("something was stored")
@@ -288,7 +313,7 @@ func TestCredentials(t *testing.T) {
 	users, avatars = openTestAWSWith(t, dynamo.URL, bucket.URL, ignoreCalls, logger)
 	_, err := users.Get(ctx, u.ID)
 	check(err, "GetItem")
-	check(avatars.Put(ctx, u.ID, testAvatar(nil), nil), "PutObject")
+	check(avatars.Put(ctx, u.ID, "key", "image/png", nil), "PutObject")
 }
 
 // TestPermissions makes every call that the stores make, and compares them with
@@ -298,22 +323,12 @@ func TestPermissions(t *testing.T) {
 	var mu sync.Mutex
 	used := map[string]bool{}
 	users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, func(service, operation, code string, attempts int, d time.Duration) {
-		action := map[string]string{
-			"ListObjectsV2":           "ListBucket",
-			"CreateMultipartUpload":   "PutObject",
-			"UploadPart":              "PutObject",
-			"CompleteMultipartUpload": "PutObject",
-		}[operation]
+		action := map[string]string{"ListObjectsV2": "ListBucket", "DeleteObjects": "DeleteObject"}[operation]
 		mu.Lock()
 		used[strings.ToLower(service)+":"+cmp.Or(action, operation)] = true
 		mu.Unlock()
 	}, slog.New(slog.DiscardHandler))
 	testStore(t, users, avatars)
-	big := make([]byte, 17<<20)
-	wantError(t, avatars.Put(t.Context(), "id", testAvatar(big), big), nil)
-	bucket.Always("UploadPart", fakeaws.Fault{Status: 403, Code: "AccessDenied"})
-	wantError(t, avatars.Put(t.Context(), "id", testAvatar(big), big), ErrUnavailable)
-
 	page, err := os.ReadFile("docs/security.md")
 	wantError(t, err, nil)
 	asked := map[string]bool{}
@@ -336,16 +351,16 @@ func TestObserve(t *testing.T) {
 	u := testUser("anna@example.com")
 	a := testAvatar([]byte("image"))
 
-	dynamo.Next("PutItem", fakeaws.Fault{Status: 400, Code: "ThrottlingException"}, fakeaws.Fault{Status: 500, Code: "InternalServerError"})
+	dynamo.Next("PutItem", fakeaws.Fault{Status: 400, Code: "ThrottlingException"}, fakeaws.Fault{Status: 400, Code: "ThrottlingException"})
 	users.Create(ctx, u)
 	users.Create(ctx, u)
 	bucket.Next("PutObject", fakeaws.Fault{Drop: true})
-	avatars.Put(ctx, u.ID, a, []byte("image"))
+	avatars.Put(ctx, u.ID, a.Key, a.Type, []byte("image"))
 	for range maxAttempts {
 		bucket.Next("GetObject", fakeaws.Fault{Status: 503, Code: "SlowDown"})
 		dynamo.Next("GetItem", fakeaws.Fault{Drop: true})
 	}
-	avatars.Get(ctx, u.ID, a, 0, a.Size)
+	avatars.Get(ctx, u.ID, a.Key, 0, a.Size)
 	users.Get(ctx, u.ID)
 	dynamo.Next("Scan", fakeaws.Fault{Hang: true})
 	soon, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
@@ -375,9 +390,9 @@ func TestClockSkew(t *testing.T) {
 	image := []byte("image")
 	u.Avatar = new(Avatar)
 	*u.Avatar = testAvatar(image)
-	wantError(t, avatars.Put(ctx, u.ID, *u.Avatar, image), nil)
+	wantError(t, avatars.Put(ctx, u.ID, u.Avatar.Key, u.Avatar.Type, image), nil)
 	wantError(t, users.Create(ctx, u), nil)
-	_, err := users.SetAvatar(ctx, u.ID, nil, u.CreatedAt)
+	_, err := users.RemoveAvatar(ctx, u.ID, u.CreatedAt, Condition{})
 	wantError(t, err, nil)
 }
 
@@ -407,20 +422,31 @@ func TestUnreachable(t *testing.T) {
 		u := testUser("anna@example.com")
 		a := testAvatar([]byte("image"))
 		for name, do := range map[string]func(context.Context) error{
-			"Create":    func(ctx context.Context) error { return users.Create(ctx, u) },
-			"Get":       func(ctx context.Context) error { _, err := users.Get(ctx, u.ID); return err },
-			"List":      func(ctx context.Context) error { _, err := listAll(ctx, users, "", 0); return err },
-			"Rename":    func(ctx context.Context) error { _, err := users.Rename(ctx, u.ID, "A", u.CreatedAt); return err },
-			"SetAvatar": func(ctx context.Context) error { _, err := users.SetAvatar(ctx, u.ID, &a, u.CreatedAt); return err },
-			"Delete":    func(ctx context.Context) error { _, err := users.Delete(ctx, u.ID); return err },
-			"Ready":     func(ctx context.Context) error { return users.Ready(ctx) },
-			"avatar Get": func(ctx context.Context) error {
-				_, err := avatars.Get(ctx, u.ID, a, 0, a.Size)
+			"Create": func(ctx context.Context) error { return users.Create(ctx, u) },
+			"Get":    func(ctx context.Context) error { _, err := users.Get(ctx, u.ID); return err },
+			"List":   func(ctx context.Context) error { _, err := listAll(ctx, users, "", 0); return err },
+			"Rename": func(ctx context.Context) error {
+				_, err := users.Rename(ctx, u.ID, "A", u.CreatedAt, Condition{})
 				return err
 			},
-			"avatar Delete":    func(ctx context.Context) error { return avatars.Delete(ctx, u.ID, a.Key) },
-			"avatar DeleteAll": func(ctx context.Context) error { return avatars.DeleteAll(ctx, u.ID) },
-			"avatar Ready":     func(ctx context.Context) error { return avatars.Ready(ctx) },
+			"SetAvatar": func(ctx context.Context) error {
+				_, _, err := users.SetAvatar(ctx, u.ID, a, u.CreatedAt, Condition{})
+				return err
+			},
+			"RemoveAvatar": func(ctx context.Context) error {
+				_, err := users.RemoveAvatar(ctx, u.ID, u.CreatedAt, Condition{})
+				return err
+			},
+			"ForgetRemoved": func(ctx context.Context) error { return users.ForgetRemoved(ctx, u.ID, a.Key) },
+			"Delete":        func(ctx context.Context) error { _, err := users.Delete(ctx, u, Condition{}); return err },
+			"Ready":         func(ctx context.Context) error { return users.Ready(ctx) },
+			"avatar Get": func(ctx context.Context) error {
+				_, err := avatars.Get(ctx, u.ID, a.Key, 0, a.Size)
+				return err
+			},
+			"avatar Delete":      func(ctx context.Context) error { return avatars.Delete(ctx, u.ID, a.Key) },
+			"avatar DeleteStale": func(ctx context.Context) error { return avatars.DeleteStale(ctx, u.ID, u.CreatedAt) },
+			"avatar Ready":       func(ctx context.Context) error { return avatars.Ready(ctx) },
 		} {
 			calls.Go(func() {
 				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

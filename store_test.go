@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -36,6 +37,7 @@ func TestStore(t *testing.T) {
 // are empty when it begins and empty when it ends.
 func testStore(t *testing.T, users Users, avatars Avatars) {
 	t.Run("users", func(t *testing.T) { testUsers(t, users) })
+	t.Run("conditions", func(t *testing.T) { testConditions(t, users) })
 	t.Run("list", func(t *testing.T) { testList(t, users) })
 	t.Run("races", func(t *testing.T) { testUserRaces(t, users) })
 	t.Run("avatars", func(t *testing.T) { testAvatars(t, avatars) })
@@ -46,75 +48,174 @@ func testUsers(t *testing.T, users Users) {
 	u := testUser("anna@example.com")
 	a, b := testAvatar([]byte("one")), testAvatar([]byte("another"))
 	later := u.CreatedAt.Add(time.Hour + time.Millisecond)
+	any := Condition{}
 
 	wantError(t, users.Ready(ctx), nil)
 
-	// Nothing comes of changing what is not there.
+	// A missing user cannot be changed.
 	_, err := users.Get(ctx, u.ID)
 	wantError(t, err, ErrNotFound)
-	_, err = users.Rename(ctx, u.ID, "B", later)
+	_, err = users.Rename(ctx, u.ID, "B", later, any)
 	wantError(t, err, ErrNotFound)
-	_, err = users.SetAvatar(ctx, u.ID, &a, later)
+	_, _, err = users.SetAvatar(ctx, u.ID, a, later, any)
 	wantError(t, err, ErrNotFound)
-	_, err = users.SetAvatar(ctx, u.ID, nil, later)
+	_, err = users.RemoveAvatar(ctx, u.ID, later, any)
 	wantError(t, err, ErrNotFound)
-	_, err = users.Delete(ctx, u.ID)
+	_, err = users.Delete(ctx, u, any)
 	wantError(t, err, ErrNotFound)
 	wantUsers(t, users)
 
 	wantError(t, users.Create(ctx, u), nil)
 	wantUsers(t, users, u)
 	other := u
-	other.Name = "Somebody else"
+	other.Name, other.Write = "Somebody else", newKey()
 	wantError(t, users.Create(ctx, other), ErrExists)
 	wantUsers(t, users, u)
 
-	got, err := users.Rename(ctx, u.ID, `Ænna "B." <b> & 日本 😀`, later)
-	wantError(t, err, nil)
-	u.Name, u.UpdatedAt = `Ænna "B." <b> & 日本 😀`, later
-	wantUser(t, got, u)
-	wantUsers(t, users, u)
+	// want is the user after each change; every change has a write token of its own.
+	want, tokens := u, map[string]bool{u.Write: true}
+	check := func(got User, err error) {
+		t.Helper()
+		wantError(t, err, nil)
+		if tokens[got.Write] {
+			t.Fatalf("the write token %q was used before", got.Write)
+		}
+		tokens[got.Write] = true
+		want.Write = got.Write
+		wantUser(t, got, want)
+		wantUsers(t, users, want)
+	}
 
-	before := u
+	got, err := users.Rename(ctx, u.ID, `Ænna "B." <b> & 日本 😀`, later, any)
+	want.Name, want.UpdatedAt = `Ænna "B." <b> & 日本 😀`, later
+	check(got, err)
+
 	later = later.Add(time.Second)
-	got, err = users.SetAvatar(ctx, u.ID, &a, later)
-	wantError(t, err, nil)
-	wantUser(t, got, before)
-	u.Avatar, u.UpdatedAt = &a, later
-	wantUsers(t, users, u)
+	got, previous, err := users.SetAvatar(ctx, u.ID, a, later, any)
+	want.Avatar, want.UpdatedAt = &a, later
+	check(got, err)
+	if previous != "" {
+		t.Errorf("previous image %q, want none", previous)
+	}
 
-	before = u
-	got, err = users.SetAvatar(ctx, u.ID, &b, later)
-	wantError(t, err, nil)
-	wantUser(t, got, before)
-	u.Avatar = &b
-	wantUsers(t, users, u)
+	got, previous, err = users.SetAvatar(ctx, u.ID, b, later, any)
+	want.Avatar = &b
+	check(got, err)
+	if previous != a.Key {
+		t.Errorf("previous image %q, want %q", previous, a.Key)
+	}
 
-	got, err = users.Rename(ctx, u.ID, strings.Repeat("ß", 200), later)
-	wantError(t, err, nil)
-	u.Name = strings.Repeat("ß", 200)
-	wantUser(t, got, u)
+	got, err = users.Rename(ctx, u.ID, strings.Repeat("ß", 200), later, any)
+	want.Name = strings.Repeat("ß", 200)
+	check(got, err)
 
-	before = u
-	got, err = users.SetAvatar(ctx, u.ID, nil, later)
-	wantError(t, err, nil)
-	wantUser(t, got, before)
-	u.Avatar = nil
-	wantUsers(t, users, u)
+	later = later.Add(time.Second)
+	got, err = users.RemoveAvatar(ctx, u.ID, later, any)
+	want.Avatar, want.Removed, want.UpdatedAt = nil, b.Key, later
+	check(got, err)
 
-	got, err = users.Delete(ctx, u.ID)
+	// A user without an image is returned as it is, whatever the condition.
+	got, err = users.RemoveAvatar(ctx, u.ID, later.Add(time.Hour), Condition{Write: "another"})
 	wantError(t, err, nil)
-	wantUser(t, got, u)
+	wantUser(t, got, want)
+
+	wantError(t, users.ForgetRemoved(ctx, u.ID, a.Key), nil)
+	wantUsers(t, users, want)
+	for range 2 {
+		wantError(t, users.ForgetRemoved(ctx, u.ID, b.Key), nil)
+		want.Removed = ""
+		wantUsers(t, users, want)
+	}
+
+	// A new image replaces a removed one whose object may still exist.
+	got, _, err = users.SetAvatar(ctx, u.ID, a, later, any)
+	want.Avatar = &a
+	check(got, err)
+	got, err = users.RemoveAvatar(ctx, u.ID, later, any)
+	want.Avatar, want.Removed = nil, a.Key
+	check(got, err)
+	got, previous, err = users.SetAvatar(ctx, u.ID, b, later, any)
+	want.Avatar, want.Removed = &b, ""
+	check(got, err)
+	if previous != a.Key {
+		t.Errorf("previous image %q, want the removed one, %q", previous, a.Key)
+	}
+
+	// An earlier user with this id is gone.
+	earlier := want
+	earlier.CreatedAt = earlier.CreatedAt.Add(-time.Millisecond)
+	_, err = users.Delete(ctx, earlier, any)
+	wantError(t, err, ErrNotFound)
+	wantUsers(t, users, want)
+
+	// An older copy of the user names the same user.
+	got, err = users.Delete(ctx, u, any)
+	wantError(t, err, nil)
+	wantUser(t, got, want)
 	wantUsers(t, users)
+	_, err = users.Delete(ctx, u, any)
+	wantError(t, err, ErrNotFound)
 
-	// Once more, and with an avatar from the beginning.
-	u.Avatar = &a
+	// All fields are stored.
+	u.Avatar, u.Removed = &a, b.Key
 	wantError(t, users.Create(ctx, u), nil)
 	wantUsers(t, users, u)
-	got, err = users.Delete(ctx, u.ID)
+	got, err = users.Delete(ctx, u, any)
 	wantError(t, err, nil)
 	wantUser(t, got, u)
 	wantUsers(t, users)
+}
+
+// testConditions tries every condition on every change, with and without an image.
+func testConditions(t *testing.T, users Users) {
+	ctx := t.Context()
+	a, b := testAvatar([]byte("one")), testAvatar([]byte("another"))
+	for _, image := range []*Avatar{nil, &a} {
+		u := testUser("conditions@example.com")
+		u.Avatar = image
+		for _, tt := range []struct {
+			c    Condition
+			with bool // holds for the user with the image
+			none bool // holds for the user without
+		}{
+			{Condition{}, true, true},
+			{Condition{Write: u.Write}, true, true},
+			{Condition{Write: newKey()}, false, false},
+			{Condition{Avatar: a.Key}, true, false},
+			{Condition{Avatar: b.Key}, false, false},
+			{Condition{Avatar: "*"}, true, false},
+			{Condition{NoAvatar: true}, false, true},
+			{Condition{Avatar: "*", NoAvatar: true}, false, false},
+			{Condition{Write: u.Write, Avatar: a.Key}, true, false},
+			{Condition{Write: u.Write, NoAvatar: true}, false, true},
+		} {
+			want := ErrPrecondition
+			if image != nil && tt.with || image == nil && tt.none {
+				want = nil
+			}
+			for name, change := range map[string]func() error{
+				"Rename":    func() error { _, err := users.Rename(ctx, u.ID, "B", u.CreatedAt, tt.c); return err },
+				"SetAvatar": func() error { _, _, err := users.SetAvatar(ctx, u.ID, b, u.CreatedAt, tt.c); return err },
+				"Delete":    func() error { _, err := users.Delete(ctx, u, tt.c); return err },
+				"RemoveAvatar": func() error {
+					_, err := users.RemoveAvatar(ctx, u.ID, u.CreatedAt, tt.c)
+					if image == nil && err == nil {
+						return want // it has nothing to do
+					}
+					return err
+				},
+			} {
+				wantError(t, users.Create(ctx, u), nil)
+				if err := change(); !errors.Is(err, want) {
+					t.Errorf("%s of a user with image %v if %+v: error %v, want %v", name, image, tt.c, err, want)
+				}
+				if want != nil {
+					wantUsers(t, users, u)
+				}
+				users.Delete(ctx, u, Condition{})
+			}
+		}
+	}
 }
 
 func testList(t *testing.T, users Users) {
@@ -167,7 +268,7 @@ func testList(t *testing.T, users Users) {
 	}
 
 	// The user that a page ended with may be gone when the next one is asked for.
-	_, err = users.Delete(ctx, list[20].ID)
+	_, err = users.Delete(ctx, list[20], Condition{})
 	wantError(t, err, nil)
 	rest, err := listAll(ctx, users, list[20].ID, 0)
 	wantError(t, err, nil)
@@ -183,7 +284,7 @@ func testList(t *testing.T, users Users) {
 	}
 
 	for _, u := range slices.Delete(list, 20, 21) {
-		_, err := users.Delete(ctx, u.ID)
+		_, err := users.Delete(ctx, u, Condition{})
 		wantError(t, err, nil)
 	}
 	wantUsers(t, users)
@@ -198,7 +299,7 @@ func testUserRaces(t *testing.T, users Users) {
 	var won []User
 	together(24, func(i int) {
 		u := u
-		u.Name = fmt.Sprint("number ", i)
+		u.Name, u.Write = fmt.Sprint("number ", i), newKey()
 		switch err := users.Create(ctx, u); {
 		case err == nil:
 			mu.Lock()
@@ -213,11 +314,11 @@ func testUserRaces(t *testing.T, users Users) {
 	}
 	wantUsers(t, users, won[0])
 
-	// Every avatar but the last is returned as the old one, once.
+	// Every image but the last is returned as the previous one, once.
 	seen := map[string]int{}
 	together(24, func(i int) {
 		a := testAvatar([]byte(fmt.Sprint(i)))
-		before, err := users.SetAvatar(ctx, u.ID, &a, u.CreatedAt)
+		_, previous, err := users.SetAvatar(ctx, u.ID, a, u.CreatedAt, Condition{})
 		if err != nil {
 			t.Errorf("SetAvatar: %v", err)
 			return
@@ -225,35 +326,72 @@ func testUserRaces(t *testing.T, users Users) {
 		mu.Lock()
 		defer mu.Unlock()
 		seen[a.Key]++
-		if before.Avatar != nil {
-			seen[before.Avatar.Key]++
+		if previous != "" {
+			seen[previous]++
 		}
 	})
 	last, err := users.Get(ctx, u.ID)
 	wantError(t, err, nil)
 	if last.Avatar == nil {
-		t.Fatal("no avatar after many were set")
+		t.Fatal("no image after many were set")
 	}
 	seen[last.Avatar.Key]++
 	for key, n := range seen {
 		if n != 2 {
-			t.Errorf("avatar %s was seen %d times, want once set and once replaced or left", key, n)
+			t.Errorf("image %s was seen %d times, want once set and once replaced or left", key, n)
 		}
 	}
 
-	// Who changes a user meanwhile does not bring it back.
+	// Of many changes on one condition one succeeds.
+	for name, change := range map[string]func(u User, c Condition) (User, error){
+		"Rename": func(u User, c Condition) (User, error) { return users.Rename(ctx, u.ID, newKey(), now(), c) },
+		"SetAvatar": func(u User, c Condition) (User, error) {
+			u, _, err := users.SetAvatar(ctx, u.ID, testAvatar(nil), now(), c)
+			return u, err
+		},
+		"RemoveAvatar": func(u User, c Condition) (User, error) { return users.RemoveAvatar(ctx, u.ID, now(), c) },
+	} {
+		before, _, err := users.SetAvatar(ctx, u.ID, testAvatar(nil), now(), Condition{})
+		wantError(t, err, nil)
+		changed := map[string]User{}
+		together(12, func(int) {
+			u, err := change(before, Condition{Avatar: before.Avatar.Key, Write: before.Write})
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				changed[u.Write] = u // once for all RemoveAvatar that found no image
+			} else if !errors.Is(err, ErrPrecondition) {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+		if len(changed) != 1 {
+			t.Fatalf("%s: %d changes on one condition succeeded, want 1", name, len(changed))
+		}
+		wantUsers(t, users, slices.Collect(maps.Values(changed))...)
+	}
+
+	// Many renames at once all succeed.
+	together(12, func(i int) {
+		if _, err := users.Rename(ctx, u.ID, fmt.Sprint("number ", i), now(), Condition{}); err != nil {
+			t.Errorf("Rename: %v", err)
+		}
+	})
+
+	// A concurrent change does not bring back a deleted user.
 	deleted, perhaps := 0, 0
 	together(24, func(i int) {
 		a := testAvatar(nil)
 		var err error
-		switch i % 3 {
+		switch i % 4 {
 		case 0:
-			_, err = users.Rename(ctx, u.ID, "again", u.CreatedAt)
+			_, err = users.Rename(ctx, u.ID, "again", u.CreatedAt, Condition{})
 		case 1:
-			_, err = users.SetAvatar(ctx, u.ID, &a, u.CreatedAt)
+			_, _, err = users.SetAvatar(ctx, u.ID, a, u.CreatedAt, Condition{})
 		case 2:
+			_, err = users.RemoveAvatar(ctx, u.ID, u.CreatedAt, Condition{})
+		case 3:
 			var before User
-			before, err = users.Delete(ctx, u.ID)
+			before, err = users.Delete(ctx, u, Condition{})
 			mu.Lock()
 			switch {
 			case err != nil:
@@ -280,80 +418,98 @@ func testAvatars(t *testing.T, avatars Avatars) {
 	ctx := t.Context()
 	wantError(t, avatars.Ready(ctx), nil)
 	anna, ben := testUser("anna@example.com").ID, testUser("ben@example.com").ID
+	put := func(id string, image []byte) (key string) {
+		t.Helper()
+		key = newKey()
+		wantError(t, avatars.Put(ctx, id, key, "image/png", image), nil)
+		return key
+	}
+	wantMissing := func(id, key string) {
+		t.Helper()
+		for _, r := range [][2]int64{{0, -1}, {0, 1}, {1, 2}, {1, -1}} {
+			_, err := avatars.Get(ctx, id, key, r[0], r[1])
+			wantError(t, err, ErrNotFound)
+		}
+	}
+	soon := func() time.Time { return time.Now().Add(time.Minute) }
 
 	small, big := []byte("an image"), make([]byte, 3<<20+17)
 	rand.Read(big)
 	for _, image := range [][]byte{small, big} {
-		a := testAvatar(image)
-		_, err := avatars.Get(ctx, anna, a, 0, a.Size)
-		wantError(t, err, ErrNotFound)
-		_, err = avatars.Get(ctx, anna, a, 1, 2)
-		wantError(t, err, ErrNotFound)
-		wantError(t, avatars.Delete(ctx, anna, a.Key), nil)
+		wantMissing(anna, newKey())
+		wantError(t, avatars.Delete(ctx, anna, newKey()), nil)
 
-		wantError(t, avatars.Put(ctx, anna, a, image), nil)
-		for _, r := range [][2]int64{{0, a.Size}, {0, 1}, {1, 3}, {a.Size - 1, 1}, {a.Size / 2, a.Size - a.Size/2}} {
-			wantImage(t, avatars, anna, a, r[0], r[1], image)
+		key, size := put(anna, image), int64(len(image))
+		for _, r := range [][2]int64{{0, size}, {0, -1}, {0, 1}, {1, 3}, {1, -1}, {size - 1, 1}, {size - 1, -1}, {size / 2, size - size/2}} {
+			wantImage(t, avatars, anna, key, r[0], r[1], image)
 		}
-		// Whoever does not read to the end only closes.
-		body, err := avatars.Get(ctx, anna, a, 0, a.Size)
+		// A reader may close early.
+		body, err := avatars.Get(ctx, anna, key, 0, size)
 		wantError(t, err, nil)
 		io.CopyN(io.Discard, body, 2)
 		wantError(t, body.Close(), nil)
 
-		// It is another user's business, and another key's.
-		_, err = avatars.Get(ctx, ben, a, 0, a.Size)
-		wantError(t, err, ErrNotFound)
-		wantError(t, avatars.Delete(ctx, anna, rand.Text()), nil)
-		wantError(t, avatars.Delete(ctx, ben, a.Key), nil)
-		wantImage(t, avatars, anna, a, 0, a.Size, image)
+		// Another user and another key do not matter.
+		wantMissing(ben, key)
+		wantError(t, avatars.Delete(ctx, anna, newKey()), nil)
+		wantError(t, avatars.Delete(ctx, ben, key), nil)
+		wantImage(t, avatars, anna, key, 0, -1, image)
 
-		wantError(t, avatars.Delete(ctx, anna, a.Key), nil)
-		_, err = avatars.Get(ctx, anna, a, 0, a.Size)
-		wantError(t, err, ErrNotFound)
-		wantError(t, avatars.Delete(ctx, anna, a.Key), nil)
+		wantError(t, avatars.Delete(ctx, anna, key), nil)
+		wantMissing(anna, key)
+		wantError(t, avatars.Delete(ctx, anna, key), nil)
 	}
 
-	// A reader keeps what it has begun to read, or learns that it is gone.
-	a := testAvatar(big)
-	wantError(t, avatars.Put(ctx, anna, a, big), nil)
-	body, err := avatars.Get(ctx, anna, a, 0, a.Size)
+	// The thumbnail is deleted with its image, or alone.
+	key := put(anna, small)
+	wantError(t, avatars.Put(ctx, anna, thumbnailKey(key), "image/jpeg", big), nil)
+	wantImage(t, avatars, anna, thumbnailKey(key), 0, -1, big)
+	wantError(t, avatars.Delete(ctx, anna, thumbnailKey(key)), nil)
+	wantMissing(anna, thumbnailKey(key))
+	wantImage(t, avatars, anna, key, 0, -1, small)
+	wantError(t, avatars.Put(ctx, anna, thumbnailKey(key), "image/jpeg", big), nil)
+	wantError(t, avatars.Delete(ctx, anna, key), nil)
+	wantMissing(anna, key)
+	wantMissing(anna, thumbnailKey(key))
+
+	// A reader of a deleted image gets all of it or an error.
+	key = put(anna, big)
+	body, err := avatars.Get(ctx, anna, key, 0, -1)
 	wantError(t, err, nil)
 	got := make([]byte, 1000)
 	_, err = io.ReadFull(body, got)
 	wantError(t, err, nil)
-	wantError(t, avatars.Delete(ctx, anna, a.Key), nil)
+	wantError(t, avatars.Delete(ctx, anna, key), nil)
 	rest, err := io.ReadAll(body)
 	if err == nil && !bytes.Equal(append(got, rest...), big) {
 		t.Error("a reader got something else after the image was deleted")
 	}
 	wantError(t, body.Close(), nil)
 
-	// Many at once; then all of one user's go, and nobody else's.
-	wantError(t, avatars.DeleteAll(ctx, anna), nil)
-	images := make([]Avatar, 12)
-	together(len(images), func(i int) {
-		image := []byte(fmt.Sprint("image ", i))
-		images[i] = testAvatar(image)
-		if err := avatars.Put(ctx, anna, images[i], image); err != nil {
+	// Many concurrent uploads; then all images of one user are stale.
+	wantError(t, avatars.DeleteStale(ctx, anna, soon()), nil)
+	keys := make([]string, 12)
+	together(len(keys), func(i int) {
+		keys[i] = newKey()
+		if err := avatars.Put(ctx, anna, keys[i], "image/png", []byte(fmt.Sprint("image ", i))); err != nil {
 			t.Errorf("Put: %v", err)
 		}
 	})
-	bens := testAvatar(small)
-	wantError(t, avatars.Put(ctx, ben, bens, small), nil)
-	for i, a := range images {
-		wantImage(t, avatars, anna, a, 0, a.Size, []byte(fmt.Sprint("image ", i)))
+	bens := put(ben, small)
+	wantError(t, avatars.DeleteStale(ctx, anna, time.Now().Add(-time.Minute)), nil)
+	for i, key := range keys {
+		wantImage(t, avatars, anna, key, 0, -1, []byte(fmt.Sprint("image ", i)))
 	}
-	wantError(t, avatars.DeleteAll(ctx, anna), nil)
-	for _, a := range images {
-		_, err := avatars.Get(ctx, anna, a, 0, a.Size)
-		wantError(t, err, ErrNotFound)
+	wantError(t, avatars.DeleteStale(ctx, anna, soon()), nil)
+	for _, key := range keys {
+		wantMissing(anna, key)
 	}
-	wantImage(t, avatars, ben, bens, 0, bens.Size, small)
-	wantError(t, avatars.DeleteAll(ctx, ben), nil)
+	wantImage(t, avatars, ben, bens, 0, -1, small)
+	wantError(t, avatars.DeleteStale(ctx, ben, soon()), nil)
+	wantMissing(ben, bens)
 }
 
-// testUser makes a user; the same email makes the same one.
+// testUser makes a user; the same email makes the same id.
 func testUser(email string) User {
 	sum := sha256.Sum256([]byte(email))
 	sum[6], sum[8] = sum[6]&0x0f|0x80, sum[8]&0x3f|0x80
@@ -362,6 +518,7 @@ func testUser(email string) User {
 		ID:        fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16]),
 		Name:      "Anna Example",
 		Email:     email,
+		Write:     newKey(),
 		CreatedAt: at,
 		UpdatedAt: at,
 	}
@@ -369,12 +526,7 @@ func testUser(email string) User {
 
 // testAvatar makes a new pointer to an image.
 func testAvatar(image []byte) Avatar {
-	return Avatar{
-		Key:    rand.Text(),
-		SHA256: fmt.Sprintf("%x", sha256.Sum256(image)),
-		Type:   "image/png",
-		Size:   int64(len(image)),
-	}
+	return Avatar{Key: newKey(), Type: "image/png", Size: int64(len(image))}
 }
 
 func listAll(ctx context.Context, users Users, after string, limit int) ([]User, error) {
@@ -397,7 +549,7 @@ func together(n int, do func(i int)) {
 	done.Wait()
 }
 
-func wantError(t *testing.T, got, want error) {
+func wantError(t testing.TB, got, want error) {
 	t.Helper()
 	if !errors.Is(got, want) {
 		t.Fatalf("error %v, want %v", got, want)
@@ -426,14 +578,18 @@ func wantUsers(t *testing.T, users Users, want ...User) {
 	}
 }
 
-func wantImage(t *testing.T, avatars Avatars, id string, a Avatar, offset, length int64, image []byte) {
+func wantImage(t *testing.T, avatars Avatars, id, key string, offset, length int64, image []byte) {
 	t.Helper()
-	body, err := avatars.Get(t.Context(), id, a, offset, length)
+	body, err := avatars.Get(t.Context(), id, key, offset, length)
 	wantError(t, err, nil)
 	defer body.Close()
 	got, err := io.ReadAll(body)
 	wantError(t, err, nil)
-	if !bytes.Equal(got, image[offset:offset+length]) {
-		t.Fatalf("bytes %d to %d are not the image's", offset, offset+length)
+	want := image[offset:]
+	if length >= 0 {
+		want = want[:length]
+	}
+	if !bytes.Equal(got, want) {
+		t.Fatalf("%d bytes from %d are not the image's", length, offset)
 	}
 }

@@ -301,7 +301,7 @@ func TestDiscardLater(t *testing.T) {
 	p.do(t, put, nil, encodePNG(gradient(20, 20, 1))).want(t, http.StatusOK)
 	old := bucket.Keys()
 	gate := make(chan struct{})
-	bucket.Next("DeleteObject", fakeaws.Fault{Gate: gate})
+	bucket.Next("DeleteObjects", fakeaws.Fault{Gate: gate})
 	p.do(t, put, nil, encodePNG(gradient(20, 20, 2))).want(t, http.StatusOK)
 	if n := len(bucket.Keys()); n != 2 {
 		t.Errorf("there are %d images, want the one before as well", n)

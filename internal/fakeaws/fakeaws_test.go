@@ -167,6 +167,22 @@ func TestBadCalls(t *testing.T) {
 				UpdateExpression: aws.String("REMOVE avatar")})
 			return err
 		}},
+		{"UpdateItem, from a missing attribute", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: table, Key: key,
+				UpdateExpression: aws.String("SET removed = avatar.#key"), ExpressionAttributeNames: map[string]string{"#key": "key"}})
+			return err
+		}},
+		{"UpdateItem, a condition on part of a map", "ConditionalCheckFailedException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: table, Key: key,
+				ConditionExpression: aws.String("attribute_not_exists(id) AND avatar.#key = :key"), UpdateExpression: aws.String("REMOVE avatar"),
+				ExpressionAttributeNames: map[string]string{"#key": "key"}, ExpressionAttributeValues: item{":key": s("a")}})
+			return err
+		}},
+		{"UpdateItem, a reserved word in a path", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+			_, err := c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: table, Key: key,
+				ConditionExpression: aws.String("avatar.key = :key"), UpdateExpression: aws.String("REMOVE avatar"), ExpressionAttributeValues: item{":key": s("a")}})
+			return err
+		}},
 		{"UpdateItem of nobody", "ConditionalCheckFailedException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
 			_, err := c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: table, Key: key,
 				ConditionExpression: aws.String("attribute_exists(id)"), UpdateExpression: aws.String("REMOVE avatar")})
@@ -230,12 +246,19 @@ func TestBadCalls(t *testing.T) {
 			_, err := c.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: aws.String("no-such-bucket")})
 			return err
 		}},
-		{"DeleteObject, no such bucket", "NoSuchBucket", func(ctx context.Context, c *s3.Client, bucket *string) error {
-			_, err := c.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: aws.String("no-such-bucket"), Key: aws.String("a")})
+		{"DeleteObjects, no such bucket", "NoSuchBucket", func(ctx context.Context, c *s3.Client, bucket *string) error {
+			_, err := c.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: aws.String("no-such-bucket"), Delete: &s3types.Delete{Objects: []s3types.ObjectIdentifier{{Key: aws.String("a")}}}})
 			return err
 		}},
-		{"DeleteObject, no such key", "", func(ctx context.Context, c *s3.Client, bucket *string) error {
-			_, err := c.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: bucket, Key: aws.String("avatars/none/none")})
+		{"DeleteObjects, no such key", "", func(ctx context.Context, c *s3.Client, bucket *string) error {
+			out, err := c.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: bucket, Delete: &s3types.Delete{Objects: []s3types.ObjectIdentifier{{Key: aws.String("avatars/none/none")}}}})
+			if err == nil && len(out.Errors) > 0 {
+				err = errors.New(aws.ToString(out.Errors[0].Code))
+			}
+			return err
+		}},
+		{"DeleteObjects, no keys", "MalformedXML", func(ctx context.Context, c *s3.Client, bucket *string) error {
+			_, err := c.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: bucket, Delete: &s3types.Delete{Objects: []s3types.ObjectIdentifier{}}})
 			return err
 		}},
 		{"GetObject, a range past the end", "InvalidRange", func(ctx context.Context, c *s3.Client, bucket *string) error {
@@ -251,19 +274,6 @@ func TestBadCalls(t *testing.T) {
 		}},
 		{"PutObject, a checksum that is none", "InvalidRequest", func(ctx context.Context, c *s3.Client, bucket *string) error {
 			_, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: aws.String("a"), Body: strings.NewReader("abc"), ChecksumCRC32: aws.String("AAAA")})
-			return err
-		}},
-		{"UploadPart of no upload", "NoSuchUpload", func(ctx context.Context, c *s3.Client, bucket *string) error {
-			_, err := c.UploadPart(ctx, &s3.UploadPartInput{Bucket: bucket, Key: aws.String("a"), PartNumber: aws.Int32(1), UploadId: aws.String("none"), Body: strings.NewReader("abc")})
-			return err
-		}},
-		{"CompleteMultipartUpload without its part", "InvalidPart", func(ctx context.Context, c *s3.Client, bucket *string) error {
-			upload, err := c.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{Bucket: bucket, Key: aws.String("a")})
-			if err != nil {
-				return err
-			}
-			_, err = c.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{Bucket: bucket, Key: aws.String("a"), UploadId: upload.UploadId,
-				MultipartUpload: &s3types.CompletedMultipartUpload{Parts: []s3types.CompletedPart{{PartNumber: aws.Int32(1), ETag: aws.String(`"00000000000000000000000000000000"`)}}}})
 			return err
 		}},
 	} {

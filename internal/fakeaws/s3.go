@@ -89,8 +89,6 @@ func (f *S3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		operation = "PutObject"
 	case r.Method == http.MethodGet:
 		operation = "GetObject"
-	case r.Method == http.MethodDelete:
-		operation = "DeleteObject"
 	}
 	f.serve(w, r, operation, func(w http.ResponseWriter, r *http.Request) {
 		if code := checkAuthorization(r, f.now()); code != "" {
@@ -126,9 +124,6 @@ func (f *S3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			maps.Copy(w.Header(), object.checksum)
 		case "GetObject":
 			f.get(w, r, key, objects)
-		case "DeleteObject":
-			delete(objects, key)
-			w.WriteHeader(http.StatusNoContent)
 		case "DeleteObjects":
 			f.delete(w, body, objects)
 		default:

@@ -57,11 +57,9 @@ resource "aws_iam_role_policy" "this" {
         Resource = var.table_arn
       },
       {
-        # s3:PutObject covers every call of a multipart upload but the abort.
         Sid    = "Avatars"
         Effect = "Allow"
         Action = [
-          "s3:AbortMultipartUpload",
           "s3:DeleteObject",
           "s3:GetObject",
           "s3:PutObject",

@@ -46,7 +46,7 @@ run "association" {
 
 run "policy" {
   assert {
-    condition     = toset(flatten(jsondecode(aws_iam_role_policy.this.policy).Statement[*].Action)) == toset(["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Scan", "dynamodb:UpdateItem", "s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:ListBucket", "s3:PutObject"])
+    condition     = toset(flatten(jsondecode(aws_iam_role_policy.this.policy).Statement[*].Action)) == toset(["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Scan", "dynamodb:UpdateItem", "s3:DeleteObject", "s3:GetObject", "s3:ListBucket", "s3:PutObject"])
     error_message = "Exactly the actions that the service calls."
   }
 
