@@ -75,7 +75,6 @@ var awsRegion = regexp.MustCompile(`^[a-z]+(-[a-z]+)+-[0-9]+$`)
 func loadAWS(ctx context.Context, localstackHost string, observe observeFunc, log *slog.Logger) (aws.Config, error) {
 	cfg, err := awsconfig.LoadDefaultConfig(ctx,
 		awsconfig.WithHTTPClient(newAWSClient()),
-		awsconfig.WithRetryer(func() aws.Retryer { return retry.NewStandard(retryOptions) }),
 		awsconfig.WithLogger(logging.LoggerFunc(func(_ logging.Classification, format string, v ...any) {
 			log.Debug("AWS SDK", "text", fmt.Sprintf(format, v...))
 		})),
@@ -89,12 +88,14 @@ func loadAWS(ctx context.Context, localstackHost string, observe observeFunc, lo
 	if cfg.Region == "" {
 		return aws.Config{}, errors.New("no AWS region: set AWS_REGION")
 	}
-	if cfg.RetryMode == aws.RetryModeAdaptive {
-		cfg.Retryer = func() aws.Retryer {
+	// Not with WithRetryer: it makes the SDK ignore AWS_MAX_ATTEMPTS and AWS_RETRY_MODE.
+	cfg.Retryer = func() aws.Retryer {
+		if cfg.RetryMode == aws.RetryModeAdaptive {
 			return retry.NewAdaptiveMode(func(o *retry.AdaptiveModeOptions) {
 				o.StandardOptions = append(o.StandardOptions, retryOptions)
 			})
 		}
+		return retry.NewStandard(retryOptions)
 	}
 	if localstackHost != "" && cfg.BaseEndpoint == nil {
 		endpoint, err := localstackEndpoint(localstackHost)

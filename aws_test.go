@@ -9,13 +9,16 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
@@ -314,6 +317,124 @@ func TestCredentials(t *testing.T) {
 	_, err := users.Get(ctx, u.ID)
 	check(err, "GetItem")
 	check(avatars.Put(ctx, u.ID, "key", "image/png", nil), "PutObject")
+}
+
+// TestRefusals: whatever AWS refuses is unavailability, and the log names the
+// cause, for a wrong region also the right one.
+func TestRefusals(t *testing.T) {
+	ctx := t.Context()
+	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	for _, tt := range []struct {
+		status       int
+		code, region string
+	}{
+		{301, "PermanentRedirect", "eu-west-1"},
+		{400, "AuthorizationHeaderMalformed", "eu-west-1"},
+		{400, "KMS.DisabledException", ""},
+		{403, "AccessDenied", ""},
+		{404, "NoSuchBucket", ""},
+		{400, "InvalidRequest", ""},
+		{409, "OperationAborted", ""},
+	} {
+		var log bytes.Buffer
+		_, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, ignoreCalls, slog.New(slog.NewTextHandler(&log, nil)))
+		bucket.Next("PutObject", fakeaws.Fault{Status: tt.status, Code: tt.code, Region: tt.region})
+		err := avatars.Put(ctx, "id", "key", "image/png", []byte("image"))
+		wantError(t, err, ErrUnavailable)
+		for _, want := range []string{tt.code, tt.region, "PutObject", avatars.bucket} {
+			if !strings.Contains(log.String(), want) || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: neither the log nor the error may lack %q: %v\n%s", tt.code, want, err, &log)
+			}
+		}
+	}
+}
+
+// TestLogOnce: an outage logs one line for each service, and each missing
+// permission one.
+func TestLogOnce(t *testing.T) {
+	ctx := t.Context()
+	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	u := testUser("anna@example.com")
+	for _, tt := range []struct {
+		name  string
+		fault fakeaws.Fault
+		lines int
+	}{
+		{"outage", fakeaws.Fault{Drop: true}, 2},
+		{"wrong region", fakeaws.Fault{Status: 400, Code: "ResourceNotFoundException"}, 2},
+		{"no permission", fakeaws.Fault{Status: 400, Code: "AccessDeniedException"}, 5},
+	} {
+		var log bytes.Buffer
+		users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, ignoreCalls, slog.New(slog.NewTextHandler(&log, nil)))
+		dynamo.Always("*", tt.fault)
+		bucket.Always("*", tt.fault)
+		for range 3 {
+			users.Get(ctx, u.ID)
+			users.Create(ctx, u)
+			users.Ready(ctx)
+			listAll(ctx, users, "", 0)
+			avatars.Put(ctx, u.ID, "key", "image/png", nil)
+			avatars.Ready(ctx)
+		}
+		if got := strings.Count(log.String(), "\n"); got != tt.lines {
+			t.Errorf("%s: %d lines, want %d:\n%s", tt.name, got, tt.lines, &log)
+		}
+	}
+
+	synctest.Test(t, func(t *testing.T) {
+		var l awsLog
+		for i, want := range []bool{true, false, false, true} {
+			if got := l.allow("Throttled"); got != want {
+				t.Errorf("after %d s: %t, want %t", 20*i, got, want)
+			}
+			if got := l.allow("other"); got != want {
+				t.Errorf("another key after %d s: %t, want %t", 20*i, got, want)
+			}
+			time.Sleep(20 * time.Second)
+		}
+	})
+}
+
+// TestCredentialProcess: what a credential_process prints may be a secret.
+func TestCredentialProcess(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+	for _, output := range []string{"example-secret", `{"Version": 1, "Expiration": "example-secret"}`, `{"Version": 1, "AccessKeyId": "example-secret"}`} {
+		file := filepath.Join(t.TempDir(), "config")
+		wantError(t, os.WriteFile(file, []byte("[default]\ncredential_process = echo '"+output+"'\n"), 0o600), nil)
+		t.Setenv("AWS_CONFIG_FILE", file)
+		var log bytes.Buffer
+		logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		dynamo := fakeaws.NewDynamoDB(t)
+		users, _ := openTestAWSWith(t, dynamo.URL, dynamo.URL, ignoreCalls, logger)
+		err := users.Ready(t.Context())
+		wantError(t, err, ErrUnavailable)
+		if all := log.String() + err.Error(); strings.Contains(all, "example-secret") || !strings.Contains(log.String(), "credential_process") {
+			t.Errorf("the log contains the output or does not name credential_process: %v\n%s", err, &log)
+		}
+	}
+}
+
+// TestRetrySettings sets the attempts and the mode of the SDK's retries.
+func TestRetrySettings(t *testing.T) {
+	t.Setenv("AWS_MAX_ATTEMPTS", "2")
+	dynamo := fakeaws.NewDynamoDB(t)
+	users, _ := openTestAWS(t, dynamo.URL, dynamo.URL)
+	dynamo.Always("*", fakeaws.Fault{Status: 400, Code: "ThrottlingException"})
+	wantError(t, users.Ready(t.Context()), ErrUnavailable)
+	wantError(t, users.Create(t.Context(), testUser("anna@example.com")), ErrUnavailable)
+	if reads, writes := dynamo.Calls("GetItem"), dynamo.Calls("PutItem"); reads != 2 || writes != 2 {
+		t.Errorf("%d reads and %d writes, want 2 attempts of each", reads, writes)
+	}
+
+	t.Setenv("AWS_MAX_ATTEMPTS", "")
+	t.Setenv("AWS_RETRY_MODE", "adaptive")
+	users, _ = openTestAWS(t, dynamo.URL, dynamo.URL)
+	if retryer, ok := users.client.Options().Retryer.(*retry.AdaptiveMode); !ok {
+		t.Errorf("the retryer is a %T", retryer)
+	}
+	dynamo.Clear()
+	wantError(t, users.Create(t.Context(), testUser("anna@example.com")), nil)
 }
 
 // TestPermissions makes every call that the stores make, and compares them with

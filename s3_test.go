@@ -4,10 +4,18 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
+
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 
 	"roster/internal/fakeaws"
 )
@@ -64,6 +72,63 @@ func TestFaultsOfS3(t *testing.T) {
 	wantError(t, err, ErrUnavailable)
 	if errors.Is(err, ErrNotFound) {
 		t.Error("an image that may not be read is not one that does not exist")
+	}
+}
+
+// TestChecksumSettings holds the SDK's settings against the headers of requests,
+// over HTTP and HTTPS. Over HTTPS no body is hashed for the signature.
+func TestChecksumSettings(t *testing.T) {
+	requests := make(chan *http.Request, 1)
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body) // sets the trailer
+		requests <- r
+		w.Header().Set("Content-Length", "5")
+		io.WriteString(w, "image")
+	})
+	plain, secure := httptest.NewServer(handler), httptest.NewTLSServer(handler)
+	defer plain.Close()
+	defer secure.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(secure.Certificate())
+	for _, url := range []string{plain.URL, secure.URL} {
+		for _, setting := range []string{"", "when_supported", "when_required"} {
+			t.Setenv("AWS_REQUEST_CHECKSUM_CALCULATION", setting)
+			t.Setenv("AWS_RESPONSE_CHECKSUM_VALIDATION", setting)
+			log := slog.New(slog.DiscardHandler)
+			cfg, err := loadAWS(t.Context(), "", ignoreCalls, log)
+			wantError(t, err, nil)
+			cfg.BaseEndpoint = &url
+			cfg.HTTPClient = cfg.HTTPClient.(*awshttp.BuildableClient).WithTransportOptions(func(tr *http.Transport) {
+				tr.TLSClientConfig = &tls.Config{RootCAs: roots}
+			})
+			avatars := newS3Avatars(cfg, "bucket", log)
+			want := setting != "when_required"
+
+			wantError(t, avatars.Put(t.Context(), "id", "key", "image/png", []byte("image")), nil)
+			r := <-requests
+			got := len(r.Trailer) > 0 || r.Header.Get("X-Amz-Trailer") != ""
+			for name := range r.Header {
+				got = got || strings.HasPrefix(name, "X-Amz-Checksum-") || strings.HasPrefix(name, "X-Amz-Sdk-Checksum-")
+			}
+			if got != want {
+				t.Errorf("%s, %q: an upload with a checksum: %t, want %t: %v %v", url, setting, got, want, r.Header, r.Trailer)
+			}
+			hash := r.Header.Get("X-Amz-Content-Sha256")
+			if unsigned := strings.Contains(hash, "UNSIGNED-PAYLOAD"); unsigned != (r.TLS != nil) {
+				t.Errorf("%s, %q: the signed hash is %s", url, setting, hash)
+			}
+
+			for _, length := range []int64{-1, 5} {
+				body, err := avatars.Get(t.Context(), "id", "key", 0, length)
+				wantError(t, err, nil)
+				body.Close()
+				r = <-requests
+				// A range has no checksum of its own.
+				if got, want := r.Header.Get("X-Amz-Checksum-Mode") != "", want && length < 0; got != want {
+					t.Errorf("%s, %q: a request for a checksum with %d bytes: %t, want %t", url, setting, length, got, want)
+				}
+			}
+		}
 	}
 }
 
