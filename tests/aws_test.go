@@ -22,17 +22,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"roster/internal/fakeaws"
-	"roster/internal/testimage"
 )
 
 // A backend is a pair of stores that the service can run on.
 type backend struct {
 	name string
-	env  func(testing.TB) []string // configures a service on an empty store
+	env  func(testing.TB) []string // for an empty store of its own
 }
 
-// backends are the embedded store, the fakes, and the real servers if the environment
-// names them.
+// backends are the embedded store, the fakes, and the real servers that the
+// environment names.
 var backends = []backend{
 	{"embedded", func(testing.TB) []string { return nil }},
 	{"fake", func(t testing.TB) []string {
@@ -44,10 +43,10 @@ var backends = []backend{
 	{"dynamodb-local+versitygw", func(t testing.TB) []string { return realServers(t).env() }},
 }
 
-// awsServers are a table and a bucket and their endpoints.
+// awsServers are a table and a bucket, and where they are.
 type awsServers struct{ dynamoURL, s3URL, table, bucket string }
 
-// env configures a service on them.
+// env makes a process use them.
 func (s awsServers) env() []string {
 	env := []string{
 		"DYNAMODB_TABLE=" + s.table,
@@ -64,8 +63,8 @@ func (s awsServers) env() []string {
 	return env
 }
 
-// awsCredentials are made up, so that no test uses a real account. Servers named by the
-// environment have their own.
+// awsCredentials are those of the environment where it names real servers: no test
+// may find somebody's own account.
 func awsCredentials() map[string]string {
 	vars := map[string]string{"AWS_ACCESS_KEY_ID": "roster", "AWS_SECRET_ACCESS_KEY": "roster-secret", "AWS_REGION": "us-east-1"}
 	for name := range vars {
@@ -76,13 +75,13 @@ func awsCredentials() map[string]string {
 	return vars
 }
 
-// fakeEnv configures a service on the fakes.
+// fakeEnv makes a process use the fakes.
 func fakeEnv(dynamo *fakeaws.DynamoDB, bucket *fakeaws.S3) []string {
 	return awsServers{dynamo.URL, bucket.URL, fakeaws.Table, fakeaws.Bucket}.env()
 }
 
-// realServers creates a table and a bucket for one test, with -bootstrap, on the servers
-// that the environment names.
+// realServers makes a table and a bucket of the test's own on the servers that the
+// environment names.
 func realServers(t testing.TB) awsServers {
 	t.Helper()
 	name := "roster-" + strings.ToLower(rand.Text())
@@ -115,7 +114,7 @@ func realServers(t testing.TB) awsServers {
 	return s
 }
 
-// clients are SDK clients with default settings, except for options.
+// clients are the SDK's for them, as they come but for options.
 func (s awsServers) clients(options ...func(*awsconfig.LoadOptions) error) (*dynamodb.Client, *s3.Client) {
 	c := awsCredentials()
 	cfg := must(awsconfig.LoadDefaultConfig(context.Background(), append(options,
@@ -127,9 +126,9 @@ func (s awsServers) clients(options ...func(*awsconfig.LoadOptions) error) (*dyn
 		s3.NewFromConfig(cfg, func(o *s3.Options) { o.BaseEndpoint, o.UsePathStyle = aws.String(s.s3URL), true })
 }
 
-// TestKnownAvatars reads an image by its versioned URL through two processes on the same
-// servers. The table is read once per version, and a replaced or deleted image is no
-// longer served by the other process.
+// TestKnownAvatars reads an image by the address that names its content, through
+// two processes on the same servers: the table is asked once, and what one of
+// them replaces or deletes the other no longer shows.
 func TestKnownAvatars(t *testing.T) {
 	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
 	one, other := start(t, fakeEnv(dynamo, bucket)...), start(t, fakeEnv(dynamo, bucket)...)
@@ -162,40 +161,37 @@ func TestKnownAvatars(t *testing.T) {
 	get(avatar, images[0], 200, 1)
 	second := put(images[1])
 	get(first, images[1], 200, 1)
-	get(first, images[1], 200, 1) // the current image
+	get(first, images[1], 200, 1) // not what the address names
 	get(second, images[1], 200, 0)
-	put(images[1]) // the same content, a new object
+	put(images[1]) // the same content under another key
 	get(second, images[1], 200, 1)
 	get(second, images[1], 200, 0)
 	one.do(t, "DELETE /users/"+u.ID, nil, nil).want(t, http.StatusNoContent)
 	get(second, nil, 404, 1)
 }
 
-// iamActions are the permissions that AWS requires for a call.
+// iamActions are the permissions that AWS asks for a call of the SDK.
 // https://docs.aws.amazon.com/service-authorization/latest/reference/
 var iamActions = map[string]string{
-	"DynamoDB DeleteItem":        "dynamodb:DeleteItem",
-	"DynamoDB GetItem":           "dynamodb:GetItem",
-	"DynamoDB PutItem":           "dynamodb:PutItem",
-	"DynamoDB Scan":              "dynamodb:Scan",
-	"DynamoDB UpdateItem":        "dynamodb:UpdateItem",
-	"S3 AbortMultipartUpload":    "s3:AbortMultipartUpload",
-	"S3 CompleteMultipartUpload": "s3:PutObject",
-	"S3 CreateMultipartUpload":   "s3:PutObject",
-	"S3 DeleteObject":            "s3:DeleteObject",
-	"S3 GetObject":               "s3:GetObject",
-	"S3 ListObjectsV2":           "s3:ListBucket",
-	"S3 PutObject":               "s3:PutObject",
-	"S3 UploadPart":              "s3:PutObject",
+	"DynamoDB DeleteItem": "dynamodb:DeleteItem",
+	"DynamoDB GetItem":    "dynamodb:GetItem",
+	"DynamoDB PutItem":    "dynamodb:PutItem",
+	"DynamoDB Scan":       "dynamodb:Scan",
+	"DynamoDB UpdateItem": "dynamodb:UpdateItem",
+	"S3 DeleteObjects":    "s3:DeleteObject",
+	"S3 GetObject":        "s3:GetObject",
+	"S3 ListObjectsV2":    "s3:ListBucket",
+	"S3 PutObject":        "s3:PutObject",
 }
 
-// awsCalls are the calls in the metrics of all processes of the test run.
+// awsCalls are the calls that the processes of all tests have counted in their
+// metrics.
 var awsCalls struct {
 	sync.Mutex
 	seen map[string]bool
 }
 
-// noteCalls adds the calls of a process.
+// noteCalls remembers which calls to AWS a process has made.
 func noteCalls(metricsURL string) error {
 	resp, err := http.Get(metricsURL)
 	if err != nil {
@@ -216,8 +212,9 @@ func noteCalls(metricsURL string) error {
 	return nil
 }
 
-// checkPolicy compares the IAM policy in Terraform with the calls that the service made
-// in all tests. No permission may be missing and, if all tests ran, none unused.
+// checkPolicy holds the policy that Terraform gives to the pods against the calls
+// that the service made over all tests: nothing is missing from it, and, if all
+// tests ran, nothing is in it that the service does not need.
 func checkPolicy() error {
 	text, err := os.ReadFile("../terraform/modules/identity/main.tf")
 	if err != nil {
@@ -240,7 +237,7 @@ func checkPolicy() error {
 		needed = append(needed, action)
 	}
 	if flag.Lookup("test.run").Value.String() != "" {
-		return nil // a part of the tests does not make all calls
+		return nil // of some of the tests one cannot say more
 	}
 	slices.Sort(allowed)
 	slices.Sort(needed)
@@ -248,30 +245,4 @@ func checkPolicy() error {
 		return fmt.Errorf("the policy in terraform/modules/identity allows other actions (-) than the tests saw the service use (+):\n%s", diff)
 	}
 	return nil
-}
-
-// TestMultipartAborted lets a multipart upload fail: it is aborted, and the user keeps
-// the previous image.
-func TestMultipartAborted(t *testing.T) {
-	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
-	p := start(t, append(fakeEnv(dynamo, bucket), "MAX_AVATAR_BYTES=67108864")...)
-	u := p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, []byte(`{"name":"Ada","email":"ada@example.com"}`)).want(t, http.StatusCreated).user(t)
-	avatar := "/users/" + u.ID + "/avatar"
-	small := testimage.Files(t, "../testdata")["ada.png"]
-	p.do(t, "PUT "+avatar, nil, small).want(t, http.StatusOK)
-
-	large := testimage.PadPNG(small, 17<<20)
-	bucket.Always("UploadPart", fakeaws.Fault{Status: http.StatusInternalServerError, Code: "InternalError"})
-	p.do(t, "PUT "+avatar, nil, large).want(t, http.StatusServiceUnavailable)
-	if bucket.Calls("AbortMultipartUpload") == 0 {
-		t.Error("the parts were left behind")
-	}
-	if got := p.do(t, "GET "+avatar, nil, nil).want(t, http.StatusOK); got.body != string(small) {
-		t.Error("the image from before is gone")
-	}
-	bucket.Clear()
-	p.do(t, "PUT "+avatar, nil, large).want(t, http.StatusOK)
-	if got := p.do(t, "GET "+avatar, nil, nil).want(t, http.StatusOK); got.body != string(large) {
-		t.Errorf("got %d bytes, want %d", len(got.body), len(large))
-	}
 }
