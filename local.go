@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -16,13 +17,13 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-// The embedded store is one directory:
+// localStore is the embedded store: one directory.
 //
 //	roster.db            users, in bbolt
 //	avatars/{id}/{key}   images, never overwritten
 //	tmp/                 images being written; emptied at start
 //
-// What it has acknowledged is on the disk, and survives loss of power.
+// An acknowledged write survives kill -9 and power loss.
 type localStore struct {
 	root    *os.Root
 	db      *bolt.DB
@@ -46,23 +47,22 @@ var (
 var usersBucket = []byte("users")
 
 const (
-	// localLockWait is how long to wait for another process to let go of the
-	// directory: long enough for a predecessor that is just ending.
+	// localLockWait is how long to wait for a previous process that is exiting.
 	localLockWait = time.Second
 
 	// localPage is how many users a listing reads in one transaction. An open
-	// transaction keeps the file from being reused, so none is held while a
-	// client takes its time.
+	// transaction blocks the reuse of free pages, so none stays open while a
+	// client reads slowly.
 	localPage = 512
 
-	// localBatch bounds how many writes share one commit, and maxGather how long
-	// the first of them waits for the others.
+	// localBatch bounds the writes of one commit, maxGather the time that the
+	// first of them waits for others. Three times bbolt's Batch at 32 clients.
 	localBatch = 1024
 	maxGather  = 5 * time.Millisecond
 )
 
-// openLocal opens the store in dir, which it creates if need be. Its error is
-// fit to be shown to who starts the service.
+// openLocal opens the store in dir, and creates it if missing. Its error is meant
+// for the operator.
 func openLocal(dir string, m *metrics) (*localStore, error) {
 	if err := makeDir(dir); err != nil {
 		return nil, fmt.Errorf("DATA_DIR: %w", err)
@@ -83,7 +83,7 @@ func openLocal(dir string, m *metrics) (*localStore, error) {
 	return s, nil
 }
 
-// makeDir makes a directory, and its name durable, if there is none.
+// makeDir creates a missing directory durably.
 func makeDir(dir string) error {
 	if _, err := os.Stat(dir); err == nil {
 		return nil
@@ -123,11 +123,11 @@ func (s *localStore) open(path string) (err error) {
 			return err
 		}
 	}
-	return s.syncDir(".") // the names of all of these
+	return s.syncDir(".")
 }
 
-// createBucket makes the users' bucket if there is none. It commits nothing if
-// there is one: a full disk should not keep what it holds from being read.
+// createBucket creates the users' bucket if missing. It does not write if the
+// bucket exists: users on a full disk must stay readable.
 func (s *localStore) createBucket() error {
 	var exists bool
 	s.db.View(func(tx *bolt.Tx) error {
@@ -143,25 +143,27 @@ func (s *localStore) createBucket() error {
 	})
 }
 
-// Close ends the store after the commit under way.
+// Close waits for the current commit and closes the store.
 func (s *localStore) Close() error {
 	close(s.closing)
 	<-s.stopped
 	return errors.Join(s.db.Close(), s.root.Close())
 }
 
-// A localWrite is one change to the users, waiting for its commit. apply runs
-// in a transaction with others: it checks first and changes last, so that one
-// that fails has changed nothing.
+// A localWrite is one change that waits for its commit. apply shares a transaction
+// with others: it checks first and writes last, so that a failed one wrote nothing.
 type localWrite struct {
 	apply func(*bolt.Bucket) error
 	err   error
 	done  chan struct{}
 }
 
-// write applies a change durably. It does not end early with the context: what
-// is in a commit will happen, and the caller should know.
-func (s *localStore) write(apply func(*bolt.Bucket) error) error {
+// write applies a change durably. Once the change waits for its commit, the end of
+// ctx does not stop it.
+func (s *localStore) write(ctx context.Context, apply func(*bolt.Bucket) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	w := &localWrite{apply: apply, done: make(chan struct{})}
 	select {
 	case s.writes <- w:
@@ -172,8 +174,8 @@ func (s *localStore) write(apply func(*bolt.Bucket) error) error {
 	}
 }
 
-// commitWrites commits all that gathered while the last commit was being
-// written, at once: a commit costs a sync of the disk, however much is in it.
+// commitWrites commits the writes that arrived during the last commit together: a
+// commit costs one disk sync, however many writes are in it.
 func (s *localStore) commitWrites() {
 	defer close(s.stopped)
 	var writes int         // in the last commit
@@ -191,10 +193,9 @@ func (s *localStore) commitWrites() {
 	}
 }
 
-// gather takes the writes that are waiting, after first. Those who shared the
-// last commit were answered at one moment, and their next writes are on the way:
-// it waits a little until as many are there, rather than commit the fastest alone
-// and let all others wait for that.
+// gather returns the waiting writes, after first. The clients of the last commit
+// were answered together and send their next writes together, so it waits briefly
+// for as many: to commit the first alone would delay all others by a sync.
 func (s *localStore) gather(first *localWrite, expected int, wait time.Duration) []*localWrite {
 	batch := []*localWrite{first}
 	late := time.NewTimer(wait)
@@ -231,22 +232,24 @@ func (s *localStore) commit(batch []*localWrite) {
 	s.metrics.commitDuration.Observe(time.Since(start).Seconds())
 	s.metrics.commitWrites.Observe(float64(len(batch)))
 	for _, w := range batch {
-		if err != nil { // the disk is full or failing: nothing of the batch is stored
+		if err != nil { // for example a full disk: nothing of the batch is stored
 			w.err = fmt.Errorf("%w: commit: %w", ErrUnavailable, err)
 		}
 		close(w.done)
 	}
 }
 
-// localUser is the value of a user's key.
+// localUser is the JSON stored under a user's id.
 type localUser struct {
 	Name, Email          string
 	Avatar               *Avatar `json:",omitempty"`
-	CreatedAt, UpdatedAt int64   // Unix milliseconds
+	Removed              string  `json:",omitempty"`
+	Write                string
+	CreatedAt, UpdatedAt int64 // Unix milliseconds
 }
 
 func encodeLocal(u User) []byte {
-	value, _ := json.Marshal(localUser{u.Name, u.Email, u.Avatar, u.CreatedAt.UnixMilli(), u.UpdatedAt.UnixMilli()})
+	value, _ := json.Marshal(localUser{u.Name, u.Email, u.Avatar, u.Removed, u.Write, u.CreatedAt.UnixMilli(), u.UpdatedAt.UnixMilli()})
 	return value
 }
 
@@ -256,7 +259,7 @@ func decodeLocal(id, value []byte) (User, error) {
 		return User{}, fmt.Errorf("user %s: %w", id, err)
 	}
 	return User{
-		ID: string(id), Name: l.Name, Email: l.Email, Avatar: l.Avatar,
+		ID: string(id), Name: l.Name, Email: l.Email, Avatar: l.Avatar, Removed: l.Removed, Write: l.Write,
 		CreatedAt: time.UnixMilli(l.CreatedAt).UTC(),
 		UpdatedAt: time.UnixMilli(l.UpdatedAt).UTC(),
 	}, nil
@@ -270,9 +273,9 @@ func getLocal(b *bolt.Bucket, id string) (User, error) {
 	return decodeLocal([]byte(id), value)
 }
 
-func (s localUsers) Create(_ context.Context, u User) error {
+func (s localUsers) Create(ctx context.Context, u User) error {
 	key, value := []byte(u.ID), encodeLocal(u)
-	return s.write(func(b *bolt.Bucket) error {
+	return s.write(ctx, func(b *bolt.Bucket) error {
 		if b.Get(key) != nil {
 			return ErrExists
 		}
@@ -319,7 +322,7 @@ func (s localUsers) List(ctx context.Context, after string, limit int) iter.Seq2
 	}
 }
 
-// page reads up to size users that come after the id after.
+// page reads up to size users behind the id after.
 func (s localUsers) page(after string, size int) (page []User, err error) {
 	err = s.db.View(func(tx *bolt.Tx) error {
 		c := tx.Bucket(usersBucket).Cursor()
@@ -339,54 +342,96 @@ func (s localUsers) page(after string, size int) (page []User, err error) {
 	return page, err
 }
 
-// update changes a stored user, and returns it as it was and as it is.
-func (s localUsers) update(id string, change func(*User)) (before, after User, err error) {
-	err = s.write(func(b *bolt.Bucket) (err error) {
+// update changes a stored user that meets the condition, and returns it before
+// and after. A change that returns false writes nothing.
+func (s localUsers) update(ctx context.Context, id string, c Condition, change func(*User) bool) (before, after User, err error) {
+	err = s.write(ctx, func(b *bolt.Bucket) (err error) {
 		if before, err = getLocal(b, id); err != nil {
 			return err
 		}
 		after = before
-		change(&after)
+		if !change(&after) {
+			return nil
+		}
+		if !c.holds(before) {
+			return ErrPrecondition
+		}
 		return b.Put([]byte(id), encodeLocal(after))
 	})
 	return before, after, err
 }
 
-func (s localUsers) Rename(_ context.Context, id, name string, at time.Time) (User, error) {
-	_, after, err := s.update(id, func(u *User) { u.Name, u.UpdatedAt = name, at })
+func (s localUsers) Rename(ctx context.Context, id, name string, at time.Time, c Condition) (User, error) {
+	_, after, err := s.update(ctx, id, c, func(u *User) bool {
+		u.Name, u.UpdatedAt, u.Write = name, at, newKey()
+		return true
+	})
 	return after, err
 }
 
-func (s localUsers) SetAvatar(_ context.Context, id string, a *Avatar, at time.Time) (User, error) {
-	before, _, err := s.update(id, func(u *User) { u.Avatar, u.UpdatedAt = a, at })
-	return before, err
+func (s localUsers) SetAvatar(ctx context.Context, id string, a Avatar, at time.Time, c Condition) (u User, previous string, err error) {
+	before, after, err := s.update(ctx, id, c, func(u *User) bool {
+		u.Avatar, u.Removed, u.UpdatedAt, u.Write = &a, "", at, newKey()
+		return true
+	})
+	return after, before.imageKey(), err
 }
 
-func (s localUsers) Delete(_ context.Context, id string) (u User, err error) {
-	err = s.write(func(b *bolt.Bucket) error {
-		if u, err = getLocal(b, id); err != nil {
+func (s localUsers) RemoveAvatar(ctx context.Context, id string, at time.Time, c Condition) (User, error) {
+	_, after, err := s.update(ctx, id, c, func(u *User) bool {
+		if u.Avatar == nil {
+			return false
+		}
+		u.Avatar, u.Removed, u.UpdatedAt, u.Write = nil, u.Avatar.Key, at, newKey()
+		return true
+	})
+	return after, err
+}
+
+func (s localUsers) ForgetRemoved(ctx context.Context, id, key string) error {
+	_, _, err := s.update(ctx, id, Condition{}, func(u *User) bool {
+		forget := u.Removed == key
+		u.Removed = ""
+		return forget
+	})
+	return err
+}
+
+func (s localUsers) Delete(ctx context.Context, u User, c Condition) (last User, err error) {
+	err = s.write(ctx, func(b *bolt.Bucket) error {
+		if last, err = getLocal(b, u.ID); err != nil {
 			return err
 		}
-		return b.Delete([]byte(id))
+		if !last.CreatedAt.Equal(u.CreatedAt) {
+			return ErrNotFound
+		}
+		if !c.holds(last) {
+			return ErrPrecondition
+		}
+		return b.Delete([]byte(u.ID))
 	})
-	return u, err
+	return last, err
 }
 
 func (s localUsers) Ready(context.Context) error {
 	return s.db.View(func(*bolt.Tx) error { return nil })
 }
 
-// localPath is where an image is. Ids and keys are the service's own, and
-// os.Root keeps even others within the directory.
+// localPath is the path of an image. os.Root confines even a malformed id.
 func localPath(id, key string) string { return "avatars/" + id + "/" + key }
 
-// Put writes the image aside, syncs it, and only then gives it its name, which
-// it syncs too. So the name stands for a whole image at all times.
-func (s localAvatars) Put(_ context.Context, id string, a Avatar, image []byte) error {
-	tmp := "tmp/" + a.Key
-	err := s.writeFile(tmp, image)
+// Put makes the image durable in this order: write the data to tmp and sync it;
+// rename it into the user's directory; sync that directory, which holds the
+// image's name, and its parent, which holds the directory's. A name in avatars
+// therefore always stands for a complete image.
+func (s localAvatars) Put(ctx context.Context, id, key, _ string, data []byte) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	tmp := "tmp/" + key
+	err := s.writeFile(tmp, data)
 	if err == nil {
-		err = s.moveInto(tmp, id, a.Key)
+		err = s.moveInto(tmp, id, key)
 	}
 	if err != nil {
 		s.root.Remove(tmp)
@@ -407,26 +452,22 @@ func (s localAvatars) writeFile(name string, data []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// moveInto moves a file into the directory of the user. It makes the directory
-// as often as a deletion of the same user takes it away, within reason.
+// moveInto renames a file into the user's directory. A concurrent Delete may
+// remove the directory while it is empty, so it is created again.
 func (s localAvatars) moveInto(tmp, id, key string) (err error) {
-	for range 3 {
-		if err := s.root.Mkdir("avatars/"+id, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	for range 100 {
+		if err = s.root.Mkdir("avatars/"+id, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
-		// Even if it was there: another upload may have made it just now, and not
-		// have synced it yet.
-		if err := s.syncDir("avatars"); err != nil {
-			return err
-		}
-		if err = s.root.Rename(tmp, localPath(id, key)); err == nil {
-			return s.syncDir("avatars/" + id)
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return err
+		if err = s.root.Rename(tmp, localPath(id, key)); !errors.Is(err, fs.ErrNotExist) {
+			break
 		}
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	// The parent even if the directory existed: its creator may not have synced it.
+	return errors.Join(s.syncDir("avatars/"+id), s.syncDir("avatars"))
 }
 
 func (s *localStore) syncDir(name string) error {
@@ -437,13 +478,16 @@ func (s *localStore) syncDir(name string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-func (s localAvatars) Get(_ context.Context, id string, a Avatar, offset, length int64) (io.ReadCloser, error) {
-	f, err := s.root.Open(localPath(id, a.Key))
+func (s localAvatars) Get(_ context.Context, id, key string, offset, length int64) (io.ReadCloser, error) {
+	f, err := s.root.Open(localPath(id, key))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNotFound
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: read image: %w", ErrUnavailable, err)
+	}
+	if length < 0 {
+		length = math.MaxInt64 - offset
 	}
 	return struct {
 		io.Reader
@@ -452,21 +496,49 @@ func (s localAvatars) Get(_ context.Context, id string, a Avatar, offset, length
 }
 
 func (s localAvatars) Delete(_ context.Context, id, key string) error {
-	if err := s.root.Remove(localPath(id, key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: delete image: %w", ErrUnavailable, err)
+	for _, name := range []string{localPath(id, key), localPath(id, thumbnailKey(key))} {
+		if err := s.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: delete image: %w", ErrUnavailable, err)
+		}
 	}
+	s.root.Remove("avatars/" + id) // fails unless it is empty
 	return nil
 }
 
-func (s localAvatars) DeleteAll(_ context.Context, id string) error {
-	err := s.root.RemoveAll("avatars/" + id)
-	if err == nil {
-		err = s.syncDir("avatars")
-	}
-	if err != nil {
+func (s localAvatars) DeleteStale(ctx context.Context, id string, before time.Time) error {
+	err := s.deleteStale(ctx, id, before)
+	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("%w: delete images: %w", ErrUnavailable, err)
 	}
-	return nil
+	return err
+}
+
+func (s localAvatars) deleteStale(ctx context.Context, id string, before time.Time) error {
+	entries, err := fs.ReadDir(s.root.FS(), "avatars/"+id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.syncDir("avatars")
+	}
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err == nil && info.ModTime().Before(before) {
+			err = s.root.Remove(localPath(id, entry.Name()))
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	// The removals must be durable: a deleted user's images must not come back.
+	if err := s.syncDir("avatars/" + id); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	s.root.Remove("avatars/" + id) // fails unless it is empty
+	return s.syncDir("avatars")
 }
 
 func (s localAvatars) Ready(context.Context) error {

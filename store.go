@@ -56,6 +56,26 @@ type Condition struct {
 	NoAvatar bool   // without an image
 }
 
+// holds reports whether the user meets the condition.
+func (c Condition) holds(u User) bool {
+	switch {
+	case c.Write != "" && c.Write != u.Write,
+		c.Avatar != "" && u.Avatar == nil,
+		c.Avatar != "" && c.Avatar != "*" && c.Avatar != u.Avatar.Key,
+		c.NoAvatar && u.Avatar != nil:
+		return false
+	}
+	return true
+}
+
+// imageKey returns the key of the user's image, current or removed, if any.
+func (u User) imageKey() string {
+	if u.Avatar != nil {
+		return u.Avatar.Key
+	}
+	return u.Removed
+}
+
 // Users stores users. Each change is one conditional write to one item, and each
 // takes effect at most once: if the answer of a write is lost, the store looks
 // whether the write happened, and returns ErrUnavailable if it cannot tell.
@@ -81,7 +101,8 @@ type Users interface {
 	SetAvatar(ctx context.Context, id string, a Avatar, at time.Time, c Condition) (u User, previous string, err error)
 
 	// RemoveAvatar moves the pointer's key to Removed and returns the changed
-	// user, or ErrNotFound. A user without an image is returned as it is.
+	// user, or ErrNotFound. A user without an image is returned as it is,
+	// whatever the condition.
 	RemoveAvatar(ctx context.Context, id string, at time.Time, c Condition) (User, error)
 
 	// ForgetRemoved clears Removed if it still is key: the object is deleted.
