@@ -5,22 +5,26 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 )
 
-// tokenCheckInterval is how soon a changed token file takes effect, at most.
-const tokenCheckInterval = time.Second
+const (
+	tokenCheckInterval = time.Second // until a changed token file takes effect, at most
+	maxTokensFile      = 1 << 20     // bytes
+)
 
-// tokens are the bearer tokens (RFC 6750) of a file that may change while the
-// service runs. Kubernetes changes a mounted Secret by swapping a symbolic link,
-// so it is the file behind the path that is watched, not the path.
+// tokens are the bearer tokens (RFC 6750) of a file, which may change while the
+// service runs.
 type tokens struct {
 	path    string
 	log     *slog.Logger
@@ -28,43 +32,52 @@ type tokens struct {
 
 	mu      sync.Mutex
 	checked time.Time
-	seen    os.FileInfo // of the file last read, well-formed or not
+	content []byte // of the file when it was last read, valid or not
 	list    []token
 }
 
-// A token is kept as a hash: comparing hashes takes the same time whatever the
-// token is, and a memory dump does not give the tokens away.
+// A token is kept as its hash: to compare hashes takes the same time for every
+// token, and a memory dump contains no token.
 type token struct {
-	name string
-	hash [sha256.Size]byte
+	name     string
+	hash     [sha256.Size]byte
+	readOnly bool
 }
 
-// loadTokens reads the file at path. It is an error if there is no valid token.
+// loadTokens reads the file at path. A file without a valid token is an error.
 func loadTokens(path string, log *slog.Logger, m *metrics) (*tokens, error) {
 	t := &tokens{path: path, log: log, metrics: m, checked: time.Now()}
-	list, info, err := readTokens(path)
-	if err != nil {
-		return nil, fmt.Errorf("AUTH_TOKENS_FILE: %w", err)
+	var err error
+	if t.content, err = readTokensFile(path); err == nil {
+		t.list, err = parseTokens(bufio.NewScanner(bytes.NewReader(t.content)))
 	}
-	t.list, t.seen = list, info
+	if err != nil {
+		return nil, fmt.Errorf("AUTH_TOKENS_FILE: %s: %w", path, err)
+	}
 	return t, nil
 }
 
-func readTokens(path string) ([]token, os.FileInfo, error) {
-	f, err := os.Open(path) // #nosec G304 -- the operator names the file
+func readTokensFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
 	if err != nil {
-		return nil, nil, err
+		return nil, cause(err)
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, nil, err
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("not a regular file")
 	}
-	list, err := parseTokens(bufio.NewScanner(f))
-	if err != nil {
-		err = fmt.Errorf("%s: %w", path, err)
+	if info.Size() > maxTokensFile {
+		return nil, fmt.Errorf("%d bytes, more than %d", info.Size(), maxTokensFile)
 	}
-	return list, info, err
+	content, err := os.ReadFile(path) // #nosec G304 -- the operator names the file
+	return content, cause(err)
+}
+
+// cause returns the error without the path, which the caller names.
+func cause(err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return p.Err
+	}
+	return err
 }
 
 var (
@@ -72,8 +85,8 @@ var (
 	tokenValue = regexp.MustCompile(`^[A-Za-z0-9._~+/-]{16,512}=*$`) // b64token of RFC 6750, section 2.1
 )
 
-// parseTokens reads lines name:token; blank lines and lines that begin with #
-// are skipped. Its errors name the line, never what is on it.
+// parseTokens reads lines name:token or name:token:read. It skips blank lines and
+// lines that begin with #. Its errors name the line, never its content.
 func parseTokens(lines *bufio.Scanner) ([]token, error) {
 	var list []token
 	names := map[string]bool{}
@@ -84,31 +97,34 @@ func parseTokens(lines *bufio.Scanner) ([]token, error) {
 			continue
 		}
 		name, value, _ := strings.Cut(line, ":")
+		value, right, limited := strings.Cut(value, ":")
 		hash := sha256.Sum256([]byte(value))
 		switch {
 		case !tokenName.MatchString(name):
-			return nil, fmt.Errorf("line %d: must be name:token, the name 1 to 64 of A-Z a-z 0-9 . _ -", n)
+			return nil, fmt.Errorf("line %d: must be name:token or name:token:read, the name 1 to 64 of A-Z a-z 0-9 . _ -", n)
 		case !tokenValue.MatchString(value):
 			return nil, fmt.Errorf("line %d: the token must be 16 to 512 of A-Z a-z 0-9 . _ ~ + / -", n)
+		case limited && right != "read":
+			return nil, fmt.Errorf("line %d: only :read can follow the token", n)
 		case names[name]:
 			return nil, fmt.Errorf("line %d: the name is used twice", n)
 		case hashes[hash]:
 			return nil, fmt.Errorf("line %d: the token is used twice", n)
 		}
 		names[name], hashes[hash] = true, true
-		list = append(list, token{name, hash})
+		list = append(list, token{name, hash, limited})
 	}
 	if err := lines.Err(); err != nil {
 		return nil, err
 	}
 	if len(list) == 0 {
-		return nil, fmt.Errorf("no token in it; it needs a line name:token")
+		return nil, errors.New("no token; a line is name:token or name:token:read")
 	}
 	return list, nil
 }
 
-// current returns the tokens that are valid now. A file that became unreadable
-// or malformed leaves those before it in force, and says so once.
+// current returns the valid tokens. If the file becomes unreadable or malformed, the
+// previous tokens stay valid and an error is logged once.
 func (t *tokens) current() []token {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -116,52 +132,57 @@ func (t *tokens) current() []token {
 		return t.list
 	}
 	t.checked = time.Now()
-	if info, err := os.Stat(t.path); err == nil && t.seen != nil && sameFile(info, t.seen) {
+	// The content, not the time of its change: a Secret changes by a symbolic link,
+	// and an editor may keep size and time.
+	content, err := readTokensFile(t.path)
+	if t.content != nil && err == nil && bytes.Equal(content, t.content) || t.content == nil && err != nil {
 		return t.list
 	}
-	list, info, err := readTokens(t.path)
+	t.content = content
+	var list []token
+	if err == nil {
+		list, err = parseTokens(bufio.NewScanner(bytes.NewReader(content)))
+	}
 	if err != nil {
-		if info != nil || t.seen != nil {
-			t.log.Error("tokens not reloaded; those before stay in force", "error", err)
-			t.metrics.reloadFailures.Inc()
-		}
-		t.seen = info
+		t.log.Error("tokens not reloaded; the previous ones stay valid", "error", err)
+		t.metrics.reloadFailures.Inc()
 		return t.list
 	}
-	t.list, t.seen = list, info
+	for _, old := range t.list {
+		if !slices.ContainsFunc(list, func(new token) bool { return new.name == old.name }) {
+			t.metrics.tokenLastUse.DeleteLabelValues(old.name)
+		}
+	}
+	t.list = list
 	t.log.Info("tokens reloaded", "tokens", len(list))
 	return t.list
 }
 
-func sameFile(a, b os.FileInfo) bool {
-	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
-}
-
-// authenticate returns the name of the token that the request bears.
-func (t *tokens) authenticate(r *http.Request) (name string, err error) {
+// authenticate returns the token of a request.
+func (t *tokens) authenticate(r *http.Request) (token, error) {
 	fields := r.Header.Values("Authorization")
 	if len(fields) == 0 {
-		return "", unauthorized(`Bearer realm="roster"`, "this needs a bearer token")
+		return token{}, unauthorized(`Bearer realm="roster"`, "a bearer token is required")
 	}
 	scheme, value, _ := strings.Cut(fields[0], " ")
 	if len(fields) > 1 || !strings.EqualFold(scheme, "Bearer") {
-		return "", unauthorized(`Bearer realm="roster", error="invalid_request"`, "Authorization must be sent once, as: Bearer TOKEN")
+		return token{}, unauthorized(`Bearer realm="roster", error="invalid_request"`, "Authorization must be sent once, as: Bearer TOKEN")
 	}
 	hash := sha256.Sum256(bytes.TrimSpace([]byte(value)))
-	for _, known := range t.current() { // all of them, so that time tells nothing
+	var found token
+	for _, known := range t.current() { // all, so that the time tells nothing
 		if subtle.ConstantTimeCompare(hash[:], known.hash[:]) == 1 {
-			name = known.name
+			found = known
 		}
 	}
-	if name == "" {
-		return "", unauthorized(`Bearer realm="roster", error="invalid_token"`, "the bearer token is not valid")
+	if found.name == "" {
+		return token{}, unauthorized(`Bearer realm="roster", error="invalid_token"`, "the bearer token is not valid")
 	}
-	return name, nil
+	t.metrics.tokenLastUse.WithLabelValues(found.name).SetToCurrentTime()
+	return found, nil
 }
 
-// unauthorized asks for a token by a challenge of RFC 6750, section 3.
+// unauthorized sends a challenge (RFC 6750, section 3).
 func unauthorized(challenge, detail string) *problem {
-	p := newProblem(http.StatusUnauthorized, "unauthorized", "The request is not authorized", "%s", detail)
-	p.header.Set("WWW-Authenticate", challenge)
-	return p
+	return newProblem(kindUnauthorized, "%s", detail).with("WWW-Authenticate", challenge)
 }

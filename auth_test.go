@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -29,8 +30,8 @@ func TestParseTokens(t *testing.T) {
 		{"white space and CRLF", "\t web:" + value + " \r\n", "web"},
 		{"whole alphabets", "A-z_0.9:ABC.xyz_~+/-0123456789==", "A-z_0.9"},
 		{"longest", strings.Repeat("n", 64) + ":" + strings.Repeat("t", 512), strings.Repeat("n", 64)},
-		{"empty", "", "no token in it"},
-		{"comments only", "# nothing\n", "no token in it"},
+		{"empty", "", "no token"},
+		{"comments only", "# nothing\n", "no token"},
 		{"no colon", "web " + value, "line 1: must be name:token"},
 		{"no name", ":" + value, "line 1: must be name:token"},
 		{"name too long", strings.Repeat("n", 65) + ":" + value, "line 1: must be name:token"},
@@ -38,7 +39,9 @@ func TestParseTokens(t *testing.T) {
 		{"no token", "web:", "line 1: the token must be"},
 		{"token too short", "web:0123456789abcde", "line 1: the token must be"},
 		{"token too long", "web:" + strings.Repeat("t", 513), "line 1: the token must be"},
-		{"token with a colon", "web:" + value + ":" + value, "line 1: the token must be"},
+		{"read-only", "web:" + value + ":read", "web"},
+		{"token with a colon", "web:" + value + ":" + value, "line 1: only :read can follow"},
+		{"unknown right", "web:" + value + ":write", "line 1: only :read can follow"},
 		{"token with a quote", `web:"` + value + `"`, "line 1: the token must be"},
 		{"name twice", "web:" + value + "\n\nweb:" + value + "x", "line 3: the name is used twice"},
 		{"token twice", "web:" + value + "\nmobile:" + value, "line 2: the token is used twice"},
@@ -89,7 +92,8 @@ func TestAuthenticate(t *testing.T) {
 		{[]string{""}, `error="invalid_request"`},
 		{[]string{"Bearer " + tokenA, "Bearer " + tokenA}, `error="invalid_request"`},
 	} {
-		name, err := tokens.authenticate(&http.Request{Header: http.Header{"Authorization": test.fields}})
+		got, err := tokens.authenticate(&http.Request{Header: http.Header{"Authorization": test.fields}})
+		name := got.name
 		if test.want == "" {
 			if name != "web" || err != nil {
 				t.Errorf("%q: %q, %v", test.fields, name, err)
@@ -112,8 +116,8 @@ func TestRevocation(t *testing.T) {
 		t.Fatal(err)
 	}
 	accepted := func(token string) bool {
-		name, err := tokens.authenticate(&http.Request{Header: http.Header{"Authorization": {"Bearer " + token}}})
-		return err == nil && name != ""
+		got, err := tokens.authenticate(&http.Request{Header: http.Header{"Authorization": {"Bearer " + token}}})
+		return err == nil && got.name != ""
 	}
 	if !accepted(tokenA) || !accepted(tokenB) {
 		t.Fatal("a token of the file is refused")
@@ -122,5 +126,31 @@ func TestRevocation(t *testing.T) {
 	time.Sleep(2 * time.Second)
 	if accepted(tokenA) || !accepted(tokenB) {
 		t.Error("the token works still")
+	}
+}
+
+// TestTokensInPlace: a file that changes without changing its size and its time is
+// noticed, and what is no file is refused.
+func TestTokensInPlace(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "tokens")
+	os.WriteFile(file, []byte("web:"+tokenA+"\n"), 0o600)
+	info := must(os.Stat(file))
+	tokens := must(loadTokens(file, slog.New(slog.DiscardHandler), newMetrics(build{})))
+	changed := strings.Replace(tokenA, "web", "wob", 1)
+	os.WriteFile(file, []byte("web:"+changed+"\n"), 0o600)
+	os.Chtimes(file, info.ModTime(), info.ModTime())
+	time.Sleep(tokenCheckInterval)
+	r := &http.Request{Header: http.Header{"Authorization": {"Bearer " + tokenA}}}
+	if _, err := tokens.authenticate(r); err == nil {
+		t.Error("the previous token is still valid")
+	}
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{fifo, t.TempDir()} {
+		if _, err := loadTokens(path, nil, nil); err == nil || strings.Count(err.Error(), path) != 1 {
+			t.Errorf("%s: %v", path, err)
+		}
 	}
 }

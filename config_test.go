@@ -66,7 +66,7 @@ func TestBadConfig(t *testing.T) {
 func TestLoadConfig(t *testing.T) {
 	defaults := config{
 		ListenAddr: ":8080", MetricsAddr: ":8081", DataDir: "./data", MaxAvatarBytes: 5 << 20,
-		LogLevel: slog.LevelInfo, ShutdownTimeout: 25 * time.Second,
+		LogLevel: slog.LevelInfo, ShutdownDelay: time.Second, ShutdownTimeout: 25 * time.Second,
 	}
 	for _, test := range []struct {
 		name     string

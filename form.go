@@ -3,6 +3,8 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,36 +13,37 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/http"
-	"net/mail"
 	"net/url"
 	"slices"
 	"strings"
-	"unicode"
+	"time"
 	"unicode/utf8"
-
-	"golang.org/x/text/unicode/norm"
 )
 
 const (
-	// maxFormBytes bounds what a body may have beside an image. The longest
-	// valid fields, escaped in the most wasteful way, stay well under it.
+	// maxFormBytes bounds a body without its image. The longest valid fields stay
+	// below it in every escaping.
 	maxFormBytes = 64 << 10
 
-	// maxParts bounds the parts of a multipart body: three are the most that
-	// make sense.
+	// maxParts bounds the parts of a multipart body. Three make sense.
 	maxParts = 16
 
-	maxNameLength  = 200 // characters
-	maxEmailLength = 254 // bytes; RFC 5321, section 4.5.3.1.3, less the angle brackets
+	// uploadBudget bounds the memory of all bodies that may contain an image. A
+	// body of unknown length counts three times: its buffer grows by copying.
+	uploadBudget = 96 << 20
+
+	// uploadWait is how long an upload waits for its share of the budget: long
+	// enough for the previous one to be stored.
+	uploadWait = 2 * time.Second
 )
 
-// A form is what a request brings: text fields, and perhaps an image.
+// A form is the content of a request: text fields and possibly an image.
 type form struct {
 	fields map[string]string
-	image  []byte // nil: none was sent
+	image  []byte // nil: none
 }
 
-// A formReader collects one form, and all that is wrong with it.
+// A formReader collects a form and all its faults.
 type formReader struct {
 	form
 	allowed []string
@@ -59,7 +62,7 @@ func (f *formReader) set(field, value string) {
 	_, repeated := f.fields[field]
 	switch {
 	case !slices.Contains(f.allowed, field):
-		f.fault(quoteField(field), "unknown field; the fields are %s", strings.Join(f.allowed, ", "))
+		f.fault(cmp.Or(abbreviate(field), `""`), "unknown field; the fields are %s", strings.Join(f.allowed, ", "))
 	case repeated:
 		f.fault(field, "sent more than once")
 	case !utf8.ValidString(value):
@@ -76,26 +79,24 @@ func (f *formReader) result() (form, error) {
 	return f.form, nil
 }
 
-// quoteField makes a field name that a client made up fit for an answer.
-func quoteField(name string) string {
-	if name == "" {
-		return `""`
-	}
-	if r := []rune(name); len(r) > 40 {
-		name = string(r[:40]) + "…"
-	}
-	return strings.ToValidUTF8(strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return unicode.ReplacementChar
+// faults returns the faults that are not nil as one problem, or nil.
+func faults(all ...*fieldError) error {
+	var errs []fieldError
+	for _, e := range all {
+		if e != nil {
+			errs = append(errs, *e)
 		}
-		return r
-	}, name), string(unicode.ReplacementChar))
+	}
+	if errs == nil {
+		return nil
+	}
+	return badFields(errs...)
 }
 
-// checkEncoding refuses compressed bodies: what they unpack to has no bound.
+// checkEncoding refuses a compressed body: its unpacked size has no bound.
 func checkEncoding(r *http.Request) error {
 	if e := r.Header.Values("Content-Encoding"); len(e) > 0 && !(len(e) == 1 && strings.EqualFold(e[0], "identity")) {
-		return unsupported("Content-Encoding %q is not supported; send the body as it is", abbreviate(strings.Join(e, ", ")))
+		return unsupported("Content-Encoding %q is not supported; send the body uncompressed", abbreviate(strings.Join(e, ", ")))
 	}
 	return nil
 }
@@ -114,17 +115,64 @@ func contentType(r *http.Request) (string, map[string]string, error) {
 	}
 	mediaType, params, err := mime.ParseMediaType(values[0])
 	if err != nil {
-		return "", nil, unsupported("Content-Type %q cannot be read: %v", abbreviate(values[0]), err)
+		return "", nil, unsupported("Content-Type %q is malformed: %v", abbreviate(values[0]), err)
 	}
 	return mediaType, params, nil
 }
 
-// readAll reads the body up to limit bytes.
-func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
-	if r.ContentLength > limit {
-		return nil, tooLarge("the body may have at most %d bytes; %d were announced", limit, r.ContentLength)
+// reserve reserves memory for the request's body, until the request ends.
+func (s *server) reserve(w *response, r *http.Request, limit int64) error {
+	need := r.ContentLength
+	switch {
+	case need > limit:
+		return tooLarge("the image may have at most %d bytes; the body has %d", s.MaxAvatarBytes, need)
+	case need < 0:
+		need = 3 * limit
 	}
-	body := http.MaxBytesReader(w, r.Body, limit)
+	need = min(need, uploadBudget)
+	wait, cancel := context.WithTimeout(r.Context(), uploadWait)
+	defer cancel()
+	if s.uploads.Acquire(wait, need) != nil {
+		s.metrics.uploadsShed.Inc()
+		return cmp.Or(r.Context().Err(), error(overloaded("the memory for uploads is in use")))
+	}
+	w.reserved = need
+	s.metrics.uploadsInFlight.Inc()
+	return nil
+}
+
+// release returns what reserve reserved, if anything.
+func (s *server) release(w *response) {
+	if w.reserved > 0 {
+		s.metrics.uploadsInFlight.Dec()
+		s.uploads.Release(w.reserved)
+	}
+}
+
+// readUpload reads a multipart body that may contain an image.
+func (s *server) readUpload(w *response, r *http.Request, boundary string, fields ...string) (form, error) {
+	limit := s.MaxAvatarBytes + maxFormBytes
+	if err := s.reserve(w, r, limit); err != nil {
+		return form{}, err
+	}
+	return readMultipart(http.MaxBytesReader(nil, r.Body, limit), boundary, s.MaxAvatarBytes, r.ContentLength, fields...)
+}
+
+// readBody reads a small body and parses it.
+func readBody(r *http.Request, parse func([]byte, ...string) (form, error), fields ...string) (form, error) {
+	data, err := readAll(r, maxFormBytes)
+	if err != nil {
+		return form{}, err
+	}
+	return parse(bytes.TrimPrefix(data, []byte("\ufeff")), fields...)
+}
+
+// readAll reads a body of at most limit bytes.
+func readAll(r *http.Request, limit int64) ([]byte, error) {
+	if r.ContentLength > limit {
+		return nil, tooLarge("the body may have at most %d bytes, not %d", limit, r.ContentLength)
+	}
+	body := http.MaxBytesReader(nil, r.Body, limit)
 	if r.ContentLength <= 0 {
 		data, err := io.ReadAll(body)
 		if err != nil {
@@ -140,15 +188,15 @@ func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error
 	return data, nil
 }
 
-// readJSON reads an object whose members are all strings. Unlike encoding/json
-// it refuses members that are unknown, repeated, or the same but for case.
+// readJSON reads an object of strings. Unlike encoding/json it refuses members that
+// are unknown, repeated, or differ from a field only in case.
 func readJSON(data []byte, allowed ...string) (form, error) {
 	if !utf8.Valid(data) {
 		return form{}, badRequest("the body is not valid UTF-8")
 	}
 	f := newFormReader(allowed...)
 	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber() // else one too large for a float64 is an error that quotes it whole
+	d.UseNumber() // a number too large for a float64 is not an error that quotes it
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
 		return form{}, badRequest("the body must be a JSON object")
 	}
@@ -165,7 +213,7 @@ func readJSON(data []byte, allowed ...string) (form, error) {
 		text, ok := value.(string)
 		if !ok {
 			// A nested value is not read to its end, however deep it is.
-			return form{}, badField(quoteField(name), "must be a string")
+			return form{}, badField(cmp.Or(abbreviate(name), `""`), "must be a string")
 		}
 		f.set(name, text)
 	}
@@ -173,13 +221,16 @@ func readJSON(data []byte, allowed ...string) (form, error) {
 		return form{}, badRequest("the body is not valid JSON: %v", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return form{}, badRequest("there is something after the JSON object")
+		return form{}, badRequest("the body continues after the JSON object")
 	}
 	return f.result()
 }
 
 // readURLEncoded reads application/x-www-form-urlencoded.
 func readURLEncoded(data []byte, allowed ...string) (form, error) {
+	if json.Valid(data) && bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
+		return form{}, unsupported("the body is JSON; send it with Content-Type: application/json")
+	}
 	values, err := url.ParseQuery(string(data))
 	if err != nil {
 		return form{}, badRequest("the body is not a valid form: %v", err)
@@ -193,15 +244,14 @@ func readURLEncoded(data []byte, allowed ...string) (form, error) {
 	return f.result()
 }
 
-// readMultipart reads multipart/form-data (RFC 7578), the image from the part
-// avatar or file. Only the image is large, and it is held once: length is that
-// of the whole body, or negative if it is not known.
+// readMultipart reads multipart/form-data (RFC 7578), the image from the part avatar
+// or file. It holds the image once. length is that of the body, negative if unknown.
 func readMultipart(body io.Reader, boundary string, maxImage, length int64, allowed ...string) (form, error) {
 	if boundary == "" {
-		return form{}, badRequest("Content-Type lacks the boundary of multipart/form-data")
+		return form{}, badRequest("Content-Type lacks the boundary parameter of multipart/form-data")
 	}
-	f := newFormReader(allowed...)
-	// multipart.Reader asks for 4 KiB at a time, each of which would be a system call.
+	f := newFormReader(append(allowed, "avatar", "file")...)
+	// multipart.Reader reads 4 KiB at a time, each by a system call without a buffer.
 	ahead := int64(64 << 10)
 	if length >= 0 {
 		ahead = min(ahead, length)
@@ -219,9 +269,12 @@ func readMultipart(body io.Reader, boundary string, maxImage, length int64, allo
 		if n == maxParts {
 			return form{}, badRequest("the form has more than %d parts", maxParts)
 		}
-		if name := part.FormName(); name == "avatar" || name == "file" {
+		switch name := part.FormName(); name {
+		case "avatar", "file":
 			err = f.readImage(part, maxImage, length)
-		} else {
+		case "":
+			err = badRequest("part %d of the form has no readable name; send Content-Disposition: form-data; name=...", n+1)
+		default:
 			err = f.readText(part, name)
 		}
 		if err != nil {
@@ -230,21 +283,18 @@ func readMultipart(body io.Reader, boundary string, maxImage, length int64, allo
 	}
 }
 
-// endless stands where a multipart body ends. The end is the final boundary, after
-// which nothing is read; but to multipart.Reader a body that ends within the
-// header of a part has ended well, and what follows would go missing unnoticed.
-// The line break before it is for a final boundary that has none, as it may.
+// endless follows a multipart body. multipart.Reader stops at the final boundary, but
+// takes a body that is truncated within a part's header for complete: with endless
+// that is an error. The line break before it is for a final boundary without one.
 type endless struct{}
 
 func (endless) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
 func (f *formReader) readImage(part *multipart.Part, limit, bodyLength int64) error {
 	if f.image != nil {
-		// One image is all that memory was reserved for: of another it is enough
-		// to know that it is there.
-		limit = 0
+		limit = 0 // memory is reserved for one image
 	}
-	// The image is shorter than the body, so the buffer need not grow.
+	// The image is shorter than the body, so that the buffer does not grow.
 	buffer := bytes.NewBuffer(make([]byte, 0, min(max(bodyLength, 0), limit)+bytes.MinRead))
 	_, err := buffer.ReadFrom(io.LimitReader(part, limit+1))
 	data := buffer.Bytes()
@@ -254,7 +304,7 @@ func (f *formReader) readImage(part *multipart.Part, limit, bodyLength int64) er
 	case f.image == nil && int64(len(data)) > limit:
 		return tooLarge("%s may have at most %d bytes", part.FormName(), limit)
 	case len(data) == 0 && part.FileName() == "":
-		// What a browser sends for a file input that was left empty.
+		// A browser sends this for an empty file input.
 	case f.image != nil:
 		f.fault(part.FormName(), "more than one image was sent")
 	default:
@@ -269,68 +319,8 @@ func (f *formReader) readText(part *multipart.Part, name string) error {
 	case err != nil:
 		return bodyError(err)
 	case len(data) > maxFormBytes:
-		return tooLarge("%s may have at most %d bytes", quoteField(name), maxFormBytes)
+		return tooLarge("%s may have at most %d bytes", abbreviate(name), maxFormBytes)
 	}
 	f.set(name, string(data))
 	return nil
-}
-
-// cleanName puts a name into the form in which it is stored: trimmed, and in
-// Unicode normalization form C, so that what looks the same is the same.
-func cleanName(name string) (string, *fieldError) {
-	name = norm.NFC.String(strings.TrimSpace(name))
-	n := utf8.RuneCountInString(name)
-	switch {
-	case n == 0:
-		return "", &fieldError{"name", "must have 1 to 200 characters; it is missing or blank"}
-	case n > maxNameLength:
-		return "", &fieldError{"name", fmt.Sprintf("may have at most %d characters; it has %d", maxNameLength, n)}
-	case strings.ContainsFunc(name, unicode.IsControl):
-		return "", &fieldError{"name", "may not have control characters"}
-	case strings.ContainsRune(name, unicode.ReplacementChar):
-		// What decoding makes of a broken escape such as "\ud800".
-		return "", &fieldError{"name", "is not valid Unicode"}
-	}
-	return name, nil
-}
-
-// cleanEmail accepts a bare address: local part, @, domain, as in RFC 5322, with
-// the international characters of RFC 6531; no display name, comment or quotes.
-func cleanEmail(email string) (string, *fieldError) {
-	email = strings.TrimSpace(email)
-	if email == "" {
-		return "", &fieldError{"email", "must be an email address; it is missing or blank"}
-	}
-	if len(email) > maxEmailLength {
-		return "", &fieldError{"email", fmt.Sprintf("may have at most %d bytes; it has %d", maxEmailLength, len(email))}
-	}
-	at := strings.LastIndexByte(email, '@')
-	address, err := mail.ParseAddress(email)
-	if err != nil || address.Name != "" || address.Address != email || !validDomain(email[at+1:]) ||
-		strings.ContainsFunc(email, notInEmail) {
-		return "", &fieldError{"email", "must be a bare email address such as ada@example.com"}
-	}
-	return email, nil
-}
-
-// notInEmail finds what is invisible or stands for a broken escape: an address
-// with one of these cannot be told from another by looking.
-func notInEmail(r rune) bool {
-	return r == unicode.ReplacementChar || unicode.IsSpace(r) || unicode.In(r, unicode.C)
-}
-
-// validDomain accepts host names (RFC 1123, section 2.1), with or without dots,
-// and their international forms.
-func validDomain(domain string) bool {
-	for label := range strings.SplitSeq(domain, ".") {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-		for _, r := range label {
-			if r != '-' && !unicode.In(r, unicode.L, unicode.N, unicode.M) {
-				return false
-			}
-		}
-	}
-	return true
 }

@@ -190,7 +190,7 @@ func TestReadAll(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			r := httptest.NewRequest("POST", "/", bytes.NewReader(make([]byte, test.sent)))
 			r.ContentLength = test.length
-			data, err := readAll(httptest.NewRecorder(), r, 10)
+			data, err := readAll(r, 10)
 			status := 0
 			if err != nil {
 				status = problemOf(err).Status

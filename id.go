@@ -4,33 +4,97 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
+	"net/mail"
 	"strings"
 	"unicode"
+
+	"golang.org/x/net/idna"
+	"golang.org/x/text/unicode/norm"
 )
 
-// userID makes a user's id from the email: a UUID version 8 (RFC 9562, section
-// 5.8) of the first bytes of the SHA-256 of the email in lower case. The same
-// email so gives the same id everywhere, and one conditional write to one item
-// keeps emails unique without an index or a transaction.
+const maxEmailLength = 254 // bytes; RFC 5321, section 4.5.3.1.3, less the angle brackets
+
+// userID derives a user's id from a clean email: a UUID version 8 (RFC 9562, section
+// 5.8) of the SHA-256 of the email's canonical form. Equal emails have equal ids, so
+// one conditional write to one item keeps emails unique.
 func userID(email string) string {
-	sum := sha256.Sum256([]byte(foldEmail(email)))
+	sum := sha256.Sum256([]byte(canonicalEmail(email)))
 	id := [16]byte(sum[:16])
 	id[6] = id[6]&0x0f | 0x80 // version 8
 	id[8] = id[8]&0x3f | 0x80 // variant of RFC 9562
 	return formatID(id)
 }
 
-// foldEmail puts an email into lower case for comparison. No character outside
-// ASCII becomes one inside it: the Kelvin sign (U+212A) would otherwise turn
-// into k, and another person's email into this one.
-func foldEmail(email string) string {
+// canonicalEmail is the form in which emails are compared: NFC, lower case, the
+// domain in the ASCII form of IDNA (UTS 46).
+func canonicalEmail(email string) string {
+	local, domain := splitEmail(email)
+	ascii, err := idna.Lookup.ToASCII(domain)
+	if err != nil {
+		ascii = strings.ToLower(domain) // not clean: no user has it
+	}
+	return foldCase(norm.NFC.String(local)) + "@" + ascii
+}
+
+func splitEmail(email string) (local, domain string) {
+	at := strings.LastIndexByte(email, '@')
+	return email[:max(at, 0)], email[at+1:]
+}
+
+// foldCase returns s in lower case. No character outside ASCII becomes one inside:
+// the Kelvin sign (U+212A) would become k and name another mailbox.
+func foldCase(s string) string {
 	return strings.Map(func(r rune) rune {
 		lower := unicode.ToLower(r)
 		if r > unicode.MaxASCII && lower <= unicode.MaxASCII {
 			return r
 		}
 		return lower
-	}, email)
+	}, s)
+}
+
+// cleanEmail accepts a bare address: local part, @, domain (RFC 5322), with the
+// international characters of RFC 6531; no display name, comment or quotes.
+func cleanEmail(email string) (string, *fieldError) {
+	email = strings.TrimSpace(email)
+	if email == "" {
+		return "", &fieldError{"email", "must be an email address; it is missing or blank"}
+	}
+	if len(email) > maxEmailLength {
+		return "", &fieldError{"email", fmt.Sprintf("may have at most %d bytes; it has %d", maxEmailLength, len(email))}
+	}
+	_, domain := splitEmail(email)
+	address, err := mail.ParseAddress(email)
+	if err != nil || address.Name != "" || address.Address != email || !validDomain(domain) ||
+		strings.ContainsFunc(email, notInEmail) {
+		return "", &fieldError{"email", "must be a bare email address such as ada@example.com"}
+	}
+	return email, nil
+}
+
+// notInEmail finds invisible characters and broken escapes: two addresses that
+// differ in them look the same.
+func notInEmail(r rune) bool {
+	return r == unicode.ReplacementChar || unicode.IsSpace(r) || unicode.In(r, unicode.C)
+}
+
+// validDomain accepts host names (RFC 1123, section 2.1), with or without dots,
+// whose ASCII form is valid.
+func validDomain(domain string) bool {
+	ascii, err := idna.Lookup.ToASCII(domain)
+	if err != nil || len(ascii) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(ascii, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		if strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+			return false
+		}
+	}
+	return true
 }
 
 func formatID(id [16]byte) string {
@@ -38,8 +102,8 @@ func formatID(id [16]byte) string {
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }
 
-// parseID reads a user id as text, in either case (RFC 9562, section 4), and
-// reports whether it is one that userID can have made.
+// parseID parses a user id in either case (RFC 9562, section 4). It reports whether
+// userID can have made it.
 func parseID(s string) (id [16]byte, ok bool) {
 	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
 		return id, false
@@ -51,14 +115,13 @@ func parseID(s string) (id [16]byte, ok bool) {
 	return id, id[6]>>4 == 8 && id[8]>>6 == 2
 }
 
-// formatCursor makes the cursor that continues a listing after the user id. It
-// is opaque to clients, and short.
+// formatCursor returns the opaque cursor of the page behind the user id.
 func formatCursor(id string) string {
 	raw, _ := parseID(id)
 	return base64.RawURLEncoding.EncodeToString(raw[:])
 }
 
-// parseCursor returns the user id that a cursor stands for.
+// parseCursor returns the user id of a cursor.
 func parseCursor(cursor string) (id string, ok bool) {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
 	if err != nil || len(raw) != 16 {

@@ -3,18 +3,17 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -24,21 +23,27 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is the whole program. It returns the exit status: 0 if all went well, 1 if
-// something failed, 2 if the configuration is wrong.
+// run returns the exit status: 0 for success, 1 for a failure, 2 for a wrong
+// configuration.
 func run(args []string, stdout io.Writer, stderr *os.File) int {
 	flags := flag.NewFlagSet("roster", flag.ContinueOnError)
 	flags.SetOutput(stderr)
+	flags.Usage = func() {
+		fmt.Fprint(stderr, "Usage: roster [flag]\n\nServes the API, or does what the flag says:\n")
+		flags.PrintDefaults()
+		printSettings(stderr)
+	}
 	showVersion := flags.Bool("version", false, "print the version and exit")
-	healthcheck := flags.Bool("healthcheck", false, "ask the running instance's /livez and exit 0 if it answers")
-	createMissing := flags.Bool("bootstrap", false, "create the table and the bucket on an emulator if they are missing, and exit")
+	healthcheck := flags.Bool("healthcheck", false, "request /livez of the running instance; exit 0 if it answers")
+	createMissing := flags.Bool("bootstrap", false, "create the table and the bucket on an emulator if missing, and exit")
+	migrateStore := flags.Bool("migrate", false, "copy the embedded store to DYNAMODB_TABLE and S3_BUCKET, and exit")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {
 		return 2
 	}
 	if flags.NArg() > 0 {
-		fmt.Fprintf(stderr, "roster: unexpected argument %q; it takes flags and environment variables only\n", flags.Arg(0))
+		fmt.Fprintf(stderr, "roster: unexpected argument %q; roster takes flags and environment variables only\n", flags.Arg(0))
 		return 2
 	}
 	b := readBuild()
@@ -53,40 +58,38 @@ func run(args []string, stdout io.Writer, stderr *os.File) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal kills
+	out := newLogWriter(stderr)
+	defer out.flush()
+	log := newLogger(c, out, isTerminal(stderr))
 	switch {
 	case *healthcheck:
-		err = askLivez(ctx, c.ListenAddr)
-	case *createMissing && c.Table == "":
-		err = &configError{errors.New("-bootstrap needs DYNAMODB_TABLE and S3_BUCKET")}
+		err = checkLivez(ctx, c.ListenAddr)
+	case (*createMissing || *migrateStore) && c.Table == "":
+		err = &configError{errors.New("-bootstrap and -migrate need DYNAMODB_TABLE and S3_BUCKET")}
 	case *createMissing:
-		err = bootstrap(ctx, c.Table, c.Bucket, c.LocalStackHost, newLogger(c, stderr))
+		err = bootstrap(ctx, c.Table, c.Bucket, c.LocalStackHost, log)
+	case *migrateStore:
+		err = migrate(ctx, c, log, stderr)
 	default:
-		err = serve(ctx, stop, c, newLogger(c, stderr), b)
+		err = serve(ctx, c, log, b)
 	}
-	if wrong := (*configError)(nil); errors.As(err, &wrong) {
-		fmt.Fprintf(stderr, "roster: %v\n", err)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(out, "roster: %v\n", err)
+	if _, wrong := errors.AsType[*configError](err); wrong {
 		return 2
 	}
-	if err != nil {
-		fmt.Fprintf(stderr, "roster: %v\n", err)
-		return 1
-	}
-	return 0
+	return 1
 }
 
-// A configError is a fault of the configuration that shows only when it is put
-// to use, such as a directory that cannot be written.
-type configError struct{ error }
-
-func (e *configError) Unwrap() error { return e.error }
-
-// newLogger logs to stderr: as text for the person at a terminal, else as JSON.
-func newLogger(c config, stderr *os.File) *slog.Logger {
+func newLogger(c config, w io.Writer, terminal bool) *slog.Logger {
 	options := &slog.HandlerOptions{Level: c.LogLevel}
-	if c.LogFormat == "text" || c.LogFormat == "" && isTerminal(stderr) {
-		return slog.New(slog.NewTextHandler(stderr, options))
+	if c.LogFormat == "text" || c.LogFormat == "" && terminal {
+		return slog.New(slog.NewTextHandler(w, options))
 	}
-	return slog.New(slog.NewJSONHandler(stderr, options))
+	return slog.New(slog.NewJSONHandler(w, options))
 }
 
 func isTerminal(f *os.File) bool {
@@ -94,9 +97,59 @@ func isTerminal(f *os.File) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// serve runs the service until ctx ends and all requests are answered. unhook
-// gives the signals back their default effect, so that a second one kills.
-func serve(ctx context.Context, unhook func(), c config, log *slog.Logger, b build) error {
+// A logWriter writes lines in the background. If nobody reads standard error, it
+// drops lines: neither requests nor the end of the process wait for a reader.
+type logWriter struct {
+	lines   chan []byte
+	pending sync.WaitGroup
+	dropped atomic.Int64
+}
+
+const (
+	logLines     = 4096 // lines held for a slow reader
+	logFlushWait = time.Second
+)
+
+func newLogWriter(to io.Writer) *logWriter {
+	w := &logWriter{lines: make(chan []byte, logLines)}
+	go func() {
+		for line := range w.lines {
+			to.Write(line)
+			if n := w.dropped.Swap(0); n > 0 {
+				fmt.Fprintf(to, "roster: %d log lines dropped: standard error was not read\n", n)
+			}
+			w.pending.Done()
+		}
+	}()
+	return w
+}
+
+func (w *logWriter) Write(line []byte) (int, error) {
+	w.pending.Add(1)
+	select {
+	case w.lines <- append([]byte(nil), line...):
+	default:
+		w.pending.Done()
+		w.dropped.Add(1)
+	}
+	return len(line), nil
+}
+
+// flush waits until all lines are written, for logFlushWait at most.
+func (w *logWriter) flush() {
+	done := make(chan struct{})
+	go func() {
+		w.pending.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(logFlushWait):
+	}
+}
+
+// serve serves the API until ctx ends and all requests are answered.
+func serve(ctx context.Context, c config, log *slog.Logger, b build) error {
 	m := newMetrics(b)
 	var t *tokens
 	if c.TokensFile != "" {
@@ -131,45 +184,55 @@ func serve(ctx context.Context, unhook func(), c config, log *slog.Logger, b bui
 	if t == nil {
 		log.Warn("AUTH_TOKENS_FILE is not set: the API is open to everyone who can reach it")
 	}
-	log.Info("serving", "addr", api.Addr().String(), "version", b.Version, "commit", b.Commit)
+	url := baseURL(c, api.Addr())
+	log.Info("serving", "addr", api.Addr().String(), "url", url, "swagger", url+"/swagger/", "version", b.Version, "commit", b.Commit)
 	go s.watchReady(ctx)
 
-	d := &drainingServer{Server: newHTTPServer(s, log)}
-	d.ConnState = d.track
+	server := newHTTPServer(s, log)
 	served := make(chan error, 1)
-	go func() { served <- d.Serve(api) }()
+	go func() { served <- server.Serve(api) }()
 	select {
 	case err := <-served:
 		return err
 	case <-ctx.Done():
 	}
-	unhook()
-	log.Info("stopping", "delay", c.ShutdownDelay, "timeout", c.ShutdownTimeout)
+	return s.shutDown(server)
+}
+
+// shutDown fails /readyz, waits SHUTDOWN_DELAY for load balancers to notice, closes
+// the listener, and waits SHUTDOWN_TIMEOUT for requests and deletions in flight.
+func (s *server) shutDown(server *http.Server) error {
+	s.log.Info("shutting down", "delay", s.ShutdownDelay.String(), "timeout", s.ShutdownTimeout.String())
 	s.draining.Store(true)
 	s.metrics.ready.Set(0)
-	time.Sleep(c.ShutdownDelay)
-	api.Close()
-	<-served
-	draining, cancel := context.WithTimeout(context.Background(), c.ShutdownTimeout)
+	time.Sleep(s.ShutdownDelay)
+	ctx, cancel := context.WithTimeout(context.Background(), s.ShutdownTimeout)
 	defer cancel()
-	if err := d.drain(draining, min(lingerTimeout, c.ShutdownTimeout/2)); err != nil {
-		return fmt.Errorf("requests were still under way after SHUTDOWN_TIMEOUT (%v): %w", c.ShutdownTimeout, err)
+	if err := server.Shutdown(ctx); err != nil {
+		server.Close()
+		return fmt.Errorf("requests were in flight after SHUTDOWN_TIMEOUT (%v): %w", s.ShutdownTimeout, err)
 	}
-	if err := s.discards.Acquire(draining, maxDiscards); err != nil {
-		log.Warn("images left behind: SHUTDOWN_TIMEOUT ended before those were removed that had been replaced")
+	deleted := make(chan struct{})
+	go func() {
+		s.background.Wait()
+		close(deleted)
+	}()
+	select {
+	case <-deleted:
+	case <-ctx.Done():
+		s.log.Warn("replaced images were not deleted before SHUTDOWN_TIMEOUT")
 	}
-	log.Info("stopped")
+	s.log.Info("stopped")
 	return nil
 }
 
-// openStores opens the stores that the configuration names.
+// openStores opens the configured stores.
 func openStores(ctx context.Context, c config, log *slog.Logger, m *metrics) (Users, Avatars, func(), error) {
 	if c.Table != "" {
 		users, avatars, err := openAWS(ctx, c.Table, c.Bucket, c.LocalStackHost, m.observeAWS, log)
 		if err != nil {
 			return nil, nil, nil, &configError{err}
 		}
-		log.Info("storing on AWS", "table", c.Table, "bucket", c.Bucket)
 		return users, avatars, func() {}, nil
 	}
 	store, err := openLocal(c.DataDir, m)
@@ -177,7 +240,7 @@ func openStores(ctx context.Context, c config, log *slog.Logger, m *metrics) (Us
 		return nil, nil, nil, &configError{err}
 	}
 	m.registerEmbedded(c.DataDir)
-	log.Info("storing in the embedded store", "dir", c.DataDir)
+	log.Info("using the embedded store", "dir", c.DataDir)
 	closeStore := func() {
 		if err := store.Close(); err != nil {
 			log.Error("embedded store not closed", "error", err)
@@ -186,89 +249,34 @@ func openStores(ctx context.Context, c config, log *slog.Logger, m *metrics) (Us
 	return localUsers{store}, localAvatars{store}, closeStore, nil
 }
 
-// newHTTPServer sets what bounds a connection before and between requests; the
-// requests themselves are bounded one by one, see server.handle.
-func newHTTPServer(h http.Handler, logger *slog.Logger) *http.Server {
+// newHTTPServer bounds connections before and between requests. server.handle bounds
+// the requests.
+func newHTTPServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
-		// Longer than load balancers keep theirs (60 s for AWS's), so that it is
-		// never this side that closes a connection which is just being reused.
-		IdleTimeout:    2 * time.Minute,
-		MaxHeaderBytes: 16 << 10,
-		// What net/http says is about single, mostly hostile connections.
-		ErrorLog: log.New(logWriter{logger}, "", 0),
+		// Longer than load balancers keep theirs (AWS: 60 s), so that this side never
+		// closes a connection that is being reused.
+		IdleTimeout:                  2 * time.Minute,
+		MaxHeaderBytes:               16 << 10,
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 }
 
-type logWriter struct{ log *slog.Logger }
-
-func (w logWriter) Write(line []byte) (int, error) {
-	level := slog.LevelDebug
-	if bytes.HasPrefix(line, []byte("http: Accept error")) {
-		level = slog.LevelError // of the process: it has no file descriptor left
+// baseURL returns the URL of the API to print at the start.
+func baseURL(c config, addr net.Addr) string {
+	if c.PublicURL != "" {
+		return c.PublicURL
 	}
-	w.log.Log(context.Background(), level, "http", "message", string(bytes.TrimSpace(line)))
-	return len(line), nil
+	return "http://" + reachable(addr.String())
 }
 
-// A drainingServer is an http.Server that ends without losing a request: it
-// takes no new connection, and lets those that are open come to their end.
-type drainingServer struct {
-	*http.Server
-	open atomic.Int64 // connections
-}
-
-// lingerTimeout is how long open connections may stay idle while draining. A
-// client may be sending its next request this very moment: it gets its answer,
-// with "Connection: close", and only then does the connection end.
-const lingerTimeout = time.Second
-
-func (d *drainingServer) track(_ net.Conn, state http.ConnState) {
-	switch state {
-	case http.StateNew:
-		d.open.Add(1)
-	case http.StateClosed, http.StateHijacked:
-		d.open.Add(-1)
-	}
-}
-
-// drain ends the server after Serve has returned, before ctx does. For the time of
-// linger it leaves idle connections open.
-func (d *drainingServer) drain(ctx context.Context, linger time.Duration) error {
-	for end := time.Now().Add(linger); d.open.Load() > 0 && time.Now().Before(end); {
-		time.Sleep(5 * time.Millisecond)
-	}
-	err := d.Shutdown(ctx)
-	if err != nil {
-		d.Close()
-	}
-	return err
-}
-
-// askLivez asks the instance that listens on addr whether it is alive.
-func askLivez(ctx context.Context, addr string) error {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return err
-	}
+// reachable replaces the host of an address that listens everywhere by localhost.
+func reachable(addr string) string {
+	host, port, _ := net.SplitHostPort(addr)
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/livez", nil)
-	if err != nil {
-		return err
-	}
-	client := http.Client{Transport: &http.Transport{}} // unlike the default one it asks no proxy
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("/livez answered %s", resp.Status)
-	}
-	return nil
+	return net.JoinHostPort(host, port)
 }

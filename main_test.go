@@ -1,20 +1,33 @@
 package main
 
 import (
-	"bytes"
-	"log/slog"
+	"io"
 	"strings"
 	"testing"
+	"time"
 )
 
-// TestLogOfHTTP: that no connection can be taken is for the operator to know;
-// what a hostile one sends is not worth a line.
-func TestLogOfHTTP(t *testing.T) {
-	var out bytes.Buffer
-	server := newHTTPServer(nil, slog.New(slog.NewJSONHandler(&out, nil)))
-	server.ErrorLog.Printf("http: invalid Content-Length")
-	server.ErrorLog.Printf("http: Accept error: too many open files; retrying in 5ms")
-	if got := out.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `"level":"ERROR"`) || !strings.Contains(got, "too many open files") {
-		t.Errorf("logged: %s", got)
+// TestLogWriter: a log that nobody reads blocks nobody, and says later what it lost.
+func TestLogWriter(t *testing.T) {
+	r, to := io.Pipe()
+	w := newLogWriter(to)
+	start := time.Now()
+	for range logLines + 100 {
+		w.Write([]byte("line\n"))
+	}
+	w.flush() // waits a second at most
+	if d := time.Since(start); d > 10*time.Second {
+		t.Errorf("%d lines took %v", logLines+100, d)
+	}
+	read := make(chan string)
+	go func() {
+		data, _ := io.ReadAll(r)
+		read <- string(data)
+	}()
+	w.flush()
+	to.Close()
+	got := <-read
+	if n := strings.Count(got, "line\n"); n < logLines || !strings.Contains(got, "log lines dropped") {
+		t.Errorf("%d lines were written, %q", n, got[:min(len(got), 100)])
 	}
 }

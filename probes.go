@@ -2,49 +2,69 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"io"
+	"fmt"
 	"net/http"
 	"time"
 )
 
 const (
-	readyTimeout = 5 * time.Second // for one try of both backends
-	readyRetry   = time.Second     // between two tries
+	readyTimeout = 5 * time.Second // for one call to both backends
+	readyRetry   = time.Second     // between two calls
+	livezTimeout = 3 * time.Second // of -healthcheck
 )
 
-// livez answers GET /livez: the process takes and answers requests. It asks no
-// backend, since restarting the process mends none.
-func (s *server) livez(w http.ResponseWriter, _ *http.Request) error {
+// livez answers GET /livez: the process answers requests. It calls no backend: a
+// restart repairs none.
+func (s *server) livez(w *response, _ *http.Request) error {
 	return writeOK(w)
 }
 
-// readyz answers GET /readyz: whether traffic should come here.
-func (s *server) readyz(w http.ResponseWriter, _ *http.Request) error {
+// readyz answers GET /readyz: whether the process wants traffic.
+func (s *server) readyz(w *response, _ *http.Request) error {
 	switch {
 	case s.draining.Load():
-		return overloaded("the process is about to end")
+		return overloaded("the process is shutting down")
 	case !s.ready.Load():
 		return overloaded("the storage has not answered yet")
 	}
 	return writeOK(w)
 }
 
-func writeOK(w http.ResponseWriter) error {
+func writeOK(w *response) error {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, err := io.WriteString(w, "ok\n")
+	w.Header().Set("Content-Length", "3")
+	_, err := w.Write([]byte("ok\n"))
 	return err
 }
 
 // version answers GET /version.
-func (s *server) version(w http.ResponseWriter, _ *http.Request) error {
-	w.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(w).Encode(s.build)
+func (s *server) version(w *response, _ *http.Request) error {
+	return writeJSON(w, http.StatusOK, s.build)
 }
 
-// watchReady opens readiness once, after the first time that both backends have
-// answered, so that a wrong configuration stops a rollout. A later outage is
-// answered by 503s instead: taking every pod out of service would help nobody.
+// checkLivez requests /livez of the instance that listens on addr.
+func checkLivez(ctx context.Context, addr string) error {
+	ctx, cancel := context.WithTimeout(ctx, livezTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+reachable(addr)+"/livez", nil)
+	if err != nil {
+		return err
+	}
+	client := http.Client{Transport: &http.Transport{}} // without the environment's proxy
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("/livez answered %s", resp.Status)
+	}
+	return nil
+}
+
+// watchReady sets ready once, after the first successful call to both backends, so
+// that a wrong configuration stops a rollout. A later outage is answered with 503:
+// to take every pod out of service would help nobody.
 func (s *server) watchReady(ctx context.Context) {
 	for !s.tryReady(ctx) {
 		select {

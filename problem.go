@@ -6,31 +6,83 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"strconv"
-	"time"
+	"strings"
+	"unicode"
 )
 
-// A problem is an error that a client is told about: RFC 9457 problem details.
-// Handlers return one as their error; everything else they return is turned
-// into one by problemOf.
+// A problem is an error that is sent to the client as RFC 9457 problem details.
+// Handlers return a *problem or any other error, which problemOf converts.
 type problem struct {
-	Type      string       `json:"type"` // stable, for programs; see the problemType constants
+	Type      string       `json:"type"` // one of the kinds below, behind kindPrefix
 	Title     string       `json:"title"`
 	Status    int          `json:"status"`
 	Detail    string       `json:"detail,omitempty"`
-	RequestID string       `json:"request_id,omitempty"` // extension member, section 3.2
-	Errors    []fieldError `json:"errors,omitempty"`     // extension member: what is wrong with which field
+	RequestID string       `json:"request_id,omitempty"` // extension member, RFC 9457, section 3.2
+	Errors    []fieldError `json:"errors,omitempty"`     // extension member
 
-	header http.Header // Allow, Retry-After and the like
-	cause  error       // for the log, never for the client
+	header http.Header // additional response headers
+	cause  error       // logged, never sent
 }
 
-// A fieldError says what is wrong with one field of a request.
+// A fieldError names a field of the request and its fault.
 type fieldError struct {
 	Field  string `json:"field"`
 	Detail string `json:"detail"`
+}
+
+// A kind is the stable type of a problem. Clients compare it; it never changes.
+type kind string
+
+const (
+	kindInvalid       kind = "invalid-request"        // 400: the request is malformed or a field is invalid
+	kindUnauthorized  kind = "unauthorized"           // 401: no valid bearer token
+	kindScope         kind = "insufficient-scope"     // 403: a read-only token on a write
+	kindCrossOrigin   kind = "cross-origin"           // 403: a browser sent it for another site
+	kindNotFound      kind = "not-found"              // 404: no such path, user or image
+	kindMethod        kind = "method-not-allowed"     // 405: see the Allow header
+	kindSlowBody      kind = "request-timeout"        // 408: the body arrived too slowly
+	kindEmailTaken    kind = "email-taken"            // 409: see the Location header
+	kindPrecondition  kind = "precondition-failed"    // 412: If-Match or If-None-Match does not hold
+	kindTooLarge      kind = "content-too-large"      // 413: the body or the image is over its limit
+	kindMediaType     kind = "unsupported-media-type" // 415: not a supported Content-Type, encoding or image format
+	kindRange         kind = "range-not-satisfiable"  // 416: see the Content-Range header
+	kindInternal      kind = "internal"               // 500: a fault of this program
+	kindUnavailable   kind = "unavailable"            // 503: retry after Retry-After
+	kindTimeout       kind = "timeout"                // 504: a backend did not answer before the deadline
+	kindPrefix             = "urn:roster:problem:"
+	problemMediaType       = "application/problem+json"
+	retryAfterSeconds      = "1" // backends recover and slots fall free within about that
+)
+
+// kinds gives each kind its status and title.
+var kinds = map[kind]struct {
+	status int
+	title  string
+}{
+	kindInvalid:      {http.StatusBadRequest, "The request is not valid"},
+	kindUnauthorized: {http.StatusUnauthorized, "The request is not authorized"},
+	kindScope:        {http.StatusForbidden, "The token is read-only"},
+	kindCrossOrigin:  {http.StatusForbidden, "Cross-origin requests must not change anything"},
+	kindNotFound:     {http.StatusNotFound, "There is no such resource"},
+	kindMethod:       {http.StatusMethodNotAllowed, "The method is not allowed here"},
+	kindSlowBody:     {http.StatusRequestTimeout, "The request arrived too slowly"},
+	kindEmailTaken:   {http.StatusConflict, "The email is taken"},
+	kindPrecondition: {http.StatusPreconditionFailed, "The precondition does not hold"},
+	kindTooLarge:     {http.StatusRequestEntityTooLarge, "The content is too large"},
+	kindMediaType:    {http.StatusUnsupportedMediaType, "The media type is not supported"},
+	kindRange:        {http.StatusRequestedRangeNotSatisfiable, "The range is outside the image"},
+	kindInternal:     {http.StatusInternalServerError, "The service failed"},
+	kindUnavailable:  {http.StatusServiceUnavailable, "The service is not available at the moment"},
+	kindTimeout:      {http.StatusGatewayTimeout, "The request took too long"},
+}
+
+func newProblem(k kind, format string, args ...any) *problem {
+	return &problem{
+		Type: kindPrefix + string(k), Title: kinds[k].title, Status: kinds[k].status,
+		Detail: fmt.Sprintf(format, args...), header: http.Header{},
+	}
 }
 
 func (p *problem) Error() string {
@@ -42,25 +94,29 @@ func (p *problem) Error() string {
 
 func (p *problem) Unwrap() error { return p.cause }
 
-// The types of problem, one a kind of failure; their titles never change.
-const problemType = "urn:roster:problem:"
-
-func newProblem(status int, kind, title, format string, args ...any) *problem {
-	return &problem{
-		Type: problemType + kind, Title: title, Status: status,
-		Detail: fmt.Sprintf(format, args...), header: http.Header{},
-	}
+// with adds a response header.
+func (p *problem) with(key, value string) *problem {
+	p.header.Set(key, value)
+	return p
 }
 
-func badRequest(format string, args ...any) *problem {
-	return newProblem(http.StatusBadRequest, "invalid-request", "The request is not valid", format, args...)
+func badRequest(format string, args ...any) *problem { return newProblem(kindInvalid, format, args...) }
+func notFound(format string, args ...any) *problem   { return newProblem(kindNotFound, format, args...) }
+func tooLarge(format string, args ...any) *problem   { return newProblem(kindTooLarge, format, args...) }
+func unsupported(format string, args ...any) *problem {
+	return newProblem(kindMediaType, format, args...)
 }
 
-// maxFaults bounds how many faults an answer names, so that a small request
-// cannot make it large.
+// overloaded refuses a request that this process has no room for.
+func overloaded(format string, args ...any) *problem {
+	return newProblem(kindUnavailable, format, args...).with("Retry-After", retryAfterSeconds)
+}
+
+// maxFaults bounds the fields that a response names, so that a small request
+// cannot cause a large response.
 const maxFaults = 20
 
-// badFields reports the faults found in the fields of one request.
+// badFields reports the faults in the fields of one request.
 func badFields(errs ...fieldError) *problem {
 	p := badRequest("%s: %s", errs[0].Field, errs[0].Detail)
 	p.Errors = errs[:min(len(errs), maxFaults)]
@@ -71,31 +127,8 @@ func badField(field, format string, args ...any) *problem {
 	return badFields(fieldError{field, fmt.Sprintf(format, args...)})
 }
 
-func tooLarge(format string, args ...any) *problem {
-	return newProblem(http.StatusRequestEntityTooLarge, "content-too-large", "The content is too large", format, args...)
-}
-
-func unsupported(format string, args ...any) *problem {
-	return newProblem(http.StatusUnsupportedMediaType, "unsupported-media-type", "The media type is not supported", format, args...)
-}
-
-func notFound(format string, args ...any) *problem {
-	return newProblem(http.StatusNotFound, "not-found", "There is no such resource", format, args...)
-}
-
-// overloaded says that this process has no room for the request just now.
-func overloaded(format string, args ...any) *problem {
-	p := newProblem(http.StatusServiceUnavailable, "unavailable", "The service is not available at the moment", format, args...)
-	p.header.Set("Retry-After", retryAfter)
-	return p
-}
-
-// retryAfter is how many seconds a refused client is asked to wait. Backends
-// recover, and slots fall free, within about that.
-const retryAfter = "1"
-
-// problemOf says what the client is told of an error. It never contains more of
-// err than a problem that a handler made for the client.
+// problemOf converts an error for the client. Unless err is a problem, nothing of
+// its text is sent.
 func problemOf(err error) *problem {
 	if p, ok := errors.AsType[*problem](err); ok {
 		return p
@@ -108,52 +141,51 @@ func problemOf(err error) *problem {
 	case errors.Is(err, ErrNotFound):
 		p = notFound("there is no such user")
 	case errors.Is(err, ErrExists):
-		p = newProblem(http.StatusConflict, "email-taken", "The email is taken", "there is a user with this email already")
+		p = newProblem(kindEmailTaken, "a user with this email exists")
+	case errors.Is(err, ErrPrecondition):
+		p = newProblem(kindPrecondition, "the resource does not match If-Match or If-None-Match")
 	case errors.Is(err, ErrUnavailable):
-		p = overloaded("the storage does not answer at the moment; nothing is lost, please try again")
+		p = overloaded("the storage does not answer; nothing is lost, retry")
 	case errors.Is(err, context.DeadlineExceeded):
-		p = newProblem(http.StatusGatewayTimeout, "timeout", "The request took too long", "the request took longer than it may")
+		p = newProblem(kindTimeout, "the request did not complete before its deadline")
 	default:
-		p = newProblem(http.StatusInternalServerError, "internal", "The service failed", "an unexpected fault; please report it with the request id")
+		p = newProblem(kindInternal, "an unexpected error; please report it with the request id")
 	}
 	p.cause = err
 	return p
 }
 
-// bodyError tells apart why a request body could not be read: the client sent
-// too much, sent too slowly, or went away.
-func bodyError(err error) error {
-	if _, ok := errors.AsType[*problem](err); ok {
-		return err
-	}
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return err
-	}
-	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
-		p := newProblem(http.StatusRequestTimeout, "request-timeout", "The request came too slowly", "the body did not arrive in time")
-		p.header.Set("Connection", "close")
-		return p
-	}
-	return badRequest("the body broke off: %v", err)
-}
-
-// writeProblem answers with the problem that err amounts to.
+// writeProblem sends the problem that err converts to.
 func writeProblem(w http.ResponseWriter, err error) {
 	p := *problemOf(err)
-	p.RequestID = w.Header().Get("X-Request-Id")
-	body, _ := json.Marshal(p) // strings and numbers only: cannot fail
-	body = append(body, '\n')
 	h := w.Header()
-	h.Del("Etag") // of what would have been the answer
+	p.RequestID = h.Get("X-Request-Id")
+	body, _ := json.Marshal(p) // only strings and numbers: cannot fail
+	body = append(body, '\n')
+	for _, key := range []string{"Etag", "Accept-Ranges", "Content-Disposition", "Content-Encoding", "Location"} {
+		h.Del(key) // of the response that failed
+	}
 	for key, values := range p.header {
 		h[key] = values
 	}
-	h.Set("Content-Type", "application/problem+json")
+	h.Set("Content-Type", problemMediaType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(p.Status)
 	w.Write(body)
 }
 
-// now is the present as users carry it: UTC, in whole milliseconds.
-func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+// abbreviate prepares a client's text for a message: short, valid UTF-8, without
+// control characters.
+func abbreviate(s string) string {
+	const longest = 40
+	if r := []rune(s); len(r) > longest {
+		s = string(r[:longest]) + "…"
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return unicode.ReplacementChar
+		}
+		return r // an invalid byte is the replacement character already
+	}, s)
+}

@@ -9,15 +9,15 @@ import (
 	"testing"
 )
 
-func TestQuoteField(t *testing.T) {
+func TestAbbreviate(t *testing.T) {
 	for in, want := range map[string]string{
-		"":                       `""`,
+		"":                       "",
 		"admin":                  "admin",
 		"a\r\nb":                 "a\ufffd\ufffdb",
 		"\xff":                   "\ufffd",
 		strings.Repeat("ä", 100): strings.Repeat("ä", 40) + "…",
 	} {
-		if got := quoteField(in); got != want {
+		if got := abbreviate(in); got != want {
 			t.Errorf("%q: got %q, want %q", in, got, want)
 		}
 	}

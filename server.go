@@ -2,40 +2,36 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
+	"regexp"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/sync/singleflight"
 )
 
-// How long requests may take, by kind. A request that waits for its backend
-// past this is answered 504; one whose body comes too slowly 408.
+// Deadlines of requests, by kind. A request that waits for a backend past its
+// deadline is answered with 504.
 const (
-	shortTimeout  = 10 * time.Second
-	uploadTimeout = time.Minute      // a large image over a slow line, either way
-	listTimeout   = 10 * time.Minute // the whole list, however long
-	writeTimeout  = 20 * time.Second // for a client to take each piece of an answer
+	shortTimeout    = 10 * time.Second
+	transferTimeout = 2 * time.Minute  // a large image over a slow line, in either direction
+	listTimeout     = 10 * time.Minute // the whole list
 
-	// A body has to arrive at minBodyRate on the average, after bodyGrace.
-	minBodyRate = 64 << 10 // bytes a second
-	bodyGrace   = 5 * time.Second
-
-	// The connection outlives the request's deadline by this in reading, and by
-	// twice this in writing, so that the answer which says so still gets out.
-	answerGrace = 2 * time.Second
-
-	// maxInFlight bounds the requests answered at once. It is far above what
-	// keeps the processors busy: beyond it, waiting only gets longer.
-	maxInFlight = 1024
+	// maxInFlight bounds the requests in flight, maxTransfers those of them that
+	// download images or lists, and those that upload: slow clients of one kind
+	// cannot exclude all others.
+	maxInFlight  = 1024
+	maxTransfers = 384
 )
 
 // A server answers the API. It is an http.Handler.
@@ -43,7 +39,7 @@ type server struct {
 	config
 	users   Users
 	avatars Avatars
-	tokens  *tokens // nil: no tokens needed
+	tokens  *tokens // nil: the API is open
 	log     *slog.Logger
 	metrics *metrics
 	build   build
@@ -51,11 +47,15 @@ type server struct {
 	mux         *http.ServeMux
 	crossOrigin *http.CrossOriginProtection
 	uploads     *semaphore.Weighted // bytes of uploadBudget
-	discards    *semaphore.Weighted // of maxDiscards; all are free when nothing is left to do
-	known       knownAvatars
+	renders     *semaphore.Weighted // one a core
+	pixels      *semaphore.Weighted // of maxThumbnailPixels
+	thumbnails  singleflight.Group  // by user id and key
+	background  sync.WaitGroup      // deletions after the response
 	inFlight    atomic.Int64
-	ready       atomic.Bool // opened once, by watchReady
-	draining    atomic.Bool // set once, by the signal to stop
+	downloads   atomic.Int64
+	uploading   atomic.Int64
+	ready       atomic.Bool // set once, by watchReady
+	draining    atomic.Bool // set once, by SIGTERM
 }
 
 func newServer(c config, users Users, avatars Avatars, t *tokens, log *slog.Logger, m *metrics, b build) *server {
@@ -64,104 +64,122 @@ func newServer(c config, users Users, avatars Avatars, t *tokens, log *slog.Logg
 		mux:         http.NewServeMux(),
 		crossOrigin: http.NewCrossOriginProtection(),
 		uploads:     semaphore.NewWeighted(uploadBudget),
-		discards:    semaphore.NewWeighted(maxDiscards),
+		renders:     semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
+		pixels:      semaphore.NewWeighted(maxThumbnailPixels),
+	}
+	if u, err := url.Parse(c.PublicURL); err == nil && c.PublicURL != "" {
+		s.crossOrigin.AddTrustedOrigin(u.Scheme + "://" + u.Host)
+	}
+	image := private
+	if c.AvatarsPublic {
+		image = public
 	}
 	s.handle("GET /users", listTimeout, private, s.listUsers)
-	s.handle("POST /user", uploadTimeout, private, s.createUser)
-	s.handle("POST /upload", uploadTimeout, private, s.upload)
+	s.handle("POST /user", transferTimeout, private, s.createUser)
+	s.handle("POST /upload", transferTimeout, private, s.upload)
 	s.handle("GET /users/{id}", shortTimeout, private, s.getUser)
 	s.handle("PATCH /users/{id}", shortTimeout, private, s.renameUser)
-	s.handle("DELETE /users/{id}", uploadTimeout, private, s.deleteUser)
-	readAvatar := private
-	if c.AvatarsPublic {
-		readAvatar = public
-	}
-	s.handle("GET /users/{id}/avatar", uploadTimeout, readAvatar, s.getAvatar)
-	s.handle("PUT /users/{id}/avatar", uploadTimeout, private, s.putAvatar)
+	s.handle("DELETE /users/{id}", transferTimeout, private, s.deleteUser)
+	s.handle("GET /users/{id}/avatar", transferTimeout, image, s.getAvatar)
+	s.handle("GET /users/{id}/avatar/{version}", transferTimeout, image, s.getAvatar)
+	s.handle("PUT /users/{id}/avatar", transferTimeout, private, s.putAvatar)
 	s.handle("DELETE /users/{id}/avatar", shortTimeout, private, s.deleteAvatar)
-	s.handle("GET /livez", shortTimeout, public, s.livez)
-	s.handle("GET /readyz", shortTimeout, public, s.readyz)
+	s.handle("GET /users/{id}/thumbnail", transferTimeout, image, s.getThumbnail)
+	s.handle("GET /users/{id}/thumbnail/{version}", transferTimeout, image, s.getThumbnail)
+	s.handle("GET /livez", shortTimeout, probe, s.livez)
+	s.handle("GET /readyz", shortTimeout, probe, s.readyz)
 	s.handle("GET /version", shortTimeout, public, s.version)
-	s.handle("GET /openapi.yaml", shortTimeout, public, always(servePage))
-	s.handle("GET /swagger/", shortTimeout, public, always(servePage))
+	s.handle("GET /openapi.yaml", shortTimeout, public, s.servePage)
+	s.handle("GET /swagger/", shortTimeout, public, s.servePage)
 	s.handle("GET /swagger", shortTimeout, public, s.toSwagger)
 	s.handle("GET /{$}", shortTimeout, public, s.toSwagger)
 	return s
 }
 
-// access says whether a route needs a token where tokens are on.
-type access bool
+// An access says who may use a route.
+type access int
 
 const (
-	private access = true
-	public  access = false
+	private access = iota // with tokens on, who has one
+	public                // everyone
+	probe                 // everyone, also in overload
 )
 
-// handle registers a route. What the handler returns as its error is answered as
-// a problem; if it has begun to answer, the connection is broken instead, so
-// that nobody takes half an answer for a whole one.
-func (s *server) handle(pattern string, timeout time.Duration, a access, handler func(http.ResponseWriter, *http.Request) error) {
+// handle registers a handler. Its error is sent as a problem.
+func (s *server) handle(pattern string, timeout time.Duration, a access, handler func(*response, *http.Request) error) {
 	method, path, _ := strings.Cut(pattern, " ")
-	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-		resp := w.(*response)
-		resp.route = path
-		if err := s.admit(resp, r, a); err != nil {
-			resp.fail(err)
+	transfers := &s.uploading
+	if method == http.MethodGet {
+		transfers = &s.downloads
+	}
+	s.mux.HandleFunc(pattern, func(rw http.ResponseWriter, r *http.Request) {
+		w := rw.(*response)
+		w.route = path
+		if err := s.admit(w, r, a); err != nil {
+			w.fail(err)
 			return
+		}
+		if timeout > shortTimeout {
+			defer transfers.Add(-1)
+			if transfers.Add(1) > maxTransfers {
+				w.fail(overloaded("%d transfers of this kind are in flight", maxTransfers))
+				return
+			}
 		}
 		ctx := r.Context()
 		if method != http.MethodGet {
-			// A change that was asked for is brought to an end, even if the client
-			// does not wait for the answer: broken off, it might be half done.
+			// A change is completed even if the client has gone: half of it may be done.
 			ctx = context.WithoutCancel(ctx)
 		}
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		resp.limit(timeout)
+		w.limit(timeout)
+		defer s.release(w)
 		err := handler(w, r.WithContext(ctx))
-		if err != nil && resp.bodyErr != nil {
-			// Why the body could not be read, which not every reader of it tells.
-			err = bodyError(resp.bodyErr)
+		if err != nil && w.bodyErr != nil {
+			err = bodyError(w.bodyErr) // the cause, which not every reader of a body returns
 		}
 		if err != nil {
-			resp.fail(err)
+			w.fail(err)
 		}
 	})
 }
 
-// always makes a handler of one that cannot fail.
-func always(h http.HandlerFunc) func(http.ResponseWriter, *http.Request) error {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		h(w, r)
-		return nil
-	}
-}
-
-// toSwagger leads from / and /swagger to the page that shows the API: by a
-// relative reference, which is right behind any proxy and port-forward.
-func (s *server) toSwagger(w http.ResponseWriter, _ *http.Request) error {
+// toSwagger redirects / and /swagger to Swagger UI. The reference is relative, so
+// that it is right behind a proxy that adds a prefix.
+func (s *server) toSwagger(w *response, _ *http.Request) error {
 	w.Header().Set("Location", "swagger/")
 	w.WriteHeader(http.StatusFound)
 	return nil
 }
 
-// admit decides whether a matched request may go on.
-func (s *server) admit(resp *response, r *http.Request, a access) error {
-	if err := s.crossOrigin.Check(r); err != nil {
-		return newProblem(http.StatusForbidden, "cross-origin", "Cross-origin requests may not change anything", "%v", err)
+// admit checks a request's origin, its token and whether there is room for it.
+func (s *server) admit(w *response, r *http.Request, a access) error {
+	if a != probe && s.inFlight.Load() > maxInFlight {
+		return overloaded("%d requests are in flight", maxInFlight)
 	}
-	if a == public || s.tokens == nil {
+	if s.crossOrigin.Check(r) != nil {
+		return newProblem(kindCrossOrigin, "the Origin matches neither Host nor PUBLIC_URL")
+	}
+	if a != private || s.tokens == nil {
 		return nil
 	}
-	name, err := s.tokens.authenticate(r)
-	resp.client = name
-	return err
+	t, err := s.tokens.authenticate(r)
+	if err != nil {
+		return err
+	}
+	w.token = t.name
+	if t.readOnly && r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return newProblem(kindScope, "this token allows GET and HEAD only").
+			with("WWW-Authenticate", `Bearer realm="roster", error="insufficient_scope"`)
+	}
+	return nil
 }
 
-// ServeHTTP does what every request has in common.
-func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	resp := &response{ResponseWriter: w, start: time.Now(), control: http.NewResponseController(w), last: &s.draining}
-	h := resp.Header()
+// ServeHTTP does what all requests have in common.
+func (s *server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	w := &response{ResponseWriter: rw, start: time.Now(), control: http.NewResponseController(rw), server: s, request: r}
+	h := w.Header()
 	id := requestID(r)
 	h.Set("X-Request-Id", id)
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -170,24 +188,19 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cache-Control", "no-store")
 	if r.TransferEncoding != nil {
-		// After a message that has both Transfer-Encoding and Content-Length the
-		// connection must end (RFC 9112, section 6.1), since another program may
-		// have seen another request behind it. Which messages had both, net/http
-		// does not tell.
+		// A connection must end after a message with both Transfer-Encoding and
+		// Content-Length (RFC 9112, section 6.1). net/http hides which had both.
 		h.Set("Connection", "close")
 	}
-	body := &requestBody{ReadCloser: r.Body, resp: resp}
+	body := &requestBody{ReadCloser: r.Body, resp: w}
 	if r.Body != http.NoBody {
-		// On a copy: by the type of the original's body net/http sees that nobody
-		// has asked for it yet ("Expect: 100-continue"), or that what is left of
-		// it is too much to wait for, and answers at once.
+		// On a copy: net/http recognises by the original's type that nobody has
+		// read the body (Expect: 100-continue) and that it may skip the rest.
 		r = r.WithContext(r.Context())
 		r.Body = body
 	}
-	// For what is refused before a route is found, too: its body need not come,
-	// and the deadline of the connection's last request may be over.
-	resp.limit(shortTimeout)
-	n := s.inFlight.Add(1)
+	w.limit(shortTimeout) // until a route sets its own
+	s.inFlight.Add(1)
 	s.metrics.requestsInFlight.Inc()
 	defer func() {
 		s.inFlight.Add(-1)
@@ -195,48 +208,36 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if v := recover(); v != nil {
 			s.metrics.panics.Inc()
 			s.log.Error("panic", "value", fmt.Sprint(v), "stack", string(debug.Stack()), "request_id", id)
-			resp.fail(fmt.Errorf("panic: %v", v))
+			w.fail(fmt.Errorf("panic: %v", v))
 		}
-		s.observe(resp, r, body.n, id)
-		if resp.broken {
+		w.finish()
+		s.observe(w, r, body.n, id)
+		if w.broken {
 			panic(http.ErrAbortHandler)
 		}
 	}()
-	if n > maxInFlight && !isProbe(r.URL.Path) {
-		resp.fail(overloaded("%d requests are under way already", maxInFlight))
-		return
-	}
-	s.mux.ServeHTTP(resp, r)
+	s.mux.ServeHTTP(w, r)
 }
 
-func isProbe(path string) bool { return path == "/livez" || path == "/readyz" }
-
-// observe logs and measures a request that has been answered.
-func (s *server) observe(resp *response, r *http.Request, bodyBytes int64, id string) {
-	elapsed := time.Since(resp.start)
-	status := resp.status
-	if status == 0 {
-		status = http.StatusOK // nothing was written: net/http answers this
+// observe logs and measures a completed request.
+func (s *server) observe(w *response, r *http.Request, bodyBytes int64, id string) {
+	elapsed := time.Since(w.start)
+	if w.route == "" {
+		w.route = "unmatched"
 	}
-	route, method := resp.route, r.Method
-	if route == "" {
-		route = "unmatched"
-	}
+	method := r.Method
 	if !slices.Contains(methods, method) {
 		method = "other"
 	}
-	s.metrics.requestDuration.WithLabelValues(method, route, strconv.Itoa(status)).Observe(elapsed.Seconds())
-	s.metrics.requestBytes.WithLabelValues(route).Observe(float64(bodyBytes))
-	s.metrics.responseBytes.WithLabelValues(route).Observe(float64(resp.bytes))
-	if resp.upload {
-		s.metrics.observeUpload(status, resp.err)
-	}
+	s.metrics.requestDuration.WithLabelValues(method, w.route, strconv.Itoa(w.status)).Observe(elapsed.Seconds())
+	s.metrics.requestBytes.WithLabelValues(w.route).Observe(float64(bodyBytes))
+	s.metrics.responseBytes.WithLabelValues(w.route).Observe(float64(w.bytes))
 
 	level := slog.LevelInfo
 	switch {
-	case isProbe(route): // every few seconds; why it is not ready is logged by watchReady
+	case w.route == "/livez" || w.route == "/readyz": // watchReady logs why it is not ready
 		level = slog.LevelDebug
-	case status >= 500:
+	case w.status >= 500:
 		level = slog.LevelError
 	}
 	if !s.log.Enabled(r.Context(), level) {
@@ -244,150 +245,50 @@ func (s *server) observe(resp *response, r *http.Request, bodyBytes int64, id st
 	}
 	attrs := make([]slog.Attr, 0, 12)
 	attrs = append(attrs,
-		slog.String("method", method), slog.String("route", route), slog.Int("status", status),
-		slog.Int64("bytes", resp.bytes), slog.Float64("duration", elapsed.Seconds()), slog.String("request_id", id))
-	if trace := traceID(r.Header.Get("Traceparent")); trace != "" {
-		attrs = append(attrs, slog.String("trace_id", trace))
+		slog.String("method", method), slog.String("route", w.route), slog.Int("status", w.status),
+		slog.Int64("bytes", w.bytes), slog.Float64("duration", elapsed.Seconds()), slog.String("request_id", id))
+	for _, optional := range [...]slog.Attr{
+		slog.String("trace_id", traceID(r.Header.Get("Traceparent"))),
+		slog.String("client", w.token),
+		slog.String("user", w.user),
+	} {
+		if optional.Value.String() != "" {
+			attrs = append(attrs, optional)
+		}
 	}
-	if resp.client != "" {
-		attrs = append(attrs, slog.String("client", resp.client))
-	}
-	if resp.broken {
+	if w.broken {
 		attrs = append(attrs, slog.Bool("broken", true))
 	}
-	if resp.err != nil && status >= 500 {
-		attrs = append(attrs, slog.String("error", resp.err.Error()))
+	if w.err != nil && w.status >= 500 {
+		attrs = append(attrs, slog.String("error", w.err.Error()))
 	}
 	s.log.LogAttrs(r.Context(), level, "request", attrs...)
 }
 
+// methods are the values of the metrics' label method.
 var methods = []string{
 	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions,
 }
 
-// statusClientGone stands in logs and metrics for a request whose client went
-// away before the answer was complete.
-const statusClientGone = 499
+var requestIDs = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// A response is a ResponseWriter that knows what has become of it.
-type response struct {
-	http.ResponseWriter
-	control  *http.ResponseController
-	last     *atomic.Bool // whether the connection ends with this answer
-	start    time.Time
-	readBy   time.Time // for the last byte of the request
-	deadline time.Time // for the last byte of the answer; zero: none
-	route    string    // path of the pattern that matched
-	client   string    // name of the token
-	status   int       // 0: no header written yet
-	bytes    int64
-	upload   bool  // it is about an image
-	broken   bool  // the connection must not be used any further
-	replaced bool  // the answer of net/http's router was replaced by a problem
-	err      error // what went wrong
-	bodyErr  error // why the request's body could not be read to its end
-	writeErr error // the client does not take the answer
+// requestID returns the id that a proxy or client sent, if it is safe to log, else
+// a new one.
+func requestID(r *http.Request) string {
+	if id := r.Header.Get("X-Request-Id"); requestIDs.MatchString(id) {
+		return id
+	}
+	return newKey()
 }
 
-// Unwrap is for http.ResponseController.
-func (r *response) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+var traceparents = regexp.MustCompile(`^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?$`)
 
-// limit gives the connection its deadlines for this request. Slow clients run
-// into them; a backend that is slow runs into the context's, which is earlier.
-func (r *response) limit(timeout time.Duration) {
-	r.deadline = r.start.Add(timeout + 2*answerGrace)
-	r.readBy = r.start.Add(timeout + answerGrace)
-	r.control.SetReadDeadline(r.readBy)
-	r.control.SetWriteDeadline(r.deadline)
-}
-
-func (r *response) WriteHeader(status int) {
-	if r.route == "" && r.status == 0 && (status == http.StatusNotFound || status == http.StatusMethodNotAllowed) {
-		r.replace(status)
-		return
+// traceID returns the trace id of a traceparent header (W3C Trace Context, section
+// 3.2.2), or "" if the header is invalid.
+func traceID(traceparent string) string {
+	m := traceparents.FindStringSubmatch(traceparent)
+	if m == nil || m[1] == "ff" || m[1] == "00" && m[4] != "" || strings.Trim(m[2], "0") == "" || strings.Trim(m[3], "0") == "" {
+		return ""
 	}
-	if r.status == 0 && status >= 200 {
-		r.status = status
-		if r.last.Load() {
-			r.Header().Set("Connection", "close")
-		}
-	}
-	r.ResponseWriter.WriteHeader(status)
-}
-
-// replace answers for the router, which knows only plain text, with a problem.
-func (r *response) replace(status int) {
-	r.route = "unmatched"
-	p := notFound("no such path; see /openapi.yaml")
-	if status == http.StatusMethodNotAllowed {
-		p = newProblem(status, "method-not-allowed", "The method is not allowed here", "this path allows %s", r.Header().Get("Allow"))
-	}
-	writeProblem(r, p)
-	r.replaced = true
-}
-
-func (r *response) Write(b []byte) (int, error) {
-	if r.replaced {
-		return len(b), nil
-	}
-	if r.status == 0 {
-		r.WriteHeader(http.StatusOK)
-	}
-	if !r.deadline.IsZero() {
-		r.control.SetWriteDeadline(earlier(r.deadline, time.Now().Add(writeTimeout)))
-	}
-	n, err := r.ResponseWriter.Write(b)
-	r.bytes += int64(n)
-	if err != nil {
-		r.writeErr = err
-	}
-	return n, err
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
-}
-
-// fail ends the answer with an error: by a problem if nothing has been written,
-// else by breaking the connection.
-func (r *response) fail(err error) {
-	r.err = err
-	gone := r.writeErr != nil || errors.Is(err, context.Canceled)
-	switch {
-	case gone:
-		r.status, r.broken = statusClientGone, true
-	case r.status == 0:
-		writeProblem(r, err)
-	default:
-		r.status, r.broken = problemOf(err).Status, true
-	}
-}
-
-// A requestBody counts what is read of a request's body, and bounds how slowly it
-// may come: what it is going to take in memory is reserved for it meanwhile, and a
-// few clients that trickle would keep all others out.
-type requestBody struct {
-	io.ReadCloser
-	resp  *response
-	start time.Time // of the first read
-	n     int64
-}
-
-func (b *requestBody) Read(p []byte) (int, error) {
-	if b.start.IsZero() {
-		b.start = time.Now()
-	}
-	due := b.start.Add(bodyGrace + time.Duration(b.n)*time.Second/minBodyRate)
-	b.resp.control.SetReadDeadline(earlier(b.resp.readBy, due))
-	n, err := b.ReadCloser.Read(p)
-	b.n += int64(n)
-	if err == io.EOF { // from now on it is only the client's going away that is watched for
-		b.resp.control.SetReadDeadline(b.resp.readBy)
-	} else {
-		b.resp.bodyErr = err
-	}
-	return n, err
+	return m[2]
 }

@@ -211,9 +211,9 @@ func TestCutRequests(t *testing.T) {
 		anna := testUser("anna@example.com")
 		anna.ID = userID(anna.Email)
 		w.anna = anna.ID
-		a := newAvatar("image/png", oldPNG)
+		a := testAvatar(oldPNG)
 		anna.Avatar = &a
-		if err := errors.Join(avatars.Put(context.Background(), anna.ID, a, oldPNG), users.Create(context.Background(), anna)); err != nil {
+		if err := errors.Join(avatars.Put(context.Background(), anna.ID, a.Key, a.Type, oldPNG), users.Create(context.Background(), anna)); err != nil {
 			t.Error(err)
 			return 0
 		}
@@ -277,7 +277,7 @@ func TestCutRequests(t *testing.T) {
 // TestRequestLimit: beyond maxInFlight requests at once there is a quick no, but
 // for the probes.
 func TestRequestLimit(t *testing.T) {
-	s := newServer(config{}, nil, nil, nil, newLogger(config{}, must(os.OpenFile(os.DevNull, os.O_WRONLY, 0))), newMetrics(build{}), build{})
+	s := newServer(config{}, nil, nil, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
 	s.ready.Store(true)
 	s.inFlight.Store(maxInFlight)
 	for path, want := range map[string]int{"/version": http.StatusServiceUnavailable, "/users": http.StatusServiceUnavailable, "/livez": http.StatusOK, "/readyz": http.StatusOK} {
@@ -312,7 +312,7 @@ func TestBodyTimeout(t *testing.T) {
 	}
 	defer store.Close()
 	s := newServer(config{MaxAvatarBytes: 5 << 20}, localUsers{store}, localAvatars{store}, nil,
-		newLogger(config{}, must(os.OpenFile(os.DevNull, os.O_WRONLY, 0))), newMetrics(build{}), build{})
+		slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
 	u := testUser("ada@example.com")
 	if err := (localUsers{store}).Create(t.Context(), u); err != nil {
 		t.Fatal(err)
@@ -353,7 +353,7 @@ func TestGoroutines(t *testing.T) {
 	}
 	defer store.Close()
 	s := newServer(config{MaxAvatarBytes: 5 << 20}, localUsers{store}, localAvatars{store}, nil,
-		newLogger(config{}, must(os.OpenFile(os.DevNull, os.O_WRONLY, 0))), m, build{})
+		slog.New(slog.DiscardHandler), m, build{})
 	before := runtime.NumGoroutine()
 
 	server := httptest.NewServer(s)

@@ -22,7 +22,7 @@ const swaggerPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; 
 
 // servePage serves openapi.yaml and Swagger UI. Browsers may keep a file but must revalidate it, so
 // that a new release takes effect at once.
-func servePage(w http.ResponseWriter, r *http.Request) {
+func (s *server) servePage(w *response, r *http.Request) error {
 	h := w.Header()
 	name := strings.TrimPrefix(r.URL.Path, "/")
 	if name == "swagger/" {
@@ -32,8 +32,7 @@ func servePage(w http.ResponseWriter, r *http.Request) {
 	if err != nil { // one of the module's files, which are compressed; every browser accepts gzip
 		content, err = static.FS.ReadFile(strings.TrimPrefix(name, "swagger/") + ".gz")
 		if err != nil {
-			writeProblem(w, notFound("no such path; the page is /swagger/"))
-			return
+			return notFound("no such path; the page is /swagger/")
 		}
 		h.Set("Content-Encoding", "gzip")
 	}
@@ -44,4 +43,5 @@ func servePage(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-cache")
 	h.Set("ETag", fmt.Sprintf(`"%x"`, sha256.Sum256(content)))
 	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(content))
+	return nil
 }

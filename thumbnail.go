@@ -11,13 +11,19 @@ import (
 	"image/jpeg"
 	"image/png"
 	"io"
+	"net/http"
 	"slices"
+	"strconv"
+	"time"
 
 	"golang.org/x/image/draw"
 	"golang.org/x/image/webp"
 )
 
 const (
+	renderWait    = 2 * time.Second  // for room to render
+	renderTimeout = 10 * time.Second // for a render and its calls to the store
+
 	thumbnailSide    = 256
 	thumbnailQuality = 85
 
@@ -32,6 +38,100 @@ const (
 	// A scan that changes nothing is 80 bytes long and takes as long as any other.
 	maxThumbnailScans = 64
 )
+
+// getThumbnail answers GET and HEAD of a thumbnail. What cannot be rendered is a
+// redirect to the image.
+func (s *server) getThumbnail(w *response, r *http.Request) error {
+	for tries := 0; ; tries++ {
+		id, a, err := s.currentImage(w, r, "thumbnail")
+		if a == nil {
+			return err
+		}
+		thumb, err := s.thumbnail(r.Context(), id, a)
+		switch {
+		case errors.Is(err, ErrNotFound) && tries < 3: // replaced after the pointer was read
+			continue
+		case err != nil:
+			return err
+		case len(thumb) == 0:
+			s.redirect(w, s.imageURL(id, "avatar", a.Key))
+			return nil
+		}
+		serveImage(w, r, strconv.Quote(thumbnailKey(a.Key)), http.DetectContentType(thumb), bytes.NewReader(thumb))
+		return nil
+	}
+}
+
+// thumbnail returns the stored thumbnail of an image, or renders and stores it. It
+// is empty if the image cannot be rendered, or not now.
+func (s *server) thumbnail(ctx context.Context, id string, a *Avatar) ([]byte, error) {
+	thumb, err := readObject(ctx, s.avatars, id, thumbnailKey(a.Key), -1)
+	if !errors.Is(err, ErrNotFound) {
+		return thumb, err
+	}
+	rendered := s.thumbnails.DoChan(id+a.Key, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renderTimeout)
+		defer cancel()
+		return s.render(ctx, id, a)
+	})
+	select {
+	case result := <-rendered:
+		thumb, _ := result.Val.([]byte)
+		return thumb, result.Err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// render renders a thumbnail and stores it, empty if the image cannot be rendered.
+func (s *server) render(ctx context.Context, id string, a *Avatar) ([]byte, error) {
+	wait, cancel := context.WithTimeout(ctx, renderWait)
+	defer cancel()
+	if s.renders.Acquire(wait, 1) != nil {
+		return nil, nil
+	}
+	defer s.renders.Release(1)
+	data, err := readObject(ctx, s.avatars, id, a.Key, a.Size)
+	if err != nil {
+		return nil, err
+	}
+	var thumb []byte
+	thumbType := a.Type
+	if pixels, err := thumbnailCost(a.Type, data); err == nil && pixels <= maxThumbnailPixels {
+		if s.pixels.Acquire(wait, pixels) != nil {
+			return nil, nil
+		}
+		defer s.pixels.Release(pixels)
+		if t, mediaType, err := renderThumbnail(ctx, a.Type, data); err == nil {
+			thumb, thumbType = t, mediaType
+		}
+	}
+	if err := s.avatars.Put(ctx, id, thumbnailKey(a.Key), thumbType, thumb); err != nil {
+		s.log.Warn("thumbnail not stored", "user", id, "key", a.Key, "error", err)
+		return thumb, nil
+	}
+	u, err := s.users.Get(ctx, id)
+	if errors.Is(err, ErrNotFound) || err == nil && (u.Avatar == nil || u.Avatar.Key != a.Key) {
+		s.discard(id, a.Key) // the image was replaced meanwhile
+		return nil, ErrNotFound
+	}
+	return thumb, nil
+}
+
+// readObject reads a stored object of size bytes, -1 if unknown.
+func readObject(ctx context.Context, avatars Avatars, id, key string, size int64) ([]byte, error) {
+	body, err := avatars.Get(ctx, id, key, 0, size)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	if size < 0 {
+		return io.ReadAll(body)
+	}
+	data := make([]byte, size)
+	_, err = io.ReadFull(body, data)
+	return data, err
+}
 
 // errNotRenderable is the error for images that have no thumbnail: animated WebP, images
 // of more than 16 megapixels or whose decoding takes the memory of that many, and

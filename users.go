@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,24 +12,36 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 const (
-	maxPage     = 1000 // most users a page may have
-	defaultPage = 100  // users of a page when only a cursor is given
+	maxPage     = 1000 // users
+	defaultPage = 100  // users of a page without a limit
+
+	maxNameLength = 200 // characters
+
+	// staleAfter is the age from which an object that no user points to is an
+	// orphan. An upload stores its object and sets the pointer within putTimeout
+	// and callTimeout, 25 seconds.
+	staleAfter = time.Minute
 )
 
-// userJSON is a user as clients see it.
+// userJSON is a user in the API.
 type userJSON struct {
-	ID        string `json:"id"`
-	Name      string `json:"name"`
-	Email     string `json:"email"`
-	AvatarURL string `json:"avatar_url,omitempty"`
-	CreatedAt string `json:"created_at"`
-	UpdatedAt string `json:"updated_at"`
+	ID           string `json:"id"`
+	Name         string `json:"name"`
+	Email        string `json:"email"`
+	AvatarURL    string `json:"avatar_url,omitempty"`
+	ThumbnailURL string `json:"thumbnail_url,omitempty"`
+	CreatedAt    string `json:"created_at"`
+	UpdatedAt    string `json:"updated_at"`
 }
-
-const timeFormat = "2006-01-02T15:04:05.000Z07:00" // RFC 3339 with milliseconds
 
 func (s *server) userJSON(u User) userJSON {
 	j := userJSON{
@@ -37,26 +50,40 @@ func (s *server) userJSON(u User) userJSON {
 		UpdatedAt: u.UpdatedAt.Format(timeFormat),
 	}
 	if u.Avatar != nil {
-		j.AvatarURL = s.PublicURL + "/users/" + u.ID + "/avatar?v=" + u.Avatar.version()
+		j.AvatarURL = s.imageURL(u.ID, "avatar", u.Avatar.Key)
+		j.ThumbnailURL = s.imageURL(u.ID, "thumbnail", u.Avatar.Key)
 	}
 	return j
 }
 
 func newEncoder(w io.Writer) *json.Encoder {
 	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false) // answers are never HTML, and nosniff keeps it so
+	e.SetEscapeHTML(false) // never HTML, and nosniff enforces it
 	return e
 }
 
-func (s *server) writeUser(w http.ResponseWriter, status int, u User) error {
+// writeJSON sends v with its length, in one packet.
+func writeJSON(w *response, status int, v any) error {
+	var body bytes.Buffer
+	if err := newEncoder(&body).Encode(v); err != nil {
+		return err
+	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))
 	w.WriteHeader(status)
-	newEncoder(w).Encode(s.userJSON(u)) // an error means that the client is gone
+	w.Write(body.Bytes())
 	return nil
 }
 
-// pathID returns the id in the path in its stored form. What is no id is no
-// user either.
+// writeUser sends a user that the request's URL or the Location names.
+func (s *server) writeUser(w *response, status int, u User) error {
+	if u.Write != "" { // "": stored before users had one
+		w.Header().Set("ETag", strconv.Quote(u.Write))
+	}
+	return writeJSON(w, status, s.userJSON(u))
+}
+
+// pathID returns the id in the path in its stored form, or ErrNotFound.
 func pathID(r *http.Request) (string, error) {
 	id, ok := parseID(r.PathValue("id"))
 	if !ok {
@@ -65,25 +92,26 @@ func pathID(r *http.Request) (string, error) {
 	return formatID(id), nil
 }
 
-// listUsers answers GET /users: all users, or a page of them.
-func (s *server) listUsers(w http.ResponseWriter, r *http.Request) error {
-	limit, after, err := pageOf(r.URL.RawQuery)
-	if err != nil {
+// listUsers answers GET /users: all users, a page, or the user with an email.
+func (s *server) listUsers(w *response, r *http.Request) error {
+	q, err := parseListQuery(r.URL.RawQuery)
+	switch {
+	case err != nil:
 		return err
+	case q.email != "":
+		return s.findUser(w, r, q.email)
+	case q.limit > 0:
+		return s.listPage(w, r, q)
 	}
-	if limit > 0 {
-		return s.listPage(w, r, limit, after)
+	limit := 0
+	if r.Method == http.MethodHead {
+		limit = 1 // HEAD fails where GET fails
 	}
 	w.Header().Set("Content-Type", "application/json")
-	if r.Method == http.MethodHead {
-		return nil // not worth reading the whole list for
-	}
-	// Until the first flush a failure can still be answered properly; after it
-	// only a broken connection tells that the list is not whole.
 	out := bufio.NewWriterSize(w, 32<<10)
 	encoder := newEncoder(out)
 	separator := byte('[')
-	for u, err := range s.users.List(r.Context(), "", 0) {
+	for u, err := range s.users.List(r.Context(), "", limit) {
 		if err != nil {
 			return err
 		}
@@ -100,128 +128,141 @@ func (s *server) listUsers(w http.ResponseWriter, r *http.Request) error {
 	return out.Flush()
 }
 
-// listPage answers with one page. It asks for one user more than the page has,
-// so that it says "next" only if there is more.
-func (s *server) listPage(w http.ResponseWriter, r *http.Request, limit int, after string) error {
-	page := make([]userJSON, 0, min(limit, 64))
-	for u, err := range s.users.List(r.Context(), after, limit+1) {
+// findUser answers GET /users?email=E with an array of one or none.
+func (s *server) findUser(w *response, r *http.Request, email string) error {
+	found := []userJSON{}
+	u, err := s.users.Get(r.Context(), userID(email))
+	if err == nil {
+		found = append(found, s.userJSON(u))
+	} else if !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, found)
+}
+
+// listPage reads one user more than the page has, so that it sends a Link only if
+// there are more users.
+func (s *server) listPage(w *response, r *http.Request, q listQuery) error {
+	page := make([]userJSON, 0, min(q.limit, 64))
+	for u, err := range s.users.List(r.Context(), q.after, q.limit+1) {
 		if err != nil {
 			return err
 		}
-		if len(page) == limit {
-			next := url.Values{"limit": {strconv.Itoa(limit)}, "cursor": {formatCursor(page[limit-1].ID)}}
+		if len(page) == q.limit {
+			next := url.Values{"limit": {strconv.Itoa(q.limit)}, "cursor": {formatCursor(page[q.limit-1].ID)}}
 			w.Header().Set("Link", fmt.Sprintf(`<%s/users?%s>; rel="next"`, s.PublicURL, next.Encode()))
 			break
 		}
 		page = append(page, s.userJSON(u))
 	}
-	w.Header().Set("Content-Type", "application/json")
-	return newEncoder(w).Encode(page)
+	return writeJSON(w, http.StatusOK, page)
 }
 
-// pageOf reads limit and cursor from a query. A limit of 0 stands for the whole
-// list.
-func pageOf(query string) (limit int, after string, err error) {
+// A listQuery is the query of GET /users.
+type listQuery struct {
+	limit int    // 0: the whole list
+	after string // id of the last user of the previous page
+	email string
+}
+
+func parseListQuery(query string) (q listQuery, err error) {
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return 0, "", badRequest("the query cannot be read: %v", err)
+		return q, badRequest("the query is malformed: %v", err)
 	}
 	var errs []fieldError
+	fault := func(field, format string, args ...any) {
+		errs = append(errs, fieldError{field, fmt.Sprintf(format, args...)})
+	}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		v := values[name]
 		switch {
-		case name != "limit" && name != "cursor":
-			errs = append(errs, fieldError{quoteField(name), "unknown parameter; the parameters are limit, cursor"})
+		case !slices.Contains([]string{"cursor", "email", "limit"}, name):
+			fault(abbreviate(name), "unknown parameter; the parameters are limit, cursor, email")
 		case len(v) > 1:
-			errs = append(errs, fieldError{name, "sent more than once"})
-		case name == "limit":
-			if limit, err = strconv.Atoi(v[0]); err != nil || limit < 1 || limit > maxPage {
-				errs = append(errs, fieldError{name, fmt.Sprintf("must be a number from 1 to %d, not %q", maxPage, abbreviate(v[0]))})
+			fault(name, "sent more than once")
+		case name == "email" && len(values) > 1:
+			fault(name, "cannot be combined with other parameters")
+		case name == "email":
+			var f *fieldError
+			if q.email, f = cleanEmail(v[0]); f != nil {
+				errs = append(errs, *f)
 			}
-		case name == "cursor":
+		case name == "limit":
+			if q.limit, err = strconv.Atoi(v[0]); err != nil || q.limit < 1 || q.limit > maxPage {
+				fault(name, "must be a number from 1 to %d, not %q", maxPage, abbreviate(v[0]))
+			}
+		default:
 			var ok bool
-			if after, ok = parseCursor(v[0]); !ok {
-				errs = append(errs, fieldError{name, fmt.Sprintf("must be a cursor from a Link header, not %q", abbreviate(v[0]))})
+			if q.after, ok = parseCursor(v[0]); !ok {
+				fault(name, "must be a cursor from a Link header, not %q", abbreviate(v[0]))
 			}
 		}
 	}
 	if len(errs) > 0 {
-		return 0, "", badFields(errs...)
+		return listQuery{}, badFields(errs...)
 	}
-	if limit == 0 && after != "" {
-		limit = defaultPage
+	if q.limit == 0 && q.after != "" {
+		q.limit = defaultPage
 	}
-	return limit, after, nil
-}
-
-// abbreviate shortens what a client sent for a message that quotes it.
-func abbreviate(s string) string {
-	if len(s) > 40 {
-		return s[:40] + "…"
-	}
-	return s
+	return q, nil
 }
 
 // createUser answers POST /user.
-func (s *server) createUser(w http.ResponseWriter, r *http.Request) error {
-	f, release, err := s.readUserForm(w, r)
-	defer release()
+func (s *server) createUser(w *response, r *http.Request) error {
+	f, err := s.readUserForm(w, r)
 	if err != nil {
 		return err
 	}
-	name, nameErr := cleanName(f.fields["name"])
-	email, emailErr := cleanEmail(f.fields["email"])
-	var errs []fieldError
-	for _, e := range []*fieldError{nameErr, emailErr} {
-		if e != nil {
-			errs = append(errs, *e)
+	name, nameFault := cleanName(f.fields["name"])
+	email, emailFault := cleanEmail(f.fields["email"])
+	if err := faults(nameFault, emailFault); err != nil {
+		return err
+	}
+	u := User{ID: userID(email), Name: name, Email: email, Write: newKey(), CreatedAt: now()}
+	u.UpdatedAt = u.CreatedAt
+	w.user = u.ID
+	if f.image != nil {
+		if u.Avatar, err = s.putImage(r, u.ID, f.image); err != nil {
+			return err
 		}
 	}
-	if len(errs) > 0 {
-		return badFields(errs...)
-	}
-	u := User{ID: userID(email), Name: name, Email: email, CreatedAt: now()}
-	u.UpdatedAt = u.CreatedAt
-	if f.image != nil {
-		err = s.createWithAvatar(r, &u, f.image)
-	} else {
-		err = s.users.Create(r.Context(), u)
+	err = s.users.Create(r.Context(), u)
+	location := s.PublicURL + "/users/" + u.ID
+	if errors.Is(err, ErrExists) {
+		if u.Avatar != nil {
+			s.discard(u.ID, u.Avatar.Key)
+		}
+		return problemOf(err).with("Location", location)
 	}
 	if err != nil {
-		return err
+		return err // the write may still take effect: the image stays
 	}
-	w.Header().Set("Location", s.PublicURL+"/users/"+u.ID)
+	w.Header().Set("Location", location)
 	return s.writeUser(w, http.StatusCreated, u)
 }
 
-// readUserForm reads the fields of a new user in any of the three content types.
-// release gives up the memory that an image was allowed, and is never nil.
-func (s *server) readUserForm(w http.ResponseWriter, r *http.Request) (f form, release func(), err error) {
-	release = func() {}
+// readUserForm reads a new user in any of the three content types.
+func (s *server) readUserForm(w *response, r *http.Request) (form, error) {
 	mediaType, params, err := contentType(r)
 	if err != nil {
-		return f, release, err
+		return form{}, err
 	}
-	var data []byte
 	switch mediaType {
 	case "application/json":
-		if data, err = readAll(w, r, maxFormBytes); err == nil {
-			f, err = readJSON(data, "name", "email")
-		}
+		return readBody(r, readJSON, "name", "email")
 	case "application/x-www-form-urlencoded":
-		if data, err = readAll(w, r, maxFormBytes); err == nil {
-			f, err = readURLEncoded(data, "name", "email")
-		}
+		return readBody(r, readURLEncoded, "name", "email")
 	case "multipart/form-data":
 		return s.readUpload(w, r, params["boundary"], "name", "email")
-	default:
-		err = unsupported("Content-Type must be application/json, application/x-www-form-urlencoded or multipart/form-data, not %q", abbreviate(mediaType))
+	case "":
+		return form{}, unsupported("the request has no Content-Type; send JSON with Content-Type: application/json")
 	}
-	return f, release, err
+	return form{}, unsupported("Content-Type must be application/json, application/x-www-form-urlencoded or multipart/form-data, not %q", abbreviate(mediaType))
 }
 
 // getUser answers GET /users/{id}.
-func (s *server) getUser(w http.ResponseWriter, r *http.Request) error {
+func (s *server) getUser(w *response, r *http.Request) error {
 	id, err := pathID(r)
 	if err != nil {
 		return err
@@ -230,75 +271,183 @@ func (s *server) getUser(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if slices.Contains(entityTags(r, "If-None-Match"), strconv.Quote(u.Write)) {
+		w.Header().Set("ETag", strconv.Quote(u.Write))
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
 	return s.writeUser(w, http.StatusOK, u)
 }
 
 // renameUser answers PATCH /users/{id}: a JSON merge patch (RFC 7396) whose only
 // member is the name.
-func (s *server) renameUser(w http.ResponseWriter, r *http.Request) error {
+func (s *server) renameUser(w *response, r *http.Request) error {
 	id, err := pathID(r)
 	if err != nil {
 		return err
 	}
+	w.user = id
 	mediaType, _, err := contentType(r)
 	if err != nil {
 		return err
 	}
 	if mediaType != "application/json" && mediaType != "application/merge-patch+json" {
-		p := unsupported("Content-Type must be application/json or application/merge-patch+json, not %q", abbreviate(mediaType))
-		p.header.Set("Accept-Patch", "application/json, application/merge-patch+json") // RFC 5789, section 2.2
-		return p
+		return unsupported("Content-Type must be application/json or application/merge-patch+json, not %q", abbreviate(mediaType)).
+			with("Accept-Patch", "application/json, application/merge-patch+json") // RFC 5789, section 2.2
 	}
-	data, err := readAll(w, r, maxFormBytes)
-	if err != nil {
-		return err
-	}
-	f, err := readJSON(data, "name", "email")
+	f, err := readBody(r, readJSON, "name", "email")
 	if err != nil {
 		return err
 	}
 	if _, sent := f.fields["email"]; sent {
-		return badField("email", "cannot be changed, since the id is made from it; create another user instead")
+		return badField("email", "cannot be changed, because the id is derived from it; create another user instead")
 	}
 	name, fault := cleanName(f.fields["name"])
 	if fault != nil {
 		return badFields(*fault)
 	}
-	u, err := s.users.Rename(r.Context(), id, name, now())
+	c, err := s.userCondition(r, id)
+	if err != nil {
+		return err
+	}
+	u, err := s.users.Rename(r.Context(), id, name, now(), c)
 	if err != nil {
 		return err
 	}
 	return s.writeUser(w, http.StatusOK, u)
 }
 
-// deleteUser answers DELETE /users/{id}. The pointer goes first, so that no
-// reader follows it to what is being removed, and the item last, so that a
-// deletion that broke off is found and finished when it is repeated.
-func (s *server) deleteUser(w http.ResponseWriter, r *http.Request) error {
+// deleteUser answers DELETE /users/{id}. The pointer goes first, so that no reader
+// follows it, then the images, and the user last: a deletion that failed half-way
+// can be repeated.
+func (s *server) deleteUser(w *response, r *http.Request) error {
 	id, err := pathID(r)
 	if err != nil {
 		return err
 	}
+	w.user = id
 	ctx := r.Context()
+	c, err := s.userCondition(r, id)
+	if err != nil {
+		return err
+	}
 	u, err := s.users.Get(ctx, id)
 	if err != nil {
 		return err
 	}
 	if u.Avatar != nil {
-		if _, err := s.users.SetAvatar(ctx, id, nil, now()); err != nil {
+		if u, err = s.users.RemoveAvatar(ctx, id, now(), c); err != nil {
+			return err
+		}
+		if c.Write != "" {
+			c.Write = u.Write
+		}
+	} else if !c.holds(u) {
+		return ErrPrecondition
+	}
+	if u.Removed != "" {
+		if err := s.avatars.Delete(ctx, id, u.Removed); err != nil {
 			return err
 		}
 	}
-	if err := s.avatars.DeleteAll(ctx, id); err != nil {
+	if err := s.avatars.DeleteStale(ctx, id, time.Now().Add(-staleAfter)); err != nil {
 		return err
 	}
-	before, err := s.users.Delete(ctx, id)
-	if err != nil && !errors.Is(err, ErrNotFound) { // another deletion was faster
+	last, err := s.users.Delete(ctx, u, c)
+	if errors.Is(err, ErrNotFound) { // a concurrent request completed the deletion
+		last, err = u, nil
+	}
+	if err != nil {
 		return err
 	}
-	if before.Avatar != nil { // uploaded after DeleteAll had looked
-		s.discard(ctx, id, before.Avatar.Key)
+	if key := last.imageKey(); key != "" && key != u.Removed {
+		s.discard(id, key) // uploaded meanwhile
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// userCondition returns what If-Match requires of the user.
+func (s *server) userCondition(r *http.Request, id string) (Condition, error) {
+	write, err := ifMatch(r, func() (string, error) {
+		u, err := s.users.Get(r.Context(), id)
+		return u.Write, err
+	})
+	if write == "*" { // the user must exist, as it must anyway
+		write = ""
+	}
+	return Condition{Write: write}, err
+}
+
+// ifMatch returns the entity tag, without quotes, that If-Match requires: "" for
+// none, "*" for any. If the client names several, it is the current one.
+func ifMatch(r *http.Request, current func() (string, error)) (string, error) {
+	tags := entityTags(r, "If-Match")
+	switch {
+	case len(r.Header.Values("If-Match")) == 0:
+		return "", nil
+	case slices.Contains(tags, "*"):
+		return "*", nil
+	case len(tags) == 1 && len(tags[0]) > 2 && tags[0][0] == '"':
+		return strings.Trim(tags[0], `"`), nil
+	}
+	key, err := current()
+	if err == nil && (key == "" || !slices.Contains(tags, strconv.Quote(key))) {
+		err = ErrPrecondition
+	}
+	return key, err
+}
+
+// entityTags splits a header field of entity tags (RFC 9110, section 8.8.3). Those
+// of this service contain no commas. For If-None-Match, a weak tag counts as well.
+func entityTags(r *http.Request, field string) []string {
+	var tags []string
+	for tag := range strings.SplitSeq(strings.Join(r.Header.Values(field), ","), ",") {
+		tag = strings.TrimSpace(tag)
+		if field == "If-None-Match" {
+			tag = strings.TrimPrefix(tag, "W/")
+		}
+		tags = append(tags, tag)
+	}
+	return tags
+}
+
+// cleanName returns a name as it is stored: trimmed, in Unicode normalization form
+// C, so that equal looks are equal bytes.
+func cleanName(name string) (string, *fieldError) {
+	name = norm.NFC.String(strings.TrimSpace(name))
+	n := utf8.RuneCountInString(name)
+	fault := ""
+	switch {
+	case strings.ContainsRune(name, unicode.ReplacementChar):
+		fault = "is not valid Unicode" // decoded from a broken escape such as \ud800
+	case strings.ContainsFunc(name, unicode.IsControl):
+		fault = "must not contain control characters"
+	case strings.ContainsFunc(name, overridesDirection):
+		fault = "must not contain bidirectional overrides"
+	case !strings.ContainsFunc(name, visible):
+		fault = fmt.Sprintf("must have 1 to %d characters, one of them visible; it is missing or blank", maxNameLength)
+	case n > maxNameLength:
+		fault = fmt.Sprintf("may have at most %d characters; it has %d", maxNameLength, n)
+	}
+	if fault != "" {
+		return "", &fieldError{"name", fault}
+	}
+	return name, nil
+}
+
+// visible excludes spaces and what Unicode calls default ignorable, and the
+// letters and symbols that are blank: Hangul fillers and the empty Braille pattern.
+func visible(r rune) bool {
+	switch r {
+	case 0x034f, 0x115f, 0x1160, 0x17b4, 0x17b5, 0x2800, 0x3164, 0xffa0:
+		return false
+	}
+	return !unicode.IsSpace(r) && !unicode.In(r, unicode.C, unicode.Z, unicode.Variation_Selector)
+}
+
+// overridesDirection finds embeddings, overrides and isolates (UAX #9): with them,
+// a name displays as another one.
+func overridesDirection(r rune) bool {
+	return r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
 }

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-func TestPageOf(t *testing.T) {
+func TestParseListQuery(t *testing.T) {
 	id := userID("ada@example.com")
 	cursor := formatCursor(id)
 	for _, test := range []struct {
@@ -38,7 +38,8 @@ func TestPageOf(t *testing.T) {
 		{"limit=1;cursor=x", 0, "", false},
 	} {
 		t.Run(test.query, func(t *testing.T) {
-			limit, after, err := pageOf(test.query)
+			q, err := parseListQuery(test.query)
+			limit, after := q.limit, q.after
 			if !test.ok {
 				if err == nil || problemOf(err).Status != http.StatusBadRequest {
 					t.Errorf("got %d, %q, %v; want 400", limit, after, err)
@@ -52,10 +53,10 @@ func TestPageOf(t *testing.T) {
 	}
 }
 
-// TestPageOfFirstFault: the same query is answered in the same words every time.
-func TestPageOfFirstFault(t *testing.T) {
+// TestParseListQueryFirstFault: the same query is answered in the same words every time.
+func TestParseListQueryFirstFault(t *testing.T) {
 	for range 20 {
-		_, _, err := pageOf("limit=0&cursor=x&a=1&b=2")
+		_, err := parseListQuery("limit=0&cursor=x&a=1&b=2")
 		if got := problemOf(err).Errors[0].Field; got != "a" {
 			t.Fatalf("the first fault is that of %s, want a", got)
 		}
@@ -83,6 +84,13 @@ func TestCleanName(t *testing.T) {
 		{"markup is text", "<b>Ada</b>", "<b>Ada</b>"},
 		{"right to left", "عدا", "عدا"},
 		{"emoji with joiners", "👩‍💻", "👩‍💻"},
+		{"zero width space", "\u200b", ""},
+		{"Hangul filler", "\u3164", ""},
+		{"empty Braille pattern", "\u2800", ""},
+		{"soft hyphen", "\u00ad", ""},
+		{"invisible among visible", "A\u00adda", "A\u00adda"},
+		{"bidirectional override", "Ada\u202egnp", ""},
+		{"bidirectional isolate", "Ada\u2067gnp", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, fault := cleanName(test.in)

@@ -2,6 +2,7 @@ package tests
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"mime/multipart"
 	"net/http"
@@ -24,6 +25,9 @@ import (
 //	201
 //	Location: /users/*
 //	{"id":"*","name":"Ada",*}
+//
+// $id, $avatar_url, $version and $thumbnail_url are those of the last user that was
+// answered, $previous_url the avatar_url before that, $etag the last user's ETag.
 //
 // A response is the status, header fields (with the value "-": a missing field), and the
 // body. A * stands for any text.
@@ -54,6 +58,9 @@ func runScript(t *testing.T, file string, env []string) {
 	var got answer
 	var expect []string
 	var at int
+	var last userJSON // with an image
+	var previous string
+	vars := strings.NewReplacer()
 	check := func() {
 		t.Helper()
 		if expect != nil {
@@ -76,9 +83,20 @@ func runScript(t *testing.T, file string, env []string) {
 				p = start(t, env...)
 			}
 			at, expect = n+1, []string{}
-			got = p.curl(t, line[len("$ curl "):], images)
+			got = p.curl(t, vars.Replace(line[len("$ curl "):]), images)
+			var u userJSON
+			if json.Unmarshal([]byte(got.body), &u) != nil || u.ID == "" {
+				break
+			}
+			if u.AvatarURL != "" && u.AvatarURL != last.AvatarURL {
+				previous, last = last.AvatarURL, u
+			}
+			path := func(url string) string { return url[max(strings.Index(url, "/users/"), 0):] }
+			vars = strings.NewReplacer("$id", u.ID, "$etag", got.Header.Get("ETag"), "$avatar_url", path(last.AvatarURL),
+				"$thumbnail_url", path(last.ThumbnailURL), "$previous_url", path(previous), "$version", filepath.Base(last.AvatarURL),
+				"$bob", userID("bob@example.com"))
 		case line != "":
-			expect = append(expect, line)
+			expect = append(expect, vars.Replace(line))
 		}
 	}
 	check()

@@ -29,7 +29,7 @@ func TestRollout(t *testing.T) {
 func testRollout(t *testing.T, env []string, clients int) {
 	const requests = 40
 	dir := t.TempDir()
-	before := start(t, append(env, "DATA_DIR="+dir)...)
+	before := start(t, append(env, "SHUTDOWN_DELAY=1s", "DATA_DIR="+dir)...)
 	after := start(t, env...)
 
 	var answered, answeredBefore, created, moved atomic.Int64
@@ -275,7 +275,7 @@ func TestSecondSignal(t *testing.T) {
 	p := start(t, "SHUTDOWN_DELAY=1h")
 	p.Process.Signal(syscall.SIGTERM)
 	eventually(t, 20*time.Second, "it is stopping", func() error {
-		if p.log.find("stopping") == nil {
+		if p.log.find("shutting down") == nil {
 			return errors.New("not yet")
 		}
 		return nil

@@ -89,7 +89,7 @@ func start(t testing.TB, env ...string) *process {
 func launch(t testing.TB, env ...string) *process {
 	t.Helper()
 	p := &process{Cmd: exec.Command(rosterBinary()), dir: t.TempDir(), log: &logLines{}, done: make(chan struct{})}
-	p.Env = append(cleanEnv(), "LISTEN_ADDR=127.0.0.1:0", "METRICS_ADDR=127.0.0.1:0", "DATA_DIR="+p.dir, "LOG_LEVEL=debug")
+	p.Env = append(cleanEnv(), "LISTEN_ADDR=127.0.0.1:0", "METRICS_ADDR=127.0.0.1:0", "DATA_DIR="+p.dir, "LOG_LEVEL=debug", "SHUTDOWN_DELAY=0s")
 	p.Env = append(p.Env, env...)
 	for _, e := range env {
 		if dir, ok := strings.CutPrefix(e, "DATA_DIR="); ok {

@@ -93,7 +93,7 @@ func TestSlowUploads(t *testing.T) {
 	p.do(t, "GET /users", nil, nil).want(t, http.StatusOK)
 	p.do(t, "GET /readyz", nil, nil).want(t, http.StatusOK)
 	p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, []byte(`{"name":"Eve","email":"eve@example.com"}`)).want(t, http.StatusCreated)
-	if n := p.metric(t, `roster_uploads_total{outcome="overloaded"}`); n != 1 {
+	if n := p.metric(t, "roster_uploads_shed_total"); n != 1 {
 		t.Errorf("%v uploads are counted as refused", n)
 	}
 }
