@@ -149,7 +149,7 @@ func thumbnailCost(mediaType string, data []byte) (pixels int64, err error) {
 // inspectForThumbnail returns the part of an image that is rendered: of a GIF, its first
 // frame. The walk is the one that cleaned the image, so both find the same frame.
 func inspectForThumbnail(mediaType string, data []byte) (clean []byte, info imageInfo, pixels int64, err error) {
-	i := slices.IndexFunc(imageFormats, func(f imageFormat) bool { return f.mediaType == mediaType && hasMagic(data, f.magic) })
+	i := slices.IndexFunc(imageFormats, func(f imageFormat) bool { return f.walk != nil && f.mediaType == mediaType && hasMagic(data, f.magic) })
 	switch {
 	case i < 0:
 		err = fmt.Errorf("%q is not its type", mediaType)
@@ -187,8 +187,9 @@ func inspectForThumbnail(mediaType string, data []byte) (clean []byte, info imag
 
 // renderThumbnail renders an image as 256 × 256 pixels: its middle square, upright, scaled
 // down by averaging areas, or up by interpolation. The result is a JPEG, or a PNG if
-// it has transparent pixels. Of an animation it is the first frame. Color profiles are not
-// applied. Errors are errNotRenderable, or the context's. It takes up to 200 MB.
+// it has transparent pixels. An animation is rendered as its first frame. Color profiles are
+// not applied. Errors are errNotRenderable, or the context's. Decoding takes up to 160 MB,
+// scaling up to 33 MB.
 func renderThumbnail(ctx context.Context, mediaType string, data []byte) (thumb []byte, thumbType string, err error) {
 	defer func() {
 		if fault := recover(); fault != nil { // in a decoder
