@@ -56,26 +56,30 @@ func create(ctx context.Context, log *slog.Logger, kind, name string, do func(co
 }
 
 func (d *dynamoUsers) createTable(ctx context.Context) (created bool, err error) {
-	_, err = d.client.CreateTable(ctx, &dynamodb.CreateTableInput{
-		TableName:            &d.table,
-		BillingMode:          dynamotypes.BillingModePayPerRequest,
-		AttributeDefinitions: []dynamotypes.AttributeDefinition{{AttributeName: aws.String("id"), AttributeType: dynamotypes.ScalarAttributeTypeS}},
-		KeySchema:            []dynamotypes.KeySchemaElement{{AttributeName: aws.String("id"), KeyType: dynamotypes.KeyTypeHash}},
-	})
-	_, exists := errors.AsType[*dynamotypes.ResourceInUseException](err)
-	if err != nil && !exists {
+	describe := &dynamodb.DescribeTableInput{TableName: &d.table}
+	_, err = d.client.DescribeTable(ctx, describe)
+	_, missing := errors.AsType[*dynamotypes.ResourceNotFoundException](err)
+	if missing {
+		_, err = d.client.CreateTable(ctx, &dynamodb.CreateTableInput{
+			TableName:            &d.table,
+			BillingMode:          dynamotypes.BillingModePayPerRequest,
+			AttributeDefinitions: []dynamotypes.AttributeDefinition{{AttributeName: aws.String("id"), AttributeType: dynamotypes.ScalarAttributeTypeS}},
+			KeySchema:            []dynamotypes.KeySchemaElement{{AttributeName: aws.String("id"), KeyType: dynamotypes.KeyTypeHash}},
+		})
+	}
+	if _, exists := errors.AsType[*dynamotypes.ResourceInUseException](err); err != nil && !exists {
 		return false, d.failed(ctx, "CreateTable", err)
 	}
 	out, err := dynamodb.NewTableExistsWaiter(d.client, func(o *dynamodb.TableExistsWaiterOptions) {
 		o.MinDelay = 500 * time.Millisecond
-	}).WaitForOutput(ctx, &dynamodb.DescribeTableInput{TableName: &d.table}, time.Minute)
+	}).WaitForOutput(ctx, describe, time.Minute)
 	if err != nil {
 		return false, d.failed(ctx, "DescribeTable", err)
 	}
 	if keys := out.Table.KeySchema; len(keys) != 1 || aws.ToString(keys[0].AttributeName) != "id" {
 		return false, errors.New("the table exists, but its key is not id alone")
 	}
-	return !exists, nil
+	return missing, nil
 }
 
 func (s *s3Avatars) createBucket(ctx context.Context) (created bool, err error) {

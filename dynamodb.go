@@ -19,8 +19,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 )
 
-// scanTimeout bounds a page of a list, 1 MB, including its retries.
-const scanTimeout = 8 * time.Second
+// scanPage is how many users one call lists: almost DynamoDB's limit of 1 MB.
+// Without it, DynamoDB Local reads the whole table for each call.
+const scanPage = 3000
 
 // dynamoUsers stores users in a DynamoDB table with the key id. An item holds
 // id, name, email, created_at, updated_at and write, the map avatar (key, type,
@@ -147,17 +148,17 @@ func (d *dynamoUsers) Get(ctx context.Context, id string) (User, error) {
 }
 
 func (d *dynamoUsers) List(ctx context.Context, after string, limit int) iter.Seq2[User, error] {
-	in := &dynamodb.ScanInput{TableName: &d.table}
+	in := &dynamodb.ScanInput{TableName: &d.table, Limit: aws.Int32(scanPage)}
 	if after != "" {
 		in.ExclusiveStartKey = keyOf(after)
 	}
 	if limit > 0 {
-		in.Limit = aws.Int32(int32(limit)) // #nosec G115 -- a page has at most a thousand users
+		*in.Limit = int32(min(limit, scanPage)) // #nosec G115
 	}
 	return func(yield func(User, error) bool) {
 		n := 0
 		for pages := dynamodb.NewScanPaginator(d.client, in); pages.HasMorePages(); {
-			call, cancel := context.WithTimeout(ctx, scanTimeout)
+			call, cancel := context.WithTimeout(ctx, callTimeout)
 			page, err := pages.NextPage(call)
 			cancel()
 			if err != nil {
