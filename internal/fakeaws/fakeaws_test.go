@@ -257,10 +257,6 @@ func TestBadCalls(t *testing.T) {
 			}
 			return err
 		}},
-		{"DeleteObjects, no keys", "MalformedXML", func(ctx context.Context, c *s3.Client, bucket *string) error {
-			_, err := c.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: bucket, Delete: &s3types.Delete{Objects: []s3types.ObjectIdentifier{}}})
-			return err
-		}},
 		{"GetObject, a range past the end", "InvalidRange", func(ctx context.Context, c *s3.Client, bucket *string) error {
 			if _, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: aws.String("a"), Body: strings.NewReader("abc")}); err != nil {
 				return err
