@@ -219,14 +219,6 @@ func errorCode(err error) string {
 	return "error"
 }
 
-// httpStatus returns the status of the response, or 0 without a response.
-func httpStatus(err error) int {
-	if response, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
-		return response.HTTPStatusCode()
-	}
-	return 0
-}
-
 // A credentialsError means that there are no credentials to sign with.
 type credentialsError struct{ err error }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
 // scanPage is how many users one call lists: almost DynamoDB's limit of 1 MB.
@@ -40,6 +41,9 @@ type dynamoUsers struct {
 var _ Users = (*dynamoUsers)(nil)
 
 type item = map[string]types.AttributeValue
+
+// conditionFailed is the code of a write whose condition does not hold.
+const conditionFailed = "ConditionalCheckFailedException"
 
 func newDynamoUsers(cfg aws.Config, table string, log *slog.Logger) *dynamoUsers {
 	client := dynamodb.NewFromConfig(cfg, func(o *dynamodb.Options) {
@@ -87,8 +91,8 @@ func (r *writeRetryer) use(o *dynamodb.Options) {
 // notApplied reports whether a write certainly had no effect: it was refused, or
 // never sent. After a timeout, a reset or a 5xx it may still take effect.
 func notApplied(err error) bool {
-	if status := httpStatus(err); status != 0 {
-		return status >= 400 && status < 500
+	if response, ok := errors.AsType[*smithyhttp.ResponseError](err); ok && response.HTTPStatusCode() != 0 {
+		return response.HTTPStatusCode() >= 400 && response.HTTPStatusCode() < 500
 	}
 	if _, ok := errors.AsType[*credentialsError](err); ok {
 		return true
@@ -113,7 +117,7 @@ func (d *dynamoUsers) Create(ctx context.Context, u User) error {
 	switch {
 	case err == nil:
 		return nil
-	case isConditionFailed(err):
+	case errorCode(err) == conditionFailed:
 		return ErrExists
 	case retryer.lost && d.look(ctx, u.ID).Write == u.Write:
 		return nil
@@ -304,7 +308,7 @@ func (d *dynamoUsers) ForgetRemoved(ctx context.Context, id, key string) error {
 		UpdateExpression:          aws.String("REMOVE removed"),
 		ExpressionAttributeValues: item{":key": text(key)},
 	})
-	if err != nil && !isConditionFailed(err) {
+	if err != nil && errorCode(err) != conditionFailed {
 		return d.failed(ctx, "UpdateItem", err)
 	}
 	return nil
@@ -350,11 +354,6 @@ func (d *dynamoUsers) Ready(ctx context.Context) error {
 
 func (d *dynamoUsers) failed(ctx context.Context, operation string, err error) error {
 	return d.log.failed(ctx, "DynamoDB "+operation+" on table "+d.table, err)
-}
-
-func isConditionFailed(err error) bool {
-	_, ok := errors.AsType[*types.ConditionalCheckFailedException](err)
-	return ok
 }
 
 func keyOf(id string) item { return item{"id": text(id)} }
