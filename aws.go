@@ -262,6 +262,9 @@ func (l *awsLog) failed(ctx context.Context, operation string, err error) error 
 		}
 	} else {
 		key = "" // an outage has many symptoms
+		if send, ok := errors.AsType[*url.Error](err); ok {
+			cause = send.Error() // without the SDK's prefixes
+		}
 	}
 	if response, ok := errors.AsType[*smithyhttp.ResponseError](err); ok && response.Response != nil {
 		if region := response.Response.Header.Get("X-Amz-Bucket-Region"); region != "" {

@@ -376,6 +376,9 @@ func TestLogOnce(t *testing.T) {
 			avatars.Put(ctx, u.ID, "key", "image/png", nil)
 			avatars.Ready(ctx)
 		}
+		if want := `code=connection error="Post \"` + dynamo.URL; tt.name == "outage" && !strings.Contains(log.String(), want) {
+			t.Errorf("the log does not contain %s:\n%s", want, &log)
+		}
 		if got := strings.Count(log.String(), "\n"); got != tt.lines {
 			t.Errorf("%s: %d lines, want %d:\n%s", tt.name, got, tt.lines, &log)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -71,6 +72,7 @@ func (s *s3Avatars) Get(ctx context.Context, id, key string, offset, length int6
 	out, err := s.client.GetObject(call, in, options)
 	wait.Stop()
 	if err != nil {
+		err = cmp.Or(context.Cause(call), err) // the SDK reports a timeout as canceled
 		cancel(nil)
 		return nil, s.missing(ctx, id, key, err)
 	}

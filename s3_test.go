@@ -153,6 +153,16 @@ func TestStalledImage(t *testing.T) {
 	if errors.Is(err, context.Canceled) {
 		t.Errorf("%v counts as a client that went away", err)
 	}
+	if !strings.Contains(err.Error(), context.DeadlineExceeded.Error()) {
+		t.Errorf("%v does not name a timeout", err)
+	}
+
+	bucket.Next("GetObject", fakeaws.Fault{Hang: true}, fakeaws.Fault{Hang: true})
+	_, err = avatars.Get(t.Context(), id, a.Key, 0, -1)
+	wantError(t, err, ErrUnavailable)
+	if !strings.Contains(err.Error(), context.DeadlineExceeded.Error()) {
+		t.Errorf("%v does not name a timeout", err)
+	}
 }
 
 // TestSlowReader takes an image more slowly than a call may take.
