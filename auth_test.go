@@ -22,7 +22,7 @@ func TestParseTokens(t *testing.T) {
 	const value = "0123456789abcdef"
 	for _, test := range []struct {
 		name, text string
-		want       string // names, or what the error says
+		want       string // names, or a part of the error
 	}{
 		{"one", "web:" + value, "web"},
 		{"several", "web:" + value + "\nmobile:" + value + "x\n", "web mobile"},
@@ -79,7 +79,7 @@ func TestAuthenticate(t *testing.T) {
 		want   string // in the challenge; empty: accepted
 	}{
 		{[]string{"Bearer " + tokenA}, ""},
-		{[]string{"bearer " + tokenA}, ""}, // schemes are compared without case: RFC 9110, section 11.1
+		{[]string{"bearer " + tokenA}, ""}, // the scheme is case-insensitive: RFC 9110, section 11.1
 		{[]string{"Bearer  " + tokenA}, ""},
 		{nil, `Bearer realm="roster"`},
 		{[]string{"Bearer " + tokenB}, `error="invalid_token"`},
@@ -107,7 +107,7 @@ func TestAuthenticate(t *testing.T) {
 	}
 }
 
-// TestRevocation: a token that is withdrawn works for two seconds at most.
+// TestRevocation: a removed token is rejected after at most 2 s.
 func TestRevocation(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "tokens")
 	os.WriteFile(file, []byte("web:"+tokenA+"\nmobile:"+tokenB+"\n"), 0o600)

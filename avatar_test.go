@@ -10,9 +10,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"roster/internal/fakeaws"
+	"roster/internal/testimage"
 )
 
-// serveOne serves the API on fakes that have one user, ada@example.com.
+// serveOne serves the API on fakes with one user, ada@example.com.
 func serveOne(t *testing.T) (dynamo *fakeaws.DynamoDB, bucket *fakeaws.S3, users *dynamoUsers, u User, url string) {
 	dynamo, bucket = fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
 	users, avatars := openTestAWS(t, dynamo.URL, bucket.URL)
@@ -26,7 +27,7 @@ func serveOne(t *testing.T) (dynamo *fakeaws.DynamoDB, bucket *fakeaws.S3, users
 // image nothing was stored.
 func TestRefusedUpload(t *testing.T) {
 	slow := fakeaws.Fault{Delay: 200 * time.Millisecond}
-	image := encodePNG(gradient(20, 20, 1))
+	image := testimage.PNG(testimage.Gradient(20, 20, 1))
 	broken := image[:len(image)-20]
 	for _, test := range []struct {
 		name   string
@@ -47,7 +48,7 @@ func TestRefusedUpload(t *testing.T) {
 			for operation, what := range test.faults {
 				bucket.Always(operation, what)
 			}
-			contentType, form := multipartBody(test.image, map[string][]string{"email": {test.email}})
+			contentType, form := testimage.Form(test.image, map[string][]string{"email": {test.email}})
 			for _, request := range []struct {
 				method, path, contentType string
 				body                      []byte

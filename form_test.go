@@ -14,13 +14,15 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+
+	"roster/internal/testimage"
 )
 
 func TestReadJSON(t *testing.T) {
 	for _, test := range []struct {
 		name, body string
-		want       map[string]string // nil: refused
-		fields     []string          // those found at fault
+		want       map[string]string // nil: rejected
+		fields     []string          // with an error
 	}{
 		{"both", `{"name":"Ada","email":"ada@example.com"}`, map[string]string{"name": "Ada", "email": "ada@example.com"}, nil},
 		{"white space", " \n{ \"name\" : \"Ada\" }\r\n\t", map[string]string{"name": "Ada"}, nil},
@@ -136,7 +138,7 @@ func TestReadMultipart(t *testing.T) {
 		{"nothing but the end", "--b--", map[string]string{}, "", 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			// At once with its length known, and byte by byte with no length.
+			// As a whole with Content-Length, and byte by byte without.
 			for _, length := range []int64{int64(len(test.body)), -1} {
 				body := io.Reader(strings.NewReader(test.body))
 				if length < 0 {
@@ -155,8 +157,8 @@ func TestReadMultipart(t *testing.T) {
 	}
 }
 
-// TestReadMultipartOneBuffer: memory is reserved for one image, so there is a
-// buffer for one, however many are announced.
+// TestReadMultipartOneBuffer: the memory of one image is reserved, so only one is
+// buffered.
 func TestReadMultipartOneBuffer(t *testing.T) {
 	const limit = 8 << 20
 	body := strings.Repeat("--b\r\nContent-Disposition: form-data; name=avatar; filename=a\r\n\r\nGIF\r\n", 8) + "--b--"
@@ -176,7 +178,7 @@ func TestReadAll(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		sent    int
-		length  int64 // announced; -1: chunked
+		length  int64 // Content-Length; -1: chunked
 		status  int
 		content int
 	}{
@@ -230,14 +232,14 @@ func TestContentType(t *testing.T) {
 	}
 }
 
-// What holds for every input: no panic, no 5xx for a client's mistake, and what
-// is accepted keeps the promises that the stores and answers rely on.
+// The fuzz tests check that no input panics or gets a 5xx, and that accepted values are
+// valid for the stores and responses.
 
 func FuzzMultipart(f *testing.F) {
-	image := testImages(f)["ada.png"]
+	image := testimage.Files(f, "testdata")["ada.png"]
 	for _, fields := range []url.Values{nil, {"name": {"Ada"}, "email": {"ada@example.com"}}, {"name": {"a", "b"}}} {
 		for _, image := range [][]byte{nil, image} {
-			contentType, body := multipartBody(image, fields)
+			contentType, body := testimage.Form(image, fields)
 			f.Add(body, strings.TrimPrefix(contentType, "multipart/form-data; boundary="))
 		}
 	}

@@ -175,7 +175,7 @@ func gifBlock(start, text string) []byte {
 
 // plantedImages are images with metadata in every place, and the same without.
 func plantedImages(t testing.TB) map[string][2][]byte {
-	images := testImages(t)
+	images := testimage.Files(t, "testdata")
 	file := func(name string) []byte { return must(os.ReadFile("testdata/images/" + name)) }
 	exif := string(exifWith(binary.LittleEndian, 6))
 	upright := string(exifWith(binary.BigEndian, 1))
@@ -302,7 +302,7 @@ func TestCleanImageOrientation(t *testing.T) {
 
 // TestCleanImageRefused: what is not accepted is refused by its name.
 func TestCleanImageRefused(t *testing.T) {
-	images := testImages(t)
+	images := testimage.Files(t, "testdata")
 	vp8 := must(os.ReadFile("testdata/images/ok.webp"))[12:]
 	jpg := images["ada.jpg"]
 	sof := bytes.Index(jpg, []byte("\xff\xc0"))
@@ -370,8 +370,8 @@ func TestCleanImageRefused(t *testing.T) {
 
 // TestCleanImageTruncated: a part of an image is refused, or lacks nothing but its end.
 func TestCleanImageTruncated(t *testing.T) {
-	images := testImages(t)
-	images["ada.gif"] = encodeGIF(16, 16, 1)
+	images := testimage.Files(t, "testdata")
+	images["ada.gif"] = testimage.GIF(16, 16, 1)
 	whole := map[string]int{"ada.png": len(pngEnd), "ada.jpg": 0, "ada.gif": 1, "ada.webp": 1, "lossless.webp": 1}
 	for file, spare := range whole {
 		data := images[file]
@@ -390,7 +390,7 @@ func TestCleanImageTruncated(t *testing.T) {
 
 // TestCleanImageTime: time is linear, whatever an image consists of.
 func TestCleanImageTime(t *testing.T) {
-	images := testImages(t)
+	images := testimage.Files(t, "testdata")
 	gif, jpg := images["ada.gif"], images["ada.jpg"]
 	at := 13 + gifColors(gif[10])
 	many := func(n int, part []byte) []byte { return bytes.Repeat(part, n) }
@@ -459,7 +459,7 @@ func BenchmarkCleanImage(b *testing.B) {
 	}{
 		{"JPEG", jpg.Bytes()},
 		{"JPEG with EXIF", slices.Concat(jpg.Bytes()[:2], exif, jpg.Bytes()[2:])},
-		{"PNG", encodePNG(noise(1500, 1000))},
+		{"PNG", testimage.PNG(noise(1500, 1000))},
 		{"GIF", slices.Concat(anim[:len(anim)-1], bytes.Repeat(anim[at+19:len(anim)-1], 300), []byte(";"))},
 		{"WebP with EXIF", webpFile(webpCanvas(8, 96, 72), must(os.ReadFile("testdata/images/ok.webp"))[12:], webpChunk("EXIF", make([]byte, 1<<20)))},
 	} {
@@ -477,7 +477,7 @@ func BenchmarkCleanImage(b *testing.B) {
 
 // noise draws an image that compresses about as well as a photograph.
 func noise(width, height int) *image.NRGBA {
-	img := gradient(width, height, 3)
+	img := testimage.Gradient(width, height, 3)
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range img.Pix {
 		if i%4 != 3 {

@@ -23,7 +23,7 @@ func TestAbbreviate(t *testing.T) {
 	}
 }
 
-// TestBodyError: the client is told which of its mistakes it was.
+// TestBodyError: the error names the mistake of the client.
 func TestBodyError(t *testing.T) {
 	for _, test := range []struct {
 		err  error

@@ -23,7 +23,7 @@ import (
 	"roster/internal/testimage"
 )
 
-// serveStores serves the API on stores, in this process.
+// serveStores serves the API on stores.
 func serveStores(t testing.TB, users Users, avatars Avatars) (url string) {
 	t.Helper()
 	s := newServer(config{MaxAvatarBytes: 5 << 20}, users, avatars, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
@@ -35,8 +35,8 @@ func serveStores(t testing.TB, users Users, avatars Avatars) (url string) {
 	return server.URL
 }
 
-// send makes a request and returns the status and the whole body; what breaks
-// off in the middle is an error.
+// send sends a request and returns the status and the body of the response. A body that
+// breaks off is an error.
 func send(client *http.Client, method, url, contentType string, body []byte) (int, []byte, error) {
 	req, err := http.NewRequest(method, url, bytes.NewReader(body))
 	if err != nil {
@@ -54,8 +54,8 @@ func send(client *http.Client, method, url, contentType string, body []byte) (in
 	return resp.StatusCode, got, err
 }
 
-// waitForOneImage waits until no other is stored: one that was replaced is removed
-// after the answer.
+// waitForOneImage waits until one image is stored: replaced images are deleted after the
+// response.
 func waitForOneImage(t *testing.T, bucket *fakeaws.S3) {
 	t.Helper()
 	eventually(t, 20*time.Second, "one image is left", func() error {
@@ -66,9 +66,8 @@ func waitForOneImage(t *testing.T, bucket *fakeaws.S3) {
 	})
 }
 
-// TestCutRequests lets the servers fail after each of the calls that a request
-// makes, in several ways, and then looks at what is left: it must be as before
-// the request or as after it, and the request must succeed when it is repeated.
+// TestCutRequests lets the servers fail after each call of a request, in several ways.
+// The state must then be that before or after the request, and a retry must succeed.
 func TestCutRequests(t *testing.T) {
 	type world struct {
 		t      *testing.T
@@ -77,14 +76,14 @@ func TestCutRequests(t *testing.T) {
 		bucket *fakeaws.S3
 		url    string
 		client *http.Client
-		anna   string // id of the user who is there before
+		anna   string // id of the existing user
 	}
-	oldPNG, newPNG := encodePNG(gradient(20, 20, 1)), encodePNG(gradient(20, 20, 2))
+	oldPNG, newPNG := testimage.PNG(testimage.Gradient(20, 20, 1)), testimage.PNG(testimage.Gradient(20, 20, 2))
 	do := func(w *world, method, path, contentType string, body []byte) (int, []byte, error) {
 		return send(w.client, method, w.url+path, contentType, body)
 	}
-	// look returns the users by email, each with the image, and finds pointers
-	// to nothing.
+	// look returns the image of each user by email, and reports pointers without an
+	// object.
 	look := func(w *world) map[string]string {
 		status, body, err := do(w, "GET", "/users", "", nil)
 		if err != nil || status != http.StatusOK {
@@ -120,11 +119,11 @@ func TestCutRequests(t *testing.T) {
 	type request struct {
 		name   string
 		do     func(*world) (int, []byte, error)
-		done   int                         // status when it succeeds
-		again  int                         // status when it is repeated although it had succeeded
-		before []string                    // what may be seen if it has not happened
-		after  string                      // what must be seen if it has
-		what   func(map[string]string) any // what of all that is seen
+		done   int                         // status of success
+		again  int                         // status of a retry after success
+		before []string                    // possible states if it failed
+		after  string                      // the state if it succeeded
+		what   func(map[string]string) any // the part of the state that it changes
 	}
 	annas := func(seen map[string]string) any {
 		image, ok := seen["anna@example.com"]
@@ -139,11 +138,11 @@ func TestCutRequests(t *testing.T) {
 			return do(w, "POST", "/user", "application/json", []byte(`{"name":"Ben","email":"ben@example.com"}`))
 		}, 201, 409, []string{"false "}, "true ", bens},
 		{"create with image", func(w *world) (int, []byte, error) {
-			contentType, body := multipartBody(newPNG, map[string][]string{"name": {"Ben"}, "email": {"ben@example.com"}})
+			contentType, body := testimage.Form(newPNG, map[string][]string{"name": {"Ben"}, "email": {"ben@example.com"}})
 			return do(w, "POST", "/user", contentType, body)
 		}, 201, 409, []string{"false "}, "true new", bens},
 		{"upload", func(w *world) (int, []byte, error) {
-			contentType, body := multipartBody(newPNG, map[string][]string{"email": {"anna@example.com"}})
+			contentType, body := testimage.Form(newPNG, map[string][]string{"email": {"anna@example.com"}})
 			return do(w, "POST", "/upload", contentType, body)
 		}, 200, 200, []string{"true old"}, "true new", annas},
 		{"put", func(w *world) (int, []byte, error) {
@@ -155,7 +154,7 @@ func TestCutRequests(t *testing.T) {
 		{"delete image", func(w *world) (int, []byte, error) {
 			return do(w, "DELETE", "/users/"+w.anna+"/avatar", "", nil)
 		}, 204, 404, []string{"true old"}, "true ", annas},
-		// The image goes first: a deletion that broke off leaves a user without.
+		// The image is removed first: an incomplete deletion leaves a user without image.
 		{"delete", func(w *world) (int, []byte, error) {
 			return do(w, "DELETE", "/users/"+w.anna, "", nil)
 		}, 204, 404, []string{"true old", "true "}, "false ", annas},
@@ -224,7 +223,7 @@ func TestCutRequests(t *testing.T) {
 		}
 		status, body, err := req.do(w)
 		if way < 0 && (req.name == "upload" || req.name == "put") {
-			waitForOneImage(t, w.bucket) // the last of the calls that may fail comes after the answer
+			waitForOneImage(t, w.bucket) // the last call comes after the response
 		}
 		made = w.dynamo.Calls("") - before
 		w.dynamo.Clear()
@@ -246,7 +245,7 @@ func TestCutRequests(t *testing.T) {
 
 		status, body, err = req.do(w)
 		if err != nil || status != req.done && !(happened && status == req.again) &&
-			// Of a deletion that broke off the image may be what was deleted.
+			// An incomplete deletion may have removed the image.
 			!(req.name == "delete image" && status == 404) {
 			t.Errorf("%s: repeated, answered %d %s %v", w.name, status, body, err)
 		}
@@ -274,8 +273,7 @@ func TestCutRequests(t *testing.T) {
 	worlds.Wait()
 }
 
-// TestRequestLimit: beyond maxInFlight requests at once there is a quick no, but
-// for the probes.
+// TestRequestLimit: beyond maxInFlight requests, all but the probes get 503.
 func TestRequestLimit(t *testing.T) {
 	s := newServer(config{}, nil, nil, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
 	s.ready.Store(true)
@@ -292,8 +290,8 @@ func TestRequestLimit(t *testing.T) {
 	}
 }
 
-// A blockedBody lets a body be read up to a point and then times out, as a
-// connection does whose deadline has passed.
+// A blockedBody returns what was sent and then the error of a connection whose deadline
+// has passed.
 type blockedBody struct{ sent *strings.Reader }
 
 func (b blockedBody) Read(p []byte) (int, error) {
@@ -303,8 +301,8 @@ func (b blockedBody) Read(p []byte) (int, error) {
 	return 0, &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}
 }
 
-// TestBodyTimeout: a body that does not come in time is a 408, in every form, and
-// gives its budget back.
+// TestBodyTimeout: an incomplete body gets 408, in every format, and its reserved memory
+// is released.
 func TestBodyTimeout(t *testing.T) {
 	store, err := openLocal(t.TempDir(), newMetrics(build{}))
 	if err != nil {
@@ -317,7 +315,7 @@ func TestBodyTimeout(t *testing.T) {
 	if err := (localUsers{store}).Create(t.Context(), u); err != nil {
 		t.Fatal(err)
 	}
-	contentType, form := multipartBody(encodePNG(gradient(30, 30, 1)), map[string][]string{"name": {"Ada"}, "email": {"ada@example.com"}})
+	contentType, form := testimage.Form(testimage.PNG(testimage.Gradient(30, 30, 1)), map[string][]string{"name": {"Ada"}, "email": {"ada@example.com"}})
 	for _, test := range []struct{ target, contentType, sent string }{
 		{"POST /user", "application/json", `{"name":`},
 		{"POST /user", "application/x-www-form-urlencoded", "name=Ada"},
@@ -344,7 +342,7 @@ func TestBodyTimeout(t *testing.T) {
 	}
 }
 
-// TestGoroutines: whatever clients do, no goroutine stays behind.
+// TestGoroutines: no goroutine is left after complete, invalid and aborted requests.
 func TestGoroutines(t *testing.T) {
 	m := newMetrics(build{})
 	store, err := openLocal(t.TempDir(), m)
@@ -357,7 +355,7 @@ func TestGoroutines(t *testing.T) {
 	before := runtime.NumGoroutine()
 
 	server := httptest.NewServer(s)
-	picture := encodePNG(gradient(200, 200, 2))
+	picture := testimage.PNG(testimage.Gradient(200, 200, 2))
 	var running sync.WaitGroup
 	for i := range 16 {
 		running.Go(func() {
@@ -366,11 +364,11 @@ func TestGoroutines(t *testing.T) {
 			client := &http.Client{Transport: transport}
 			for n := range 10 {
 				email := fmt.Sprintf("u%d-%d@example.com", i, n)
-				contentType, form := multipartBody(picture, map[string][]string{"name": {"Ada"}, "email": {email}})
+				contentType, form := testimage.Form(picture, map[string][]string{"name": {"Ada"}, "email": {email}})
 				send(client, "POST", server.URL+"/user", contentType, form)
 				send(client, "GET", server.URL+"/users/"+userID(email)+"/avatar", "", nil)
 				send(client, "GET", server.URL+"/nowhere", "", nil)
-				// And clients that go away in the middle.
+				// Aborted requests.
 				for _, text := range []string{
 					"GET /users HTTP/1.1\r\n", "GET /users HTTP/1.1\r\nHost: a\r\n\r\n",
 					"POST /user HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
@@ -461,8 +459,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// eventually repeats check until it succeeds, and fails the test if it does not
-// within the time given.
+// eventually repeats check until it succeeds. It fails the test after the given time.
 func eventually(t testing.TB, within time.Duration, what string, check func() error) {
 	t.Helper()
 	var err error
@@ -473,13 +470,3 @@ func eventually(t testing.TB, within time.Duration, what string, check func() er
 	}
 	t.Fatalf("not within %v: %s: %v", within, what, err)
 }
-
-var (
-	gradient      = testimage.Gradient
-	encodePNG     = testimage.PNG
-	encodeJPEG    = testimage.JPEG
-	encodeGIF     = testimage.GIF
-	multipartBody = testimage.Form
-)
-
-func testImages(t testing.TB) map[string][]byte { return testimage.Files(t, "testdata") }

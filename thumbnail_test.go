@@ -67,7 +67,7 @@ func marker() *image.NRGBA {
 
 // TestThumbnailOrientation: the corners of the marker, as each orientation turns them.
 func TestThumbnailOrientation(t *testing.T) {
-	jpg, pngImage := encodeJPEG(marker()), encodePNG(marker())
+	jpg, pngImage := testimage.JPEG(marker()), testimage.PNG(marker())
 	vp8l := must(os.ReadFile("testdata/marker.webp"))[12:] // the same, of 90 × 60
 	for o, corners := range map[byte][4]color.Color{       // top left, top right, bottom left, bottom right
 		1: {red, green, blue, yellow}, 2: {green, red, yellow, blue}, 3: {yellow, blue, green, red}, 4: {blue, yellow, red, green},
@@ -108,7 +108,7 @@ func TestThumbnailTransparency(t *testing.T) {
 			}
 		}
 	}
-	img, thumbType := renderTest(t, "image/png", encodePNG(src))
+	img, thumbType := renderTest(t, "image/png", testimage.PNG(src))
 	if thumbType != "image/png" {
 		t.Fatalf("it becomes %s", thumbType)
 	}
@@ -126,7 +126,7 @@ func TestThumbnailAverage(t *testing.T) {
 	for i := range src.Pix {
 		src.Pix[i] = byte(i % 8 / 7 * 255) // one of eight columns is white
 	}
-	img, _ := renderTest(t, "image/png", encodePNG(src))
+	img, _ := renderTest(t, "image/png", testimage.PNG(src))
 	for x := 2; x < thumbnailSide-2; x++ {
 		wantColor(t, img, x, 128, color.Gray{32})
 	}
@@ -144,13 +144,13 @@ func TestThumbnailKinds(t *testing.T) {
 		data            []byte
 		thumbType       string
 	}{
-		{"gray", "image/jpeg", encodeJPEG(image.NewGray(image.Rect(0, 0, 500, 300))), "image/jpeg"},
+		{"gray", "image/jpeg", testimage.JPEG(image.NewGray(image.Rect(0, 0, 500, 300))), "image/jpeg"},
 		{"CMYK", "image/jpeg", file("images/jpg-cmyk.jpg"), "image/jpeg"},
 		{"CMYK, progressive", "image/jpeg", file("progressive-cmyk.jpg"), "image/jpeg"},
 		{"RGB", "image/jpeg", file("images/jpg-rgb.jpg"), "image/jpeg"},
-		{"16 bits", "image/png", encodePNG(deep), "image/jpeg"},
-		{"one pixel", "image/png", encodePNG(gradient(1, 1, 1)), "image/jpeg"},
-		{"a line", "image/png", encodePNG(gradient(60_000, 1, 1)), "image/jpeg"},
+		{"16 bits", "image/png", testimage.PNG(deep), "image/jpeg"},
+		{"one pixel", "image/png", testimage.PNG(testimage.Gradient(1, 1, 1)), "image/jpeg"},
+		{"a line", "image/png", testimage.PNG(testimage.Gradient(60_000, 1, 1)), "image/jpeg"},
 		{"APNG", "image/png", file("images/png-apng.png"), "image/jpeg"},
 		{"GIF, animated", "image/gif", file("images/gif-anim.gif"), "image/jpeg"},
 		{"GIF, frame beyond its screen", "image/gif", file("images/gif-frame-taller-than-screen.gif"), "image/jpeg"},
@@ -189,7 +189,7 @@ func TestThumbnailGIF(t *testing.T) {
 // TestThumbnailHostile: what would take too much memory or time is not rendered, and
 // that is found out without decoding it.
 func TestThumbnailHostile(t *testing.T) {
-	images := testImages(t)
+	images := testimage.Files(t, "testdata")
 	for _, test := range []struct {
 		name, mediaType string
 		data            []byte
@@ -232,7 +232,7 @@ func TestThumbnailHostile(t *testing.T) {
 
 // TestThumbnailOneWalk: only the frame that the walk found first is decoded.
 func TestThumbnailOneWalk(t *testing.T) {
-	small, large := encodeGIF(8, 8, 1), encodeGIF(5000, 5000, 1)
+	small, large := testimage.GIF(8, 8, 1), testimage.GIF(5000, 5000, 1)
 	many := slices.Concat(small[:len(small)-1], bytes.Repeat(large[13:len(large)-1], 10), []byte(";"))
 	// Go reads the 0 as the size of an identifier, and takes what follows for sub-blocks.
 	empty := slices.Concat(small[:13], []byte("!\xff\x00"), many[13:])
@@ -266,7 +266,7 @@ func patchedSize(data []byte, width, height uint16) []byte {
 
 // TestThumbnailDeadline: a render ends at its deadline.
 func TestThumbnailDeadline(t *testing.T) {
-	data := encodePNG(noise(1200, 1200))
+	data := testimage.PNG(noise(1200, 1200))
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 	defer cancel()
 	began := time.Now()
@@ -286,13 +286,13 @@ func TestThumbnailMemory(t *testing.T) {
 		name, mediaType string
 		data            []byte
 	}{
-		{"PNG", "image/png", encodePNG(flat)},
-		{"PNG, 16 bits", "image/png", encodePNG(deep)},
-		{"JPEG", "image/jpeg", encodeJPEG(flat)},
-		{"JPEG, gray", "image/jpeg", encodeJPEG(image.NewGray(flat.Rect))},
+		{"PNG", "image/png", testimage.PNG(flat)},
+		{"PNG, 16 bits", "image/png", testimage.PNG(deep)},
+		{"JPEG", "image/jpeg", testimage.JPEG(flat)},
+		{"JPEG, gray", "image/jpeg", testimage.JPEG(image.NewGray(flat.Rect))},
 		{"JPEG, progressive", "image/jpeg", must(os.ReadFile("testdata/progressive.jpg"))},
 		{"JPEG, progressive CMYK", "image/jpeg", must(os.ReadFile("testdata/progressive-cmyk.jpg"))},
-		{"GIF", "image/gif", encodeGIF(1500, 1500, 4)},
+		{"GIF", "image/gif", testimage.GIF(1500, 1500, 4)},
 		{"WebP, Huffman trees", "image/webp", webpOfTrees(900)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -321,9 +321,9 @@ func BenchmarkThumbnail(b *testing.B) {
 		name, mediaType string
 		data            []byte
 	}{
-		{"JPEG of 12 megapixels", "image/jpeg", encodeJPEG(photo)},
-		{"PNG of 12 megapixels", "image/png", encodePNG(photo)},
-		{"JPEG of 48 kB", "image/jpeg", encodeJPEG(noise(400, 300))},
+		{"JPEG of 12 megapixels", "image/jpeg", testimage.JPEG(photo)},
+		{"PNG of 12 megapixels", "image/png", testimage.PNG(photo)},
+		{"JPEG of 48 kB", "image/jpeg", testimage.JPEG(noise(400, 300))},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			b.ReportAllocs()

@@ -65,7 +65,7 @@ func TestParseListQueryFirstFault(t *testing.T) {
 
 func TestCleanName(t *testing.T) {
 	for _, test := range []struct {
-		name, in, want string // want empty: refused
+		name, in, want string // want empty: rejected
 	}{
 		{"plain", "Ada Lovelace", "Ada Lovelace"},
 		{"trimmed", " \t\u00a0Ada\u3000\n", "Ada"},
@@ -107,7 +107,7 @@ func FuzzName(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, in string) {
 		if !utf8.ValidString(in) {
-			return // refused before, see formReader.set
+			return // rejected before, see formReader.set
 		}
 		name, fault := cleanName(in)
 		if fault != nil {
