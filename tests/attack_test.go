@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/zlib"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"image"
 	"io"
@@ -304,6 +305,33 @@ func TestAttackHeaders(t *testing.T) {
 		})
 	}
 	p.well(t)
+}
+
+// TestPublicOrigin: behind a proxy that changes Host, the origin of PUBLIC_URL may send
+// changes, and no other.
+func TestPublicOrigin(t *testing.T) {
+	p := start(t, "PUBLIC_URL=https://people.example/roster")
+	for origin, status := range map[string]int{"https://people.example": 201, "https://evil.example": 403, "http://people.example": 403} {
+		a := p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}, "Origin": {origin}, "Sec-Fetch-Site": {"cross-site"}}, []byte(`{"name":"A","email":"a@example.com"}`))
+		if a.want(t, status); status == 403 && !(strings.Contains(a.body, "Host") && strings.Contains(a.body, "PUBLIC_URL")) {
+			t.Errorf("%s: %s", origin, a.body)
+		}
+	}
+}
+
+// TestOptionsAsterisk: OPTIONS * is answered and logged like any other request.
+func TestOptionsAsterisk(t *testing.T) {
+	p := startTarget(t)
+	answers, _ := p.raw(t, "OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+	if len(answers) != 1 || answers[0].StatusCode != http.StatusBadRequest || answers[0].Header.Get("X-Request-Id") == "" {
+		t.Fatalf("%v", answers)
+	}
+	eventually(t, 5*time.Second, "it is logged", func() error {
+		if p.log.find("request", "method", "OPTIONS") == nil {
+			return errors.New("not yet")
+		}
+		return nil
+	})
 }
 
 // TestAttackBodies: bodies that are cheap to send and dear to read.

@@ -144,3 +144,23 @@ func TestTokenRotation(t *testing.T) {
 		}
 	}
 }
+
+// TestTokenLastUse: the metric tells which tokens are still in use, and forgets those
+// that are removed.
+func TestTokenLastUse(t *testing.T) {
+	secret := mountSecret(t, "web:"+tokenA+"\nmobile:"+tokenB+":read\n")
+	p := start(t, "AUTH_TOKENS_FILE="+secret.path())
+	p.do(t, "GET /users", bearer(tokenA), nil).want(t, http.StatusOK)
+	if last := p.metric(t, `roster_auth_token_last_use_seconds{token="web"}`); time.Since(time.Unix(int64(last), 0)) > time.Minute {
+		t.Errorf("last use at %.0f", last)
+	}
+	if last := p.metric(t, `roster_auth_token_last_use_seconds{token="mobile"}`); last != 0 {
+		t.Errorf("an unused token was used at %.0f", last)
+	}
+	secret.update(t, "mobile:"+tokenB+"\n")
+	time.Sleep(1100 * time.Millisecond)
+	p.do(t, "POST /user", http.Header{"Authorization": {"Bearer " + tokenB}, "Content-Type": {"application/json"}}, []byte(`{"name":"A","email":"a@example.com"}`)).want(t, http.StatusCreated)
+	if last := p.metric(t, `roster_auth_token_last_use_seconds{token="web"}`); last != 0 {
+		t.Error("a removed token still has a metric")
+	}
+}

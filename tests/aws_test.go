@@ -167,6 +167,19 @@ func TestReplacedAvatar(t *testing.T) {
 	}
 }
 
+// TestHeadFails: HEAD of /users fails where GET fails.
+func TestHeadFails(t *testing.T) {
+	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	p := start(t, fakeEnv(dynamo, bucket)...)
+	for _, path := range []string{"/users", "/users?limit=1", "/users?email=a@example.com"} {
+		p.do(t, "HEAD "+path, nil, nil).want(t, http.StatusOK)
+	}
+	dynamo.Always("*", fakeaws.Fault{Status: 400, Code: "AccessDeniedException"})
+	for _, path := range []string{"/users", "/users?limit=1", "/users?email=a@example.com"} {
+		p.do(t, "HEAD "+path, nil, nil).want(t, http.StatusServiceUnavailable)
+	}
+}
+
 // iamActions are the permissions that AWS asks for a call of the SDK.
 // https://docs.aws.amazon.com/service-authorization/latest/reference/
 var iamActions = map[string]string{

@@ -2,11 +2,14 @@ package tests
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -292,4 +295,79 @@ func TestSlowBody(t *testing.T) {
 			t.Errorf("%s after %v, want 400", resp.Status, took)
 		}
 	})
+}
+
+// TestSlowReaders: 1,024 clients that read an image slowly do not exclude others.
+func TestSlowReaders(t *testing.T) {
+	p := start(t)
+	u := p.create(t, "ada@example.com")
+	image := testimage.PadPNG(encodePNG(gradient(64, 64, 1)), 5<<20)
+	p.do(t, "PUT /users/"+u.ID+"/avatar", nil, image).want(t, http.StatusOK)
+	for range 1024 {
+		w := dialWire(t, p.url)
+		defer w.Close()
+		w.write("GET /users/" + u.ID + "/avatar HTTP/1.1\r\nHost: a\r\n\r\n")
+	}
+	eventually(t, 20*time.Second, "the bound for downloads is reached", func() error {
+		if a := p.do(t, "GET /users/"+u.ID+"/avatar", nil, nil); a.StatusCode != http.StatusServiceUnavailable {
+			return errors.New(a.Status)
+		}
+		return nil
+	})
+	p.do(t, "GET /users/"+u.ID, nil, nil).want(t, http.StatusOK)
+	p.do(t, "PATCH /users/"+u.ID, jsonHeader, []byte(`{"name":"Ada King"}`)).want(t, http.StatusOK)
+	p.create(t, "bob@example.com")
+	p.do(t, "PUT /users/"+u.ID+"/avatar", nil, image).want(t, http.StatusOK)
+}
+
+// TestThumbnailStorm: clients ask for the thumbnails of many large images at once. Other
+// requests stay fast, and memory bounded.
+func TestThumbnailStorm(t *testing.T) {
+	const images, clients = 40, 40
+	p := start(t)
+	picture := encodeJPEG(gradient(4600, 3400, 1)) // 15.6 megapixels
+	var paths []string
+	for i := range images {
+		u := p.create(t, fmt.Sprintf("ada%d@example.com", i))
+		paths = append(paths, "/users/"+u.ID)
+		p.do(t, "PUT "+paths[i]+"/avatar", nil, picture).want(t, http.StatusOK)
+	}
+	idle, most := p.memory(t), p.watchMemory(t)
+	var storm sync.WaitGroup
+	done := make(chan struct{})
+	for i := range clients {
+		storm.Go(func() {
+			for n := range 4 {
+				a := p.do(t, "GET "+paths[(i+n*7)%images]+"/thumbnail", nil, nil)
+				if a.StatusCode != http.StatusOK && a.StatusCode != http.StatusFound {
+					t.Errorf("%s", a.Status)
+				}
+			}
+		})
+	}
+	go func() {
+		storm.Wait()
+		close(done)
+	}()
+	var times []time.Duration
+	for running := true; running; {
+		begin := time.Now()
+		p.do(t, "GET "+paths[len(times)%images], nil, nil).want(t, http.StatusOK)
+		times = append(times, time.Since(begin))
+		select {
+		case <-done:
+			running = false
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	slices.Sort(times)
+	p99 := times[len(times)*99/100]
+	peak := most()
+	t.Logf("%d requests beside the storm, 99th percentile %v; memory %.0f → %.0f MiB", len(times), p99, idle/mib, peak/mib)
+	if p99 > 100*time.Millisecond && !raceEnabled {
+		t.Errorf("the 99th percentile of GET /users/{id} was %v", p99)
+	}
+	if limit := raceMemory() * 400 * mib; peak > limit {
+		t.Errorf("memory rose from %.0f to %.0f MiB", idle/mib, peak/mib)
+	}
 }
