@@ -64,9 +64,15 @@ func checkLivez(ctx context.Context, addr string) error {
 
 // watchReady sets ready once, after the first successful call to both backends, so
 // that a wrong configuration stops a rollout. A later outage is answered with 503:
-// to take every pod out of service would help nobody.
+// to take every pod out of service would help nobody. The cause is logged once a
+// minute.
 func (s *server) watchReady(ctx context.Context) {
-	for !s.tryReady(ctx) {
+	var logged time.Time
+	for err := s.tryReady(ctx); err != nil; err = s.tryReady(ctx) {
+		if time.Since(logged) >= time.Minute && ctx.Err() == nil {
+			s.log.Error("not ready", "error", err)
+			logged = time.Now()
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -80,15 +86,11 @@ func (s *server) watchReady(ctx context.Context) {
 	s.log.Info("ready")
 }
 
-func (s *server) tryReady(ctx context.Context) bool {
+func (s *server) tryReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	err := s.users.Ready(ctx)
-	if err == nil {
-		err = s.avatars.Ready(ctx)
+	if err := s.users.Ready(ctx); err != nil {
+		return err
 	}
-	if err != nil && ctx.Err() != context.Canceled {
-		s.log.Error("not ready", "error", err)
-	}
-	return err == nil
+	return s.avatars.Ready(ctx)
 }
