@@ -2,11 +2,11 @@
 #
 #   docker build --build-arg VERSION="$(git describe --tags --always)" --build-arg COMMIT="$(git rev-parse HEAD)" -t roster .
 
-# The compiler runs on the builder's own platform and crosses to the target's, which is quicker than emulation.
+# Cross-compiling on the builder's platform is faster than emulating the target's.
 FROM --platform=$BUILDPLATFORM docker.io/library/golang:1.26.8 AS build
 WORKDIR /src
 
-# Modules change less often than code: their layer stays.
+# Modules change less often than code, so they have a layer of their own.
 COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod \
     go mod download
@@ -17,8 +17,8 @@ ARG TARGETOS
 ARG TARGETARCH
 ARG VERSION=devel
 ARG COMMIT=unknown
-# Nothing in the binary depends on where or when it was built: no paths, no build ID, and the version is an argument.
-# The empty data directory is for the image without a shell below, which could not make one.
+# The build is reproducible: the binary has no paths and no build ID, and its version is an argument.
+# The next image has no shell, so its empty data directory is made here.
 RUN --mount=type=cache,target=/go/pkg/mod \
     --mount=type=cache,target=/root/.cache/go-build \
     CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
@@ -36,12 +36,12 @@ LABEL org.opencontainers.image.title="Roster" \
       org.opencontainers.image.version=$VERSION \
       org.opencontainers.image.revision=$COMMIT
 COPY --from=build /out/roster /roster
-# A new volume takes over the owner of the directory it is mounted on.
+# A new volume gets the owner of the directory that it is mounted on.
 COPY --from=build --chown=65532:65532 /out/data /data
 ENV DATA_DIR=/data
 VOLUME /data
 EXPOSE 8080 8081
-# By number: Kubernetes cannot tell from a name that a user is not root.
+# Kubernetes' runAsNonRoot requires a numeric user.
 USER 65532:65532
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5s CMD ["/roster", "-healthcheck"]
 ENTRYPOINT ["/roster"]
