@@ -1,22 +1,24 @@
-resource "aws_eks_pod_identity_association" "this" {
+data "aws_region" "current" {}
+
+resource "aws_eks_pod_identity_association" "pods" {
   cluster_name    = split("/", var.cluster_arn)[1]
   namespace       = var.namespace
   service_account = var.service_account
-  role_arn        = aws_iam_role.this.arn
+  role_arn        = aws_iam_role.pods.arn
 
   tags = { Name = var.name }
 
-  # Credentials that a pod is given before the policy is there are refused.
-  depends_on = [aws_iam_role_policy.this]
+  # Pods that start before the policy exists get AccessDenied.
+  depends_on = [aws_iam_role_policy.storage]
 }
 
-# EKS Pod Identity tags each session with the pod's cluster, namespace and
-# service account. Without the conditions an association in any cluster of the
-# account could hand the role out.
+# EKS Pod Identity tags each session with the cluster, the namespace and the service
+# account. Without the conditions an association in any cluster of the account could
+# use the role.
 # https://docs.aws.amazon.com/eks/latest/userguide/pod-id-role.html
-resource "aws_iam_role" "this" {
-  name        = "${var.name}-pods"
-  description = "What pods of service account ${var.namespace}/${var.service_account} may do on AWS"
+resource "aws_iam_role" "pods" {
+  name        = "${var.name}-pods-${data.aws_region.current.region}"
+  description = "Pods of service account ${var.namespace}/${var.service_account}"
 
   assume_role_policy = jsonencode({
     Version = "2012-10-17"
@@ -35,11 +37,10 @@ resource "aws_iam_role" "this" {
   })
 }
 
-# Exactly the calls that the service makes: no index, no table or bucket
-# management, no object outside avatars/.
-resource "aws_iam_role_policy" "this" {
+# The calls of the service and no others: a test compares both.
+resource "aws_iam_role_policy" "storage" {
   name = "storage"
-  role = aws_iam_role.this.id
+  role = aws_iam_role.pods.id
 
   policy = jsonencode({
     Version = "2012-10-17"

@@ -1,7 +1,9 @@
 data "aws_caller_identity" "current" {}
 
-resource "aws_flow_log" "this" {
-  vpc_id          = aws_vpc.this.id
+data "aws_region" "current" {}
+
+resource "aws_flow_log" "vpc" {
+  vpc_id          = aws_vpc.network.id
   traffic_type    = "ALL"
   iam_role_arn    = aws_iam_role.flow_logs.arn
   log_destination = aws_cloudwatch_log_group.flow_logs.arn
@@ -12,13 +14,13 @@ resource "aws_flow_log" "this" {
 }
 
 resource "aws_cloudwatch_log_group" "flow_logs" {
-  #checkov:skip=CKV_AWS_158:CloudWatch encrypts with a key of its own; these are addresses and byte counts, not worth a key a month
+  #checkov:skip=CKV_AWS_158:encrypted with the key of CloudWatch Logs; addresses and byte counts do not justify a key of their own
   name              = "/aws/vpc/${var.name}/flow-logs"
   retention_in_days = var.log_retention_days
 }
 
 resource "aws_iam_role" "flow_logs" {
-  name = "${var.name}-flow-logs"
+  name = "${var.name}-flow-logs-${data.aws_region.current.region}"
 
   assume_role_policy = jsonencode({
     Version = "2012-10-17"

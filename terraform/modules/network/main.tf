@@ -1,11 +1,11 @@
 data "aws_availability_zones" "available" {
-  #checkov:skip=CKV_AWS_394:a new zone sorts behind the first three, so that it moves nothing; a zone in trouble stays in the list, because no state is asked for
+  #checkov:skip=CKV_AWS_394:a new zone sorts after the first three and moves nothing; an impaired zone stays in the list, because state is not filtered
 
-  # EKS puts no control plane into these zones.
+  # EKS does not support these zones.
   # https://docs.aws.amazon.com/eks/latest/userguide/network-reqs.html
   exclude_zone_ids = ["use1-az3", "usw1-az2", "cac1-az3"]
 
-  # No Local Zones and no Wavelength Zones.
+  # Excludes Local Zones and Wavelength Zones.
   filter {
     name   = "opt-in-status"
     values = ["opt-in-not-required"]
@@ -14,7 +14,7 @@ data "aws_availability_zones" "available" {
   lifecycle {
     postcondition {
       condition     = length(self.names) >= 3
-      error_message = "The network spans three zones, and this region offers fewer."
+      error_message = "The network needs three availability zones, and this region has fewer."
     }
   }
 }
@@ -23,7 +23,7 @@ locals {
   zones = slice(sort(data.aws_availability_zones.available.names), 0, 3)
 }
 
-resource "aws_vpc" "this" {
+resource "aws_vpc" "network" {
   cidr_block           = var.cidr
   enable_dns_support   = true
   enable_dns_hostnames = true
@@ -31,9 +31,9 @@ resource "aws_vpc" "this" {
   tags = { Name = var.name }
 }
 
-# Adopted so that it loses the rules that AWS gives it: nothing may use it.
-resource "aws_default_security_group" "this" {
-  vpc_id = aws_vpc.this.id
+# Managed without rules, which removes the ones that AWS adds.
+resource "aws_default_security_group" "unused" {
+  vpc_id = aws_vpc.network.id
 
   tags = { Name = "${var.name}-default-unused" }
 }

@@ -5,11 +5,11 @@ resource "aws_eip" "nat" {
 
   tags = { Name = "${var.name}-nat-${local.zones[count.index]}" }
 
-  # AWS gives an address back only while the VPC has its internet gateway.
-  depends_on = [aws_internet_gateway.this]
+  # AWS releases the address only while the internet gateway is attached.
+  depends_on = [aws_internet_gateway.gateway]
 }
 
-resource "aws_nat_gateway" "this" {
+resource "aws_nat_gateway" "egress" {
   count = var.nat_gateway_per_zone ? 3 : 1
 
   allocation_id = aws_eip.nat[count.index].id
@@ -25,5 +25,5 @@ resource "aws_route" "private_nat" {
 
   route_table_id         = aws_route_table.private[count.index].id
   destination_cidr_block = "0.0.0.0/0"
-  nat_gateway_id         = aws_nat_gateway.this[var.nat_gateway_per_zone ? count.index : 0].id
+  nat_gateway_id         = aws_nat_gateway.egress[var.nat_gateway_per_zone ? count.index : 0].id
 }

@@ -1,19 +1,19 @@
 output "vpc_id" {
   description = "ID of the VPC."
-  value       = aws_vpc.this.id
+  value       = aws_vpc.network.id
 }
 
 output "public_subnet_ids" {
-  description = "IDs of the public subnets, one a zone."
+  description = "IDs of the public subnets, one per zone."
   value       = aws_subnet.public[*].id
 }
 
 output "private_subnet_ids" {
-  description = "IDs of the private subnets, one a zone, usable once they have their way out."
+  description = "IDs of the private subnets, one per zone, available after their routes."
   value       = aws_subnet.private[*].id
 
-  # A node that starts before its subnet has a route to the registry and the
-  # Kubernetes API never joins, and one that outlives the route never leaves.
+  # A node without a route to the registry and the Kubernetes API cannot join the
+  # cluster, and cannot leave it.
   depends_on = [
     aws_route.private_nat,
     aws_route_table_association.private,
@@ -23,6 +23,6 @@ output "private_subnet_ids" {
 }
 
 output "nat_public_ips" {
-  description = "Addresses from which the private subnets reach the internet."
+  description = "Source addresses of traffic from the private subnets to the internet."
   value       = aws_eip.nat[*].public_ip
 }

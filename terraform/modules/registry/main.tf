@@ -1,5 +1,5 @@
-resource "aws_ecr_repository" "this" {
-  #checkov:skip=CKV_AWS_136:encrypted with the key of ECR; who may pull is said by IAM, and the image holds no secret that a second key would guard
+resource "aws_ecr_repository" "image" {
+  #checkov:skip=CKV_AWS_136:encrypted with the key of ECR; the image contains no secret
   name                 = var.name
   image_tag_mutability = "IMMUTABLE"
   force_delete         = !var.deletion_protection
@@ -15,14 +15,14 @@ resource "aws_ecr_repository" "this" {
   tags = { Name = var.name }
 }
 
-resource "aws_ecr_lifecycle_policy" "this" {
-  repository = aws_ecr_repository.this.name
+resource "aws_ecr_lifecycle_policy" "image" {
+  repository = aws_ecr_repository.image.name
 
   policy = jsonencode({
     rules = [
       {
         rulePriority = 1
-        description  = "What no tag points to any more"
+        description  = "Untagged images, after a week"
         selection = {
           tagStatus   = "untagged"
           countType   = "sinceImagePushed"
@@ -33,12 +33,12 @@ resource "aws_ecr_lifecycle_policy" "this" {
       },
       {
         rulePriority = 2
-        description  = "All but the newest"
+        description  = "Tagged images, all but the newest 30"
         selection = {
           tagStatus      = "tagged"
           tagPatternList = ["*"]
           countType      = "imageCountMoreThan"
-          countNumber    = var.keep_images
+          countNumber    = 30
         }
         action = { type = "expire" }
       },

@@ -1,5 +1,5 @@
 resource "aws_dynamodb_table" "users" {
-  #checkov:skip=CKV_AWS_119:encrypted with the key that AWS manages in this account; for a key of our own the pods' role would need KMS actions as well
+  #checkov:skip=CKV_AWS_119:encrypted with the key that AWS manages in this account; with another key the role of the pods needs KMS actions
   name         = "${var.name}-users"
   billing_mode = "PAY_PER_REQUEST"
   hash_key     = "id"
@@ -13,9 +13,8 @@ resource "aws_dynamodb_table" "users" {
     enabled = true
   }
 
-  # The key that AWS manages for DynamoDB in this account: its use is in
-  # CloudTrail, it costs nothing a month, and its key policy admits whoever may
-  # use the table, so that the pods' role needs no KMS action.
+  # The key that AWS manages for DynamoDB in this account: free, logged in CloudTrail,
+  # and usable by everyone who may use the table.
   server_side_encryption {
     enabled = true
   }
@@ -23,14 +22,19 @@ resource "aws_dynamodb_table" "users" {
   deletion_protection_enabled = var.deletion_protection
 
   tags = { Name = "${var.name}-users" }
+
+  # A restored table has another name, and takes the place of the first by import.
+  lifecycle {
+    ignore_changes = [name]
+  }
 }
 
-# Bucket names are one space for all of AWS: the provider adds a random suffix.
+# Bucket names are unique across AWS: the provider adds a random suffix.
 resource "aws_s3_bucket" "avatars" {
-  #checkov:skip=CKV_AWS_18:the service logs each request; who else calls S3 is for the account's CloudTrail
-  #checkov:skip=CKV_AWS_144:one region is the promise; the versions are what a mistake is undone with
-  #checkov:skip=CKV_AWS_145:encrypted with the key of S3; for a KMS key the pods' role would need KMS actions, and each image a call to KMS
-  #checkov:skip=CKV2_AWS_62:nothing waits for an event of this bucket
+  #checkov:skip=CKV_AWS_18:the service logs each request, and CloudTrail of the account logs others
+  #checkov:skip=CKV_AWS_144:a stack has one region; versions protect against mistakes
+  #checkov:skip=CKV_AWS_145:encrypted with the key of S3; with a KMS key each image costs a call to KMS
+  #checkov:skip=CKV2_AWS_62:no consumer of events
   bucket_prefix = "${var.name}-avatars-"
   force_destroy = !var.deletion_protection
 
@@ -79,7 +83,7 @@ resource "aws_s3_bucket_policy" "avatars" {
     ]
   })
 
-  # S3 refuses two changes of a bucket's access at once.
+  # S3 rejects concurrent changes of a bucket's access.
   depends_on = [aws_s3_bucket_public_access_block.avatars]
 }
 
@@ -93,8 +97,8 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "avatars" {
   }
 }
 
-# An avatar is never overwritten, but it is deleted when another takes its place:
-# the versions are what a mistake is undone with.
+# Objects are never overwritten. Replaced and deleted images stay restorable as
+# noncurrent versions.
 resource "aws_s3_bucket_versioning" "avatars" {
   bucket = aws_s3_bucket.avatars.id
 
@@ -116,7 +120,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "avatars" {
       noncurrent_days = var.noncurrent_days
     }
 
-    # The marker that a deletion leaves goes once it is all that is left.
+    # Delete markers without versions.
     expiration {
       expired_object_delete_marker = true
     }

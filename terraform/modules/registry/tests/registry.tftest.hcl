@@ -1,54 +1,46 @@
 mock_provider "aws" {
-  mock_resource "aws_ecr_repository" {
-    defaults = {
-      arn            = "arn:aws:ecr:eu-west-1:123456789012:repository/roster"
-      repository_url = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/roster"
-    }
-  }
+  source = "../../tests/mocks"
 }
 
 variables {
-  name = "roster"
+  name                = "roster"
+  deletion_protection = true
 }
 
 run "repository" {
   assert {
-    condition     = aws_ecr_repository.this.name == "roster" && aws_ecr_repository.this.image_tag_mutability == "IMMUTABLE"
-    error_message = "A tag means one image for ever."
+    condition     = aws_ecr_repository.image.name == "roster" && aws_ecr_repository.image.image_tag_mutability == "IMMUTABLE"
+    error_message = "A tag never moves."
   }
 
   assert {
-    condition     = one(aws_ecr_repository.this.image_scanning_configuration).scan_on_push && one(aws_ecr_repository.this.encryption_configuration).encryption_type == "AES256"
+    condition     = one(aws_ecr_repository.image.image_scanning_configuration).scan_on_push && one(aws_ecr_repository.image.encryption_configuration).encryption_type == "AES256"
     error_message = "Images are scanned and encrypted."
   }
 
   assert {
-    condition     = aws_ecr_repository.this.force_delete == false
+    condition     = aws_ecr_repository.image.force_delete == false
     error_message = "The repository is not deleted with its images."
   }
 
   assert {
-    condition     = output.repository_url == "123456789012.dkr.ecr.eu-west-1.amazonaws.com/roster" && output.repository_arn == "arn:aws:ecr:eu-west-1:123456789012:repository/roster"
-    error_message = "The outputs name what was made."
+    condition     = output.repository_url == "123456789012.dkr.ecr.eu-west-1.amazonaws.com/roster"
+    error_message = "The output is the URL of the repository."
   }
 }
 
-run "life_cycle" {
-  variables {
-    keep_images = 5
-  }
-
+run "lifecycle" {
   assert {
-    condition = { for rule in jsondecode(aws_ecr_lifecycle_policy.this.policy).rules : rule.selection.tagStatus => "${rule.selection.countType} ${rule.selection.countNumber} ${rule.action.type}" } == {
+    condition = { for rule in jsondecode(aws_ecr_lifecycle_policy.image.policy).rules : rule.selection.tagStatus => "${rule.selection.countType} ${rule.selection.countNumber} ${rule.action.type}" } == {
       untagged = "sinceImagePushed 7 expire"
-      tagged   = "imageCountMoreThan 5 expire"
+      tagged   = "imageCountMoreThan 30 expire"
     }
-    error_message = "Untagged images go after a week, tagged ones when there are five newer."
+    error_message = "Untagged images expire after a week, tagged images after thirty newer ones."
   }
 
   assert {
-    condition     = aws_ecr_lifecycle_policy.this.repository == "roster"
-    error_message = "The life cycle is the repository's."
+    condition     = aws_ecr_lifecycle_policy.image.repository == "roster"
+    error_message = "The policy is that of the repository."
   }
 }
 
@@ -58,31 +50,7 @@ run "without_deletion_protection" {
   }
 
   assert {
-    condition     = aws_ecr_repository.this.force_delete
+    condition     = aws_ecr_repository.image.force_delete
     error_message = "The repository can be destroyed with its images."
   }
-}
-
-run "refuses_bad_name" {
-  command = plan
-  variables { name = "roster/api" }
-  expect_failures = [var.name]
-}
-
-run "refuses_to_keep_nothing" {
-  command = plan
-  variables { keep_images = 0 }
-  expect_failures = [var.keep_images]
-}
-
-run "refuses_to_keep_half_an_image" {
-  command = plan
-  variables { keep_images = 2.5 }
-  expect_failures = [var.keep_images]
-}
-
-run "refuses_to_keep_too_many" {
-  command = plan
-  variables { keep_images = 1001 }
-  expect_failures = [var.keep_images]
 }

@@ -1,21 +1,17 @@
 mock_provider "aws" {
-  mock_resource "aws_s3_bucket" {
-    defaults = { id = "roster-avatars-0123", arn = "arn:aws:s3:::roster-avatars-0123" }
-  }
-
-  mock_resource "aws_dynamodb_table" {
-    defaults = { arn = "arn:aws:dynamodb:eu-west-1:123456789012:table/roster-users" }
-  }
+  source = "../../tests/mocks"
 }
 
 variables {
-  name = "roster"
+  name                = "roster"
+  deletion_protection = true
+  noncurrent_days     = 7
 }
 
 run "table" {
   assert {
     condition     = aws_dynamodb_table.users.name == "roster-users" && aws_dynamodb_table.users.hash_key == "id" && aws_dynamodb_table.users.range_key == null && aws_dynamodb_table.users.attribute == toset([{ name = "id", type = "S" }])
-    error_message = "The key is the string id, as the service expects."
+    error_message = "The key is the string id."
   }
 
   assert {
@@ -25,7 +21,7 @@ run "table" {
 
   assert {
     condition     = one(aws_dynamodb_table.users.point_in_time_recovery).enabled && one(aws_dynamodb_table.users.server_side_encryption).enabled && aws_dynamodb_table.users.deletion_protection_enabled
-    error_message = "The table can be brought back, is encrypted and refuses to be deleted."
+    error_message = "The table can be restored, is encrypted and cannot be deleted."
   }
 }
 
@@ -37,12 +33,12 @@ run "bucket" {
 
   assert {
     condition     = aws_s3_bucket_public_access_block.avatars.block_public_acls && aws_s3_bucket_public_access_block.avatars.block_public_policy && aws_s3_bucket_public_access_block.avatars.ignore_public_acls && aws_s3_bucket_public_access_block.avatars.restrict_public_buckets
-    error_message = "Nothing makes the bucket public."
+    error_message = "The bucket cannot be made public."
   }
 
   assert {
     condition     = one(aws_s3_bucket_ownership_controls.avatars.rule).object_ownership == "BucketOwnerEnforced"
-    error_message = "The bucket's owner owns every object, and there are no ACLs."
+    error_message = "The owner of the bucket owns every object, without ACLs."
   }
 
   assert {
@@ -52,7 +48,7 @@ run "bucket" {
 
   assert {
     condition     = one(aws_s3_bucket_versioning.avatars.versioning_configuration).status == "Enabled"
-    error_message = "Deleted objects can be brought back."
+    error_message = "Deleted objects can be restored."
   }
 
   assert {
@@ -74,7 +70,7 @@ run "bucket" {
         Condition = { NumericLessThan = { "s3:TlsVersion" = "1.2" } }
       },
     ]
-    error_message = "The bucket speaks TLS 1.2 or newer, to anyone, and its policy allows nothing."
+    error_message = "The policy requires TLS 1.2 and allows nothing."
   }
 
   assert {
@@ -86,23 +82,19 @@ run "bucket" {
       aws_s3_bucket_policy.avatars,
       aws_s3_bucket_lifecycle_configuration.avatars,
     ] : resource.bucket == aws_s3_bucket.avatars.id])
-    error_message = "Every setting is about this bucket."
+    error_message = "Every setting is for this bucket."
   }
 }
 
-run "life_cycle" {
-  variables {
-    noncurrent_days = 7
-  }
-
+run "lifecycle" {
   assert {
     condition     = alltrue([for rule in aws_s3_bucket_lifecycle_configuration.avatars.rule : rule.status == "Enabled" && length(rule.filter) == 1])
-    error_message = "Both rules are on, for the whole bucket."
+    error_message = "Both rules are enabled, for the whole bucket."
   }
 
   assert {
     condition     = one(aws_s3_bucket_lifecycle_configuration.avatars.rule[0].noncurrent_version_expiration).noncurrent_days == 7 && one(aws_s3_bucket_lifecycle_configuration.avatars.rule[0].expiration).expired_object_delete_marker
-    error_message = "Old versions and what is left of them expire."
+    error_message = "Noncurrent versions and their delete markers expire."
   }
 
   assert {
@@ -112,7 +104,7 @@ run "life_cycle" {
 
   assert {
     condition     = alltrue([for rule in aws_s3_bucket_lifecycle_configuration.avatars.rule : alltrue([for expiration in rule.expiration : expiration.days == null && expiration.date == null])])
-    error_message = "No current avatar ever expires."
+    error_message = "Current objects never expire."
   }
 }
 
@@ -123,43 +115,24 @@ run "without_deletion_protection" {
 
   assert {
     condition     = aws_dynamodb_table.users.deletion_protection_enabled == false && aws_s3_bucket.avatars.force_destroy
-    error_message = "Table and bucket can be destroyed with what is in them."
+    error_message = "Table and bucket can be deleted with their content."
+  }
+}
+
+run "restored_table" {
+  variables {
+    name = "other"
+  }
+
+  assert {
+    condition     = aws_dynamodb_table.users.name == "roster-users" && output.table_name == "roster-users"
+    error_message = "A table with another name stays."
   }
 }
 
 run "outputs" {
   assert {
     condition     = output.table_name == "roster-users" && output.table_arn == "arn:aws:dynamodb:eu-west-1:123456789012:table/roster-users" && output.bucket_name == "roster-avatars-0123" && output.bucket_arn == "arn:aws:s3:::roster-avatars-0123"
-    error_message = "The outputs name what was made."
+    error_message = "The outputs are names and ARNs of table and bucket."
   }
-}
-
-run "refuses_name_that_no_bucket_can_have" {
-  command = plan
-  variables { name = "Roster_1" }
-  expect_failures = [var.name]
-}
-
-run "refuses_long_name" {
-  command = plan
-  variables { name = "a123456789012345678901234" }
-  expect_failures = [var.name]
-}
-
-run "refuses_no_days" {
-  command = plan
-  variables { noncurrent_days = 0 }
-  expect_failures = [var.noncurrent_days]
-}
-
-run "refuses_half_a_day" {
-  command = plan
-  variables { noncurrent_days = 1.5 }
-  expect_failures = [var.noncurrent_days]
-}
-
-run "refuses_more_than_ten_years" {
-  command = plan
-  variables { noncurrent_days = 3651 }
-  expect_failures = [var.noncurrent_days]
 }
