@@ -2,8 +2,9 @@ locals {
   whole_stack = var.existing_cluster_name == null && !var.storage_only
   registry    = local.whole_stack && var.image_repository == null
 
-  # Whichever cluster there is: the new one, the existing one or none.
-  cluster_arn = one(concat(module.cluster[*].arn, data.aws_eks_cluster.existing[*].arn))
+  # The new cluster, the existing one or null.
+  cluster_arn  = one(concat(module.cluster[*].arn, data.aws_eks_cluster.existing[*].arn))
+  cluster_name = var.storage_only ? null : coalesce(var.existing_cluster_name, var.name)
 }
 
 data "aws_eks_cluster" "existing" {
@@ -28,12 +29,12 @@ module "cluster" {
 
   name                = var.name
   kubernetes_version  = var.kubernetes_version
+  deletion_protection = var.deletion_protection
   subnet_ids          = module.network[0].private_subnet_ids
   admin_arns          = var.cluster_admin_arns
+  namespace           = var.namespace
+  namespace_access    = var.namespace_access
   api_cidrs           = var.cluster_api_cidrs
-  node_instance_types = var.node_instance_types
-  node_architecture   = var.node_architecture
-  node_count          = var.node_count
   log_retention_days  = var.log_retention_days
 }
 
@@ -63,4 +64,14 @@ module "identity" {
   service_account = var.service_account
   table_arn       = module.storage.table_arn
   bucket_arn      = module.storage.bucket_arn
+}
+
+module "domain" {
+  source = "./modules/domain"
+  count  = var.domain == null ? 0 : 1
+
+  name         = var.domain.name
+  zone_id      = var.domain.zone_id
+  cluster_name = local.cluster_name
+  ingress      = "${var.namespace}/roster"
 }

@@ -1,8 +1,7 @@
 output "helm_values" {
-  description = "Values for the chart: terraform output -raw helm_values > values.yaml, then helm install -f values.yaml."
+  description = "Values for the chart: terraform output -raw helm_values >values.yaml"
 
-  # Keys are left out rather than null, so that the chart's defaults hold. A role
-  # that comes by Pod Identity needs no annotation.
+  # Keys are omitted, not null: null would remove the chart's defaults.
   value = yamlencode(merge(
     {
       aws = {
@@ -19,42 +18,73 @@ output "helm_values" {
       )
     } : {},
     var.storage_only ? {} : {
-      serviceAccount = { name = module.identity[0].service_account }
+      serviceAccount = { name = var.service_account }
     },
+    [for domain in module.domain : {
+      publicUrl = "https://${var.domain.name}"
+      ingress = {
+        enabled   = true
+        className = "alb"
+        host      = var.domain.name
+        # Scheme and TLS policy are those of the IngressClass in cluster.yaml.
+        annotations = {
+          "alb.ingress.kubernetes.io/certificate-arn"         = domain.certificate_arn
+          "alb.ingress.kubernetes.io/healthcheck-path"        = "/readyz"
+          "alb.ingress.kubernetes.io/listen-ports"            = jsonencode([{ HTTP = 80 }, { HTTPS = 443 }])
+          "alb.ingress.kubernetes.io/ssl-redirect"            = "443"
+          "alb.ingress.kubernetes.io/target-group-attributes" = "deregistration_delay.timeout_seconds=30"
+        }
+      }
+    }]...
   ))
+}
+
+output "url" {
+  description = "URL of the service; null without a domain."
+  value       = var.domain == null ? null : "https://${var.domain.name}"
+}
+
+output "certificate_arn" {
+  description = "ARN of the certificate; null without a domain."
+  value       = one(module.domain[*].certificate_arn)
+}
+
+output "certificate_validation_record" {
+  description = "DNS record that proves control of the domain to ACM; null without a domain. Terraform creates it in the hosted zone, if there is one."
+  value       = one(module.domain[*].validation_record)
 }
 
 output "namespace" {
   description = "Kubernetes namespace to install the chart into; null without a cluster."
-  value       = one(module.identity[*].namespace)
+  value       = var.storage_only ? null : var.namespace
 }
 
 output "table_name" {
-  description = "Name of the DynamoDB table; DYNAMODB_TABLE of the service."
+  description = "Name of the DynamoDB table: DYNAMODB_TABLE of the service."
   value       = module.storage.table_name
 }
 
 output "bucket_name" {
-  description = "Name of the S3 bucket; S3_BUCKET of the service."
+  description = "Name of the S3 bucket: S3_BUCKET of the service."
   value       = module.storage.bucket_name
 }
 
 output "role_arn" {
-  description = "ARN of the role that the pods have; null without a cluster."
+  description = "ARN of the role of the pods; null without a cluster."
   value       = one(module.identity[*].role_arn)
 }
 
 output "repository_url" {
-  description = "Where images are pushed to; null if no registry is made."
+  description = "Where images are pushed to; null without a registry."
   value       = one(module.registry[*].repository_url)
 }
 
 output "cluster_name" {
-  description = "Name of the cluster, new or existing; null without one."
-  value       = local.cluster_arn == null ? null : split("/", local.cluster_arn)[1]
+  description = "Name of the cluster, new or existing; null without a cluster."
+  value       = local.cluster_name
 }
 
 output "kubeconfig_command" {
-  description = "Command that points kubectl and helm to the cluster; null without one."
-  value       = local.cluster_arn == null ? null : "aws eks update-kubeconfig --region ${var.region} --name ${split("/", local.cluster_arn)[1]}"
+  description = "Command that configures kubectl and helm for the cluster; null without a cluster."
+  value       = var.storage_only ? null : "aws eks update-kubeconfig --region ${var.region} --name ${local.cluster_name}"
 }

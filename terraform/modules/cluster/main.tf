@@ -2,18 +2,47 @@ data "aws_partition" "current" {}
 
 data "aws_caller_identity" "current" {}
 
-locals {
-  policies = "arn:${data.aws_partition.current.partition}:iam::aws:policy"
-}
+data "aws_region" "current" {}
 
-resource "aws_eks_cluster" "this" {
-  name     = var.name
-  role_arn = aws_iam_role.cluster.arn
-  version  = var.kubernetes_version
-
+# EKS Auto Mode: AWS creates, patches, replaces and scales the nodes, and provides pod
+# networking, DNS, load balancers, volumes and the Pod Identity Agent.
+# https://docs.aws.amazon.com/eks/latest/userguide/automode.html
+resource "aws_eks_cluster" "control_plane" {
+  #checkov:skip=CKV_AWS_339:checkov knows no version newer than 1.35; the variable validates it
+  name                      = var.name
+  role_arn                  = aws_iam_role.control_plane.arn
+  version                   = var.kubernetes_version
+  deletion_protection       = var.deletion_protection
   enabled_cluster_log_types = ["api", "audit", "authenticator", "controllerManager", "scheduler"]
 
-  # Who gets in is said by the access entries below and by nothing else.
+  # Auto Mode replaces vpc-cni, kube-proxy and coredns.
+  bootstrap_self_managed_addons = false
+
+  compute_config {
+    enabled       = true
+    node_pools    = ["general-purpose", "system"]
+    node_role_arn = aws_iam_role.nodes.arn
+  }
+
+  kubernetes_network_config {
+    elastic_load_balancing {
+      enabled = true
+    }
+  }
+
+  storage_config {
+    block_storage {
+      enabled = true
+    }
+  }
+
+  # At the end of standard support EKS upgrades the control plane. The alternative is
+  # extended support, at six times the price.
+  upgrade_policy {
+    support_type = "STANDARD"
+  }
+
+  # Only access entries grant access.
   access_config {
     authentication_mode                         = "API"
     bootstrap_cluster_creator_admin_permissions = false
@@ -36,97 +65,33 @@ resource "aws_eks_cluster" "this" {
 
   tags = { Name = var.name }
 
-  # The log group comes first, or EKS makes one that keeps logs for ever. The
-  # role keeps its policies until the cluster is gone, or EKS cannot clean up.
+  # Without the log group EKS creates one that keeps logs forever. Without the policies
+  # EKS cannot delete what it created.
   depends_on = [
-    aws_cloudwatch_log_group.cluster,
-    aws_iam_role_policy.cluster_secrets,
-    aws_iam_role_policy_attachment.cluster,
+    aws_cloudwatch_log_group.control_plane,
+    aws_iam_role_policy.secrets,
+    aws_iam_role_policy_attachment.control_plane,
+    aws_iam_role_policy_attachment.nodes,
   ]
 }
 
-resource "aws_cloudwatch_log_group" "cluster" {
-  #checkov:skip=CKV_AWS_158:CloudWatch encrypts with a key of its own, and the audit log holds no secret's content; a key here would only be one more way to lose the log
+resource "aws_cloudwatch_log_group" "control_plane" {
+  #checkov:skip=CKV_AWS_158:encrypted with the key of CloudWatch Logs; the audit log contains no secret values
   name              = "/aws/eks/${var.name}/cluster"
   retention_in_days = var.log_retention_days
 }
 
-resource "aws_kms_key" "secrets" {
-  description             = "Envelope encryption of the Kubernetes secrets of ${var.name}"
-  enable_key_rotation     = true
-  deletion_window_in_days = 30
+# The autoscaler of the chart needs it. EKS recommends a version for each Kubernetes version.
+resource "aws_eks_addon" "metrics_server" {
+  cluster_name                = aws_eks_cluster.control_plane.name
+  addon_name                  = "metrics-server"
+  addon_version               = data.aws_eks_addon_version.metrics_server.version
+  resolve_conflicts_on_update = "OVERWRITE"
 
-  # IAM says who may use the key, as for any other resource of the account.
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid       = "Account"
-      Effect    = "Allow"
-      Principal = { AWS = "arn:${data.aws_partition.current.partition}:iam::${data.aws_caller_identity.current.account_id}:root" }
-      Action    = "kms:*"
-      Resource  = "*"
-    }]
-  })
-
-  tags = { Name = "${var.name}-secrets" }
+  tags = { Name = "${var.name}-metrics-server" }
 }
 
-resource "aws_kms_alias" "secrets" {
-  name          = "alias/${var.name}-secrets"
-  target_key_id = aws_kms_key.secrets.key_id
-}
-
-resource "aws_iam_role" "cluster" {
-  name        = "${var.name}-cluster"
-  description = "What the control plane of ${var.name} may do on AWS"
-
-  assume_role_policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Effect    = "Allow"
-      Principal = { Service = "eks.amazonaws.com" }
-      Action    = "sts:AssumeRole"
-      Condition = { StringEquals = { "aws:SourceAccount" = data.aws_caller_identity.current.account_id } }
-    }]
-  })
-}
-
-resource "aws_iam_role_policy_attachment" "cluster" {
-  role       = aws_iam_role.cluster.name
-  policy_arn = "${local.policies}/AmazonEKSClusterPolicy"
-}
-
-resource "aws_iam_role_policy" "cluster_secrets" {
-  name = "secrets"
-  role = aws_iam_role.cluster.id
-
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Effect   = "Allow"
-      Action   = ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:ListGrants"]
-      Resource = aws_kms_key.secrets.arn
-    }]
-  })
-}
-
-resource "aws_eks_access_entry" "admin" {
-  for_each = var.admin_arns
-
-  cluster_name  = aws_eks_cluster.this.name
-  principal_arn = each.key
-
-  tags = { Name = var.name }
-}
-
-resource "aws_eks_access_policy_association" "admin" {
-  for_each = var.admin_arns
-
-  cluster_name  = aws_eks_cluster.this.name
-  principal_arn = aws_eks_access_entry.admin[each.key].principal_arn
-  policy_arn    = "arn:${data.aws_partition.current.partition}:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"
-
-  access_scope {
-    type = "cluster"
-  }
+data "aws_eks_addon_version" "metrics_server" {
+  addon_name         = "metrics-server"
+  kubernetes_version = var.kubernetes_version
 }
