@@ -158,6 +158,7 @@ func (c *contract) lintComponents() []string {
 	}
 	components := c.model.Components
 	check("headers", components.Headers.KeysFromOldest())
+	check("links", components.Links.KeysFromOldest())
 	check("parameters", components.Parameters.KeysFromOldest())
 	check("responses", components.Responses.KeysFromOldest())
 	check("schemas", components.Schemas.KeysFromOldest())

@@ -255,7 +255,7 @@ func refused(status int) bool {
 // fallbacks are the responses to a request that no operation takes.
 var fallbacks = map[int]string{
 	http.StatusUnauthorized:     "Unauthorized",
-	http.StatusForbidden:        "CrossOrigin",
+	http.StatusForbidden:        "Forbidden",
 	http.StatusNotFound:         "NotFound",
 	http.StatusMethodNotAllowed: "MethodNotAllowed",
 }

@@ -15,7 +15,8 @@ const contractFile = "../../openapi.yaml"
 const (
 	id      = "b5fc85e5-5755-89e0-9030-a10ab4429b6b"
 	user    = `{"id":"` + id + `","name":"Ada","email":"ada@example.com","created_at":"2026-03-14T09:26:53.589Z","updated_at":"2026-03-14T09:26:53.589Z"}`
-	digest  = `"0f4d0db3668dd58cabb9eb409657eaa8d13aa70b8f8c0e2e65dbfb0a4a6df5fb"`
+	version = "4hpbm7i2xqzvw6dnr3ktyeclsf"
+	etag    = `"` + version + `"`
 	problem = `{"type":"urn:roster:problem:KIND","title":"T","status":STATUS,"detail":"D","request_id":"r1"}`
 )
 
@@ -75,7 +76,7 @@ func TestCheck(t *testing.T) {
 	created := answer(201, "application/json", user, "Location", "/users/"+id).to("POST", "/user")
 	found := answer(200, "application/json", user).to("GET", "/users/"+id)
 	uploaded := answer(200, "application/json", user).to("POST", "/upload")
-	image := answer(200, "image/png", "\x89PNG", "ETag", digest, "Accept-Ranges", "bytes", "Cache-Control", "no-cache").
+	image := answer(200, "image/png", "\x89PNG", "ETag", etag, "Accept-Ranges", "bytes", "Cache-Control", "no-cache").
 		to("GET", "/users/"+id+"/avatar")
 	omitted := image
 	omitted.ResponseBody, omitted.ResponseBodyOmitted = nil, true
@@ -105,8 +106,10 @@ func TestCheck(t *testing.T) {
 		{"deleted", answer(204, "", "").to("DELETE", "/users/"+id), ""},
 		{"image", image, ""},
 		{"image, body not recorded", omitted, ""},
-		{"part of an image", answer(206, "image/png", "PNG", "ETag", digest, "Accept-Ranges", "bytes", "Cache-Control", "public, max-age=31536000, immutable",
-			"Content-Range", "bytes 1-3/4").to("GET", "/users/"+id+"/avatar?v=0f4d0db3668dd58c"), ""},
+		{"replaced version", answer(302, "", "", "Location", "/users/"+id+"/avatar/"+version, "Cache-Control", "no-cache").
+			to("GET", "/users/"+id+"/avatar/aaaaaaaaaaaaaaaaaaaaaaaaaa"), ""},
+		{"part of an image", answer(206, "image/png", "PNG", "ETag", etag, "Accept-Ranges", "bytes", "Cache-Control", "public, max-age=31536000, immutable",
+			"Content-Range", "bytes 1-3/4").to("GET", "/users/"+id+"/avatar/"+version), ""},
 		{"page", answer(200, "application/json", "["+user+"]", "Link", `<https://x.example/users?limit=1&cursor=tfyF5VdVieCQMKEKtEKbaw>; rel="next"`).
 			to("GET", "/users?limit=1"), ""},
 		{"bad request, refused", refusal(400, "invalid-request").to("POST", "/user").sent("application/json", `{"nmae":"Ada"}`), ""},
@@ -137,7 +140,7 @@ func TestCheck(t *testing.T) {
 		{"undeclared status", answer(202, "application/json", user).to("GET", "/users/"+id), "does not declare this status"},
 		{"undeclared content type", answer(200, "text/html", user).to("GET", "/users/"+id), "content type"},
 		{"no content type", answer(200, "", user).to("GET", "/users/"+id), "content type"},
-		{"content type of an image", answer(200, "image/svg+xml", "<svg/>", "ETag", digest, "Accept-Ranges", "bytes", "Cache-Control", "no-cache").
+		{"content type of an image", answer(200, "image/svg+xml", "<svg/>", "ETag", etag, "Accept-Ranges", "bytes", "Cache-Control", "no-cache").
 			to("GET", "/users/"+id+"/avatar"), "content type"},
 		{"no body", answer(200, "application/json", "").to("GET", "/users/"+id), "no body"},
 		{"body of a 204", answer(204, "", "gone").to("DELETE", "/users/"+id), "body that is not declared"},
@@ -148,7 +151,11 @@ func TestCheck(t *testing.T) {
 		{"not json", answer(200, "application/json", user[:20]).to("GET", "/users/"+id), "decoded"},
 		{"no location", answer(201, "application/json", user).to("POST", "/user").sent("application/json", `{"name":"Ada","email":"ada@example.com"}`), "Location"},
 		{"no request id", exchange{Status: 204, ResponseHeader: http.Header{}}.to("DELETE", "/users/"+id), "X-Request-Id"},
-		{"etag that is no digest", answer(304, "", "", "ETag", `"x"`, "Cache-Control", "no-cache").to("GET", "/users/"+id+"/avatar"), "'etag'"},
+		{"etag without quotes", answer(304, "", "", "ETag", "x", "Cache-Control", "no-cache").to("GET", "/users/"+id+"/avatar"), "'etag'"},
+		{"image without its thumbnail", answer(200, "application/json", strings.Replace(user, `"created_at"`, `"avatar_url":"/users/`+id+`/avatar/`+version+`","created_at"`, 1)).
+			to("GET", "/users/"+id), "thumbnail_url"},
+		{"immutable redirect", answer(302, "", "", "Location", "/users/"+id+"/avatar/"+version, "Cache-Control", "public, max-age=31536000, immutable").
+			to("GET", "/users/"+id+"/avatar/aaaaaaaaaaaaaaaaaaaaaaaaaa"), "'cache-control'"},
 		{"retry after a date", refusal(503, "unavailable", "Retry-After", "soon").to("GET", "/users"), "'retry-after'"},
 		{"no challenge", refusal(401, "unauthorized").to("GET", "/users"), "WWW-Authenticate"},
 		{"problem of another kind", refusal(404, "internal").to("GET", "/users/"+id), "not-found"},
@@ -235,10 +242,10 @@ func TestLint(t *testing.T) {
 		{"not OpenAPI", "title: Roster", "titel: Roster", "title"},
 		{"operation twice", "operationId: getUser\n", "operationId: listUsers\n", "used twice"},
 		{"tag unknown", "tags: [users]", "tags: [people]", "people"},
-		{"summary gone", "summary: One user\n", "description: One user\n", "no summary"},
+		{"summary gone", "summary: Get a user\n", "description: Get a user\n", "no summary"},
 		{"path parameter gone", "    parameters:\n      - $ref: '#/components/parameters/id'\n", "", "path parameter"},
-		{"request id gone", "    Gone:\n      description: Done; there is nothing to say.\n      headers:", "    Gone:\n      description: Done; there is nothing to say.\n      x-headers:", "lacks X-Request-Id"},
-		{"error without a problem", "'404': {$ref: '#/components/responses/NotFound'}", "'404': {$ref: '#/components/responses/Gone'}", "no problem"},
+		{"request id gone", "    Deleted:\n      description: Deleted.\n      headers:", "    Deleted:\n      description: Deleted.\n      x-headers:", "lacks X-Request-Id"},
+		{"error without a problem", "'404': {$ref: '#/components/responses/NotFound'}", "'404': {$ref: '#/components/responses/Deleted'}", "no problem"},
 		{"example wrong", "name: Ada Lovelace\n", "name: 7\n", "example"},
 		{"component unused", "  schemas:\n", "  schemas:\n    Spare: {type: string}\n", "schemas/Spare"},
 	}
