@@ -21,6 +21,7 @@ import (
 
 	"github.com/chromedp/cdproto/audits"
 	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
@@ -72,7 +73,7 @@ func TestSwaggerUI(t *testing.T) {
 	ada := create(step{mediaType: "application/json", body: `{"name": "Ada Lovelace", "email": "` + email("ada") + `"}`, shows: email("ada")})
 	create(step{mediaType: "application/x-www-form-urlencoded", values: map[string]string{"name": "Grace Hopper", "email": email("grace")}, shows: "Grace Hopper"})
 	create(step{mediaType: "multipart/form-data", values: map[string]string{"name": "Mary Ward", "email": email("mary")}, shows: "Mary Ward"})
-	create(step{mediaType: "multipart/form-data", values: map[string]string{"name": "Emmy Noether", "email": email("emmy")}, file: "avatar", shows: "/avatar?v="})
+	create(step{mediaType: "multipart/form-data", values: map[string]string{"name": "Emmy Noether", "email": email("emmy")}, file: "avatar", shows: "/avatar/"})
 	id := map[string]string{"id": ada}
 	with := func(pairs ...string) map[string]string {
 		m := map[string]string{"id": ada}
@@ -86,17 +87,22 @@ func TestSwaggerUI(t *testing.T) {
 		{operation: "createUser", mediaType: "application/json", body: `{"name": "Ada", "email": "` + email("ADA") + `"}`, status: "409", shows: "urn:roster:problem:email-taken"},
 		{operation: "listUsers", values: map[string]string{"limit": "2"}, status: "200", shows: "created_at"},
 		{operation: "listUsers", status: "200", shows: "created_at"},
+		{operation: "listUsers", values: map[string]string{"email": email("ADA")}, status: "200", shows: "Ada Lovelace"},
 		{operation: "getUser", values: id, status: "200", shows: "Ada Lovelace"},
 		{operation: "renameUser", values: id, body: `{"name": "Ada King"}`, status: "200", shows: "Ada King"},
 		{operation: "getAvatar", values: id, status: "404", shows: "urn:roster:problem:not-found"},
-		{operation: "putAvatar", mediaType: "image/*", values: id, file: "body", status: "200", shows: "/avatar?v="},
+		{operation: "putAvatar", mediaType: "image/*", values: id, file: "body", status: "200", shows: "/avatar/"},
 		{operation: "getAvatar", values: id, status: "200", shows: "image"},
 		{operation: "getAvatar", values: with("Range", "bytes=0-7"), status: "206"},
 		{operation: "getAvatar", values: with("If-None-Match", "*"), status: "304"},
+		{operation: "getThumbnail", values: id, status: "200", shows: "image"},
+		{operation: "getAvatarVersion", values: with("version", "replaced"), status: "200", shows: "image"},
+		{operation: "getThumbnailVersion", values: with("version", "replaced"), status: "200", shows: "image"},
+		{operation: "putAvatar", mediaType: "image/*", values: with("If-None-Match", "*"), file: "body", status: "412", shows: "urn:roster:problem:precondition-failed"},
 		{operation: "deleteAvatar", values: id, status: "204"},
-		{operation: "uploadAvatar", values: map[string]string{"email": email("ada")}, file: "file", status: "200", shows: "/avatar?v="},
-		{operation: "uploadAvatar", values: map[string]string{"user_id": ada, "email": ""}, file: "avatar", status: "200", shows: "/avatar?v="},
-		{operation: "putAvatar", mediaType: "application/octet-stream", values: id, file: "body", status: "200", shows: "/avatar?v="},
+		{operation: "uploadAvatar", values: map[string]string{"email": email("ada")}, file: "avatar", status: "200", shows: "/avatar/"},
+		{operation: "uploadAvatar", values: map[string]string{"user_id": ada, "email": ""}, file: "avatar", status: "200", shows: "/avatar/"},
+		{operation: "putAvatar", mediaType: "application/octet-stream", values: id, file: "body", status: "200", shows: "/avatar/"},
 		{operation: "deleteUser", values: id, status: "204"},
 		{operation: "getUser", values: id, status: "404", shows: "urn:roster:problem:not-found"},
 		{operation: "getLiveness", status: "200", shows: "ok"},
@@ -121,6 +127,58 @@ func TestSwaggerUI(t *testing.T) {
 	}
 	if b.requests < len(steps) {
 		t.Errorf("saw only %d requests: the watch does not work", b.requests)
+	}
+}
+
+// TestLayout opens every operation on the screen of a phone.
+func TestLayout(t *testing.T) {
+	base := serviceURL(t)
+	b := startBrowser(t, base)
+	ctx, cancel := context.WithTimeout(b.ctx, stepTimeout)
+	defer cancel()
+	phone := emulation.SetDeviceMetricsOverrideParams{Width: 360, Height: 740, DeviceScaleFactor: 1, Mobile: true}
+	if _, err := chromedp.Call(ctx, emulation.SetDeviceMetricsOverride, phone); err != nil {
+		t.Fatal(err)
+	}
+	type layout struct {
+		Width, Padlocks, Schemas, Files int
+		Unfolded                        []string
+	}
+	if err := chromedp.Do(ctx, chromedp.Navigate(base+"/swagger/"), chromedp.WaitVisible(chromedp.CSS(".opblock"))); err != nil {
+		t.Fatal(err)
+	}
+	got, err := chromedp.Run(ctx, chromedp.Evaluate[layout](`(async () => {
+		const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+		const until = async (holds) => { while (!holds()) await new Promise((done) => setTimeout(done, 100)); };
+		const schemas = all(".models .model-container, .models .json-schema-2020-12").filter((e) => e.checkVisibility()).length;
+		all(".opblock-summary-control").forEach((e) => e.click());
+		const count = all(".opblock").length;
+		await until(() => all(".responses-table").length >= count);
+		const upload = all('[id$="-uploadAvatar"]')[0];
+		all(".try-out__btn", upload)[0].click();
+		await until(() => all(".execute", upload).length > 0);
+		return {
+			Width: document.documentElement.scrollWidth,
+			Padlocks: all(".authorize, .authorization__btn").length,
+			Schemas: schemas,
+			Files: all("input[type=file]", upload).length,
+			Unfolded: all("tr.response").filter((e) => e.dataset.code >= "400" && e.checkVisibility()).map((e) => e.dataset.code),
+		};
+	})()`, chromedp.EvalAwaitPromise))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Width > 360 {
+		t.Errorf("the page is %d pixels wide", got.Width)
+	}
+	if token := os.Getenv("ROSTER_TOKEN") != ""; token != (got.Padlocks > 0) {
+		t.Errorf("%d padlocks, tokens on: %t", got.Padlocks, token)
+	}
+	if got.Schemas > 0 || got.Files != 1 || len(got.Unfolded) > 0 {
+		t.Errorf("%d schemas, %d file inputs, unfolded errors %q", got.Schemas, got.Files, got.Unfolded)
+	}
+	if t.Failed() {
+		b.screenshot(t)
 	}
 }
 
