@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -64,66 +65,45 @@ const (
 // openLocal opens the store in dir, and creates it if missing. Its error is meant
 // for the operator.
 func openLocal(dir string, m *metrics) (*localStore, error) {
-	if err := makeDir(dir); err != nil {
-		return nil, fmt.Errorf("DATA_DIR: %w", err)
-	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, fmt.Errorf("DATA_DIR: %w", err)
-	}
 	s := &localStore{
-		root: root, metrics: m,
-		writes: make(chan *localWrite), closing: make(chan struct{}), stopped: make(chan struct{}),
+		metrics: m,
+		writes:  make(chan *localWrite), closing: make(chan struct{}), stopped: make(chan struct{}),
 	}
-	if err := s.open(filepath.Join(dir, "roster.db")); err != nil {
-		root.Close()
-		return nil, fmt.Errorf("DATA_DIR %s: %w", dir, err)
+	if err := s.open(dir); err != nil {
+		return nil, fmt.Errorf("DATA_DIR %s: %w", dir, cause(err))
 	}
 	go s.commitWrites()
 	return s, nil
 }
 
-// makeDir creates a missing directory durably.
-func makeDir(dir string) error {
-	if _, err := os.Stat(dir); err == nil {
-		return nil
+func (s *localStore) open(dir string) (err error) {
+	if _, err := os.Stat(dir); err != nil {
+		if err := errors.Join(os.MkdirAll(dir, 0o700), syncPath(filepath.Dir(dir))); err != nil {
+			return err
+		}
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if s.root, err = os.OpenRoot(dir); err != nil {
 		return err
 	}
-	parent, err := os.Open(filepath.Dir(dir))
-	if err != nil {
-		return err
-	}
-	return errors.Join(parent.Sync(), parent.Close())
-}
-
-func (s *localStore) open(path string) (err error) {
+	defer func() {
+		if err != nil {
+			s.root.Close()
+		}
+	}()
 	// The map makes finding free pages cheap in a large file.
-	s.db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: localLockWait, FreelistType: bolt.FreelistMapType})
+	s.db, err = bolt.Open(filepath.Join(dir, "roster.db"), 0o600, &bolt.Options{Timeout: localLockWait, FreelistType: bolt.FreelistMapType})
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return errors.New("another process is using it")
 	}
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			s.db.Close()
-		}
-	}()
-	if err := s.createBucket(); err != nil {
-		return err
+	err = errors.Join(s.createBucket(), s.root.RemoveAll("tmp"), s.root.MkdirAll("tmp", 0o700), s.root.MkdirAll("avatars", 0o700),
+		s.syncDir("."))
+	if err != nil {
+		s.db.Close()
 	}
-	if err := s.root.RemoveAll("tmp"); err != nil {
-		return err
-	}
-	for _, dir := range []string{"tmp", "avatars"} {
-		if err := s.root.MkdirAll(dir, 0o700); err != nil {
-			return err
-		}
-	}
-	return s.syncDir(".")
+	return err
 }
 
 // createBucket creates the users' bucket if missing. It does not write if the
@@ -141,6 +121,15 @@ func (s *localStore) createBucket() error {
 		_, err := tx.CreateBucket(usersBucket)
 		return err
 	})
+}
+
+// syncPath makes the names in a directory durable.
+func syncPath(dir string) error {
+	d, err := os.Open(dir) // #nosec G304 -- the operator names it
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // Close waits for the current commit and closes the store.
@@ -200,20 +189,20 @@ func (s *localStore) gather(first *localWrite, expected int, wait time.Duration)
 	batch := []*localWrite{first}
 	late := time.NewTimer(wait)
 	defer late.Stop()
-	for len(batch) < min(expected, localBatch) {
-		select {
-		case w := <-s.writes:
-			batch = append(batch, w)
-			continue
-		case <-late.C:
-		}
-		break
-	}
 	for len(batch) < localBatch {
 		select {
 		case w := <-s.writes:
 			batch = append(batch, w)
+			continue
 		default:
+		}
+		if len(batch) >= expected {
+			break
+		}
+		select {
+		case w := <-s.writes:
+			batch = append(batch, w)
+		case <-late.C:
 			return batch
 		}
 	}
@@ -239,17 +228,16 @@ func (s *localStore) commit(batch []*localWrite) {
 	}
 }
 
-// localUser is the JSON stored under a user's id.
+// localUser is the JSON stored under a user's id. The outer times, in Unix
+// milliseconds, hide the inner ones.
 type localUser struct {
-	Name, Email          string
-	Avatar               *Avatar `json:",omitempty"`
-	Removed              string  `json:",omitempty"`
-	Write                string
-	CreatedAt, UpdatedAt int64 // Unix milliseconds
+	User
+	ID                   string `json:",omitempty"`
+	CreatedAt, UpdatedAt int64
 }
 
 func encodeLocal(u User) []byte {
-	value, _ := json.Marshal(localUser{u.Name, u.Email, u.Avatar, u.Removed, u.Write, u.CreatedAt.UnixMilli(), u.UpdatedAt.UnixMilli()})
+	value, _ := json.Marshal(localUser{User: u, CreatedAt: u.CreatedAt.UnixMilli(), UpdatedAt: u.UpdatedAt.UnixMilli()})
 	return value
 }
 
@@ -258,11 +246,9 @@ func decodeLocal(id, value []byte) (User, error) {
 	if err := json.Unmarshal(value, &l); err != nil {
 		return User{}, fmt.Errorf("user %s: %w", id, err)
 	}
-	return User{
-		ID: string(id), Name: l.Name, Email: l.Email, Avatar: l.Avatar, Removed: l.Removed, Write: l.Write,
-		CreatedAt: time.UnixMilli(l.CreatedAt).UTC(),
-		UpdatedAt: time.UnixMilli(l.UpdatedAt).UTC(),
-	}, nil
+	u := l.User
+	u.ID, u.CreatedAt, u.UpdatedAt = string(id), time.UnixMilli(l.CreatedAt).UTC(), time.UnixMilli(l.UpdatedAt).UTC()
+	return u, nil
 }
 
 func getLocal(b *bolt.Bucket, id string) (User, error) {
@@ -293,16 +279,13 @@ func (s localUsers) Get(_ context.Context, id string) (u User, err error) {
 
 func (s localUsers) List(ctx context.Context, after string, limit int) iter.Seq2[User, error] {
 	return func(yield func(User, error) bool) {
-		for n := 0; ; {
+		for left := limit; limit == 0 || left > 0; {
 			size := localPage
 			if limit > 0 {
-				size = min(size, limit-n)
+				size = min(size, left)
 			}
 			page, err := s.page(after, size)
-			if err == nil {
-				err = ctx.Err()
-			}
-			if err != nil {
+			if err = cmp.Or(err, ctx.Err()); err != nil {
 				yield(User{}, err)
 				return
 			}
@@ -310,14 +293,12 @@ func (s localUsers) List(ctx context.Context, after string, limit int) iter.Seq2
 				if !yield(u, nil) {
 					return
 				}
-				if n++; n == limit {
-					return
-				}
 			}
 			if len(page) < size {
 				return
 			}
-			after = page[len(page)-1].ID
+			left -= size
+			after = page[size-1].ID
 		}
 	}
 }
@@ -470,13 +451,7 @@ func (s localAvatars) moveInto(tmp, id, key string) (err error) {
 	return errors.Join(s.syncDir("avatars/"+id), s.syncDir("avatars"))
 }
 
-func (s *localStore) syncDir(name string) error {
-	d, err := s.root.Open(name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
+func (s *localStore) syncDir(name string) error { return syncPath(filepath.Join(s.root.Name(), name)) }
 
 func (s localAvatars) Get(_ context.Context, id, key string, offset, length int64) (io.ReadCloser, error) {
 	f, err := s.root.Open(localPath(id, key))
