@@ -1,9 +1,8 @@
-// Monitoring checks the alerts and the dashboard against what the service
-// really exposes: every PromQL expression must parse, name metrics and labels
-// that exist and match label values that occur, so that a renamed metric cannot
-// leave behind an alert that never fires. The scrapes are files or URLs; several
-// count together, since no single process has both the AWS metrics and those of
-// the embedded store.
+// Monitoring compares the alerts and the dashboard with the metrics of the service.
+// Every PromQL expression must parse and must use existing metrics, labels and
+// label values, so that no alert refers to a renamed metric. The scrapes are files
+// or URLs. Several scrapes are merged, because no process has both the metrics of
+// AWS and those of the embedded store.
 //
 //	go run . -alerts FILE -dashboard FILE -runbook FILE SCRAPE...
 package main
@@ -50,7 +49,7 @@ func main() {
 	fmt.Println("alerts and dashboard agree with the metrics")
 }
 
-// check returns what is wrong, or an error if it could not be found out.
+// check returns the faults, or an error if a file cannot be read.
 func check(alerts, dashboard, runbook string, scrapes []string) ([]string, error) {
 	c := &checker{metrics: map[string]labels{}}
 	for _, from := range scrapes {
@@ -69,7 +68,7 @@ func check(alerts, dashboard, runbook string, scrapes []string) ([]string, error
 	return c.faults, err
 }
 
-// A checker knows what is exposed and recorded, and collects what is wrong.
+// A checker has the exposed and recorded series and collects faults.
 type checker struct {
 	metrics map[string]labels // by series name, such as x_bucket
 	faults  []string
@@ -79,11 +78,10 @@ func (c *checker) fault(where, format string, args ...any) {
 	c.faults = append(c.faults, where+": "+fmt.Sprintf(format, args...))
 }
 
-// labels are the labels of a series and the values that were seen of them; none
-// if they can be anything.
+// labels maps the labels of a series to their values, nil for any value.
 type labels map[string][]string
 
-// targetLabels are what Prometheus itself adds to all that it scrapes from a pod.
+// targetLabels returns the labels that Prometheus adds to the metrics of a pod.
 func targetLabels() labels {
 	return labels{"namespace": nil, "job": nil, "instance": nil, "pod": nil}
 }
@@ -157,8 +155,7 @@ func read(from string) ([]byte, error) {
 	return io.ReadAll(resp.Body)
 }
 
-// readAnchors returns the anchors of a Markdown file's headings, as GitHub and
-// its like make them.
+// readAnchors returns the anchors of a Markdown file's headings.
 func readAnchors(file string) (map[string]bool, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -188,7 +185,7 @@ type rules struct {
 
 var templateLabel = regexp.MustCompile(`\$labels\.(\w+)`)
 
-// checkAlerts checks the rules. What they record counts as exposed from there on.
+// checkAlerts checks the rules. Later rules may use the series that they record.
 func (c *checker) checkAlerts(file string, anchors map[string]bool) error {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -211,7 +208,7 @@ func (c *checker) checkAlerts(file string, anchors map[string]bool) error {
 				continue
 			}
 			if names[rule.Alert] {
-				c.fault(where, "the alert is there twice")
+				c.fault(where, "duplicate alert")
 			}
 			names[rule.Alert] = true
 			for _, name := range []string{"summary", "description", "runbook_url"} {
@@ -220,7 +217,7 @@ func (c *checker) checkAlerts(file string, anchors map[string]bool) error {
 				}
 				for _, used := range templateLabel.FindAllStringSubmatch(rule.Annotations[name], -1) {
 					if _, ok := have[used[1]]; !ok {
-						c.fault(where, "%s names the label %s, which the expression does not yield", name, used[1])
+						c.fault(where, "%s uses the label %s, which the expression does not return", name, used[1])
 					}
 				}
 			}
@@ -233,12 +230,12 @@ func (c *checker) checkAlerts(file string, anchors map[string]bool) error {
 		}
 	}
 	if len(names) == 0 {
-		c.fault(file, "no alerts in it")
+		c.fault(file, "no alerts")
 	}
 	return nil
 }
 
-// record adds a recorded series. Several rules may record the same.
+// record adds a recorded series, which several rules may record.
 func (c *checker) record(name string, have labels) {
 	known := c.metrics[name]
 	if known == nil {
@@ -294,8 +291,7 @@ const (
 	ownDatasource = "${datasource}"
 )
 
-// corePanels are the types of panel that the dashboard may have: all of them
-// come with Grafana itself.
+// corePanels are the panel types that need no plugin.
 var corePanels = []string{"timeseries", "stat", "gauge", "bargauge", "table", "heatmap", "piechart", "barchart", "text", "row"}
 
 var legendLabel = regexp.MustCompile(`\{\{\s*(\w+)\s*\}\}`)
@@ -311,7 +307,7 @@ func (c *checker) checkDashboard(file string) error {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	if d.Title == "" || d.UID == "" || d.SchemaVersion < minSchema {
-		c.fault(file, "needs a title, a uid and a schemaVersion of at least %d", minSchema)
+		c.fault(file, "requires a title, a uid and a schemaVersion of at least %d", minSchema)
 	}
 	hasDatasource := false
 	for _, v := range d.Templating.List {
@@ -342,7 +338,7 @@ func (c *checker) checkDashboard(file string) error {
 		c.fault(file, "no variable datasource of type prometheus")
 	}
 	for _, a := range d.Annotations.List {
-		if a.Datasource.UID == "-- Grafana --" { // its own, built in
+		if a.Datasource.UID == "-- Grafana --" { // built in
 			continue
 		}
 		where := file + ": annotation " + a.Name
@@ -355,7 +351,7 @@ func (c *checker) checkDashboard(file string) error {
 		c.checkPanel(file, p, ids, taken)
 	}
 	if len(ids) == 0 {
-		c.fault(file, "no panels in it")
+		c.fault(file, "no panels")
 	}
 	return nil
 }
@@ -363,14 +359,14 @@ func (c *checker) checkDashboard(file string) error {
 func (c *checker) checkPanel(file string, p panel, ids map[int]string, taken map[[2]int]string) {
 	where := fmt.Sprintf("%s: panel %d %q", file, p.ID, p.Title)
 	if p.Title == "" || p.ID == 0 {
-		c.fault(where, "needs an id and a title")
+		c.fault(where, "requires an id and a title")
 	}
 	if other, ok := ids[p.ID]; ok {
-		c.fault(where, "has the id of %q", other)
+		c.fault(where, "has the same id as %q", other)
 	}
 	ids[p.ID] = p.Title
 	if !slices.Contains(corePanels, p.Type) {
-		c.fault(where, "the type %q does not come with Grafana", p.Type)
+		c.fault(where, "the type %q needs a plugin", p.Type)
 	}
 	if g := p.GridPos; g.W < 1 || g.H < 1 || g.X < 0 || g.Y < 0 || g.X+g.W > gridWidth {
 		c.fault(where, "is outside the grid: %+v", g)
@@ -384,7 +380,7 @@ func (c *checker) checkPanel(file string, p panel, ids map[int]string, taken map
 			taken[[2]int{x, y}] = fmt.Sprintf("panel %d %q", p.ID, p.Title)
 		}
 	}
-	// Those of a collapsed row have positions of their own, below it.
+	// The panels of a collapsed row have their own positions.
 	inner := taken
 	if p.Collapsed {
 		inner = map[[2]int]string{}
@@ -415,7 +411,7 @@ func (c *checker) checkPanel(file string, p panel, ids map[int]string, taken map
 		have := c.checkQuery(where+" "+t.RefID, t.Expr)
 		for _, used := range legendLabel.FindAllStringSubmatch(t.LegendFormat, -1) {
 			if _, ok := have[used[1]]; !ok {
-				c.fault(where, "the legend names the label %s, which the expression does not yield", used[1])
+				c.fault(where, "the legend uses the label %s, which the expression does not return", used[1])
 			}
 		}
 	}

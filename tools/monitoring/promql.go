@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// freeLabels have values that a healthy process need not have shown yet.
+// freeLabels may have values that the scrapes do not contain.
 var freeLabels = []string{"code"}
 
 // integer bounds of buckets are exposed as "1" but stored as "1.0" from
@@ -20,8 +20,8 @@ var integer = regexp.MustCompile(`^\d+$`)
 
 var grafanaVariable = regexp.MustCompile(`\$\{?\w+\}?`)
 
-// checkQuery checks one expression, in which Grafana's variables may stand, and
-// returns the labels that its result has.
+// checkQuery checks an expression, which may contain Grafana's variables, and
+// returns the labels of its result.
 func (c *checker) checkQuery(where, query string) labels {
 	query = strings.NewReplacer("$__rate_interval", "5m", "$__range", "1h", "$__interval", "1m").Replace(query)
 	query = grafanaVariable.ReplaceAllString(query, ".*")
@@ -33,8 +33,7 @@ func (c *checker) checkQuery(where, query string) labels {
 	return c.labelsOf(where, expr)
 }
 
-// labelsOf walks an expression from the inside, so that each step is held
-// against the labels that the one before it leaves.
+// labelsOf returns the labels of an expression, and checks its operands first.
 func (c *checker) labelsOf(where string, expr parser.Expr) labels {
 	switch e := expr.(type) {
 	case *parser.ParenExpr:
