@@ -1,14 +1,13 @@
-// Client is the load of the end-to-end test: a number of clients that use the service as programs do, one request
-// after the other over kept connections, and check every answer. It runs in the cluster, since only there a Service is
-// what the pods' other clients see, and is asked over HTTP:
+// Client is the load of the cluster test. Its clients send one request after the other on kept connections and check
+// every response. It runs in the cluster, as a client of the Service, and has an HTTP API:
 //
-//	GET /stats          what happened so far
-//	GET /clients?n=N    from now on N clients at once; those too many have ended when it answers
-//	GET /verify         every user and avatar that was acknowledged is read back
-//	GET /status?token=T the status of an answer to a request with this bearer token
+//	GET /stats          counters
+//	GET /clients?n=N    sets the number of clients; responds when surplus clients have stopped
+//	GET /verify         reads back every acknowledged user and avatar
+//	GET /status?token=T the status of a request with this bearer token
 //
-// It may send a request again when the connection was refused or closed, as every HTTP client does. It never does so
-// after an answer: any 5xx is a failure.
+// Like every HTTP client, it retries when the connection was refused or closed. It never retries after a response: any
+// 5xx is a failure.
 package main
 
 import (
@@ -38,20 +37,20 @@ import (
 )
 
 const (
-	pause     = 25 * time.Millisecond  // between two requests of a client
-	retries   = 50                     // of one request, before it counts as lost
-	retryWait = 100 * time.Millisecond // between two tries
-	keep      = 200                    // users that are remembered; others are deleted
+	pause     = 25 * time.Millisecond  // between the requests of a client
+	retries   = 50                     // of a request, before it counts as lost
+	retryWait = 100 * time.Millisecond // between tries
+	keep      = 200                    // users; older ones are deleted
 )
 
 func main() {
 	log.SetFlags(log.Ltime | log.Lmicroseconds)
 	target := flag.String("url", "", "base URL of the service")
-	clients := flag.Int("clients", 0, "how many clients to begin with")
-	quit := flag.Bool("quit", false, "send SIGQUIT to process 1 and exit: how a container of another image dies")
+	clients := flag.Int("clients", 0, "initial number of clients")
+	quit := flag.Bool("quit", false, "send SIGQUIT to process 1 and exit, to crash a container of another image")
 	flag.Parse()
 	if *quit {
-		// A process 1 is immune to SIGKILL from its own container; for SIGQUIT the Go runtime has a handler.
+		// The kernel ignores SIGKILL to process 1 from its own container. The Go runtime handles SIGQUIT.
 		if err := syscall.Kill(1, syscall.SIGQUIT); err != nil {
 			log.Fatal(err)
 		}
@@ -70,23 +69,23 @@ func main() {
 	<-stop
 }
 
-// A load is all clients together.
+// A load has all clients and their counters.
 type load struct {
 	target, token string
 
-	requests atomic.Int64 // answered as they should be
-	unsent   atomic.Int64 // tries that ended before the request was sent
-	broken   atomic.Int64 // tries that ended after it was sent, without a whole answer
-	failed   atomic.Int64 // requests that were lost, or not answered as they should be
+	requests atomic.Int64 // with the expected response
+	unsent   atomic.Int64 // tries that failed before the request was sent
+	broken   atomic.Int64 // tries that failed after the request was sent
+	failed   atomic.Int64 // lost requests and unexpected responses
 
 	mu       sync.Mutex
-	stops    []func() // ends a client, and waits until it has
+	stops    []func() // stops a client and waits
 	started  int
 	users    []user
-	failures []string // the first ones
+	failures []string // the first 20
 }
 
-// A user is one that the service acknowledged.
+// A user that the service acknowledged.
 type user struct {
 	ID, Name string
 	image    []byte
@@ -111,7 +110,7 @@ func (l *load) answerClients(w http.ResponseWriter, r *http.Request) {
 	l.answerStats(w, r)
 }
 
-// set starts clients, or ends some.
+// set starts or stops clients.
 func (l *load) set(n int) {
 	l.mu.Lock()
 	for ; len(l.stops) < n; l.started++ {
@@ -125,13 +124,13 @@ func (l *load) set(n int) {
 	}
 	tooMany := slices.Clone(l.stops[n:])
 	l.stops = l.stops[:n]
-	l.mu.Unlock() // clients need it to come to their end
+	l.mu.Unlock() // clients need it to stop
 	for _, stop := range tooMany {
 		stop()
 	}
 }
 
-// answerVerify reads back what was acknowledged.
+// answerVerify reads back the acknowledged users and avatars.
 func (l *load) answerVerify(w http.ResponseWriter, _ *http.Request) {
 	l.mu.Lock()
 	users := l.users
@@ -158,7 +157,7 @@ func (l *load) answerStatus(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, status)
 }
 
-// A client has connections of its own.
+// A client has its own connections.
 type client struct {
 	*load
 	token string
@@ -169,7 +168,7 @@ func (l *load) client() *client {
 	return &client{load: l, token: l.token, http: http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{}}}
 }
 
-// run is the life of one client.
+// run repeats round until ctx is done.
 func (l *load) run(ctx context.Context, number int) {
 	c := l.client()
 	for n := 0; ctx.Err() == nil; n++ {
@@ -185,8 +184,8 @@ func (l *load) run(ctx context.Context, number int) {
 	}
 }
 
-// round makes a user with an avatar, looks at both, and removes another user once there are enough. It uses one
-// connection, and the next round another, so that clients come to new pods too.
+// round creates a user with an avatar, checks both, and deletes the oldest user if there are enough. Each round uses a
+// new connection, so that clients reach new pods.
 func (c *client) round(number, n int) error {
 	defer c.http.CloseIdleConnections()
 	u := user{Name: fmt.Sprintf("Client %d Round %d", number, n), image: randomPNG()}
@@ -196,7 +195,7 @@ func (c *client) round(number, n int) error {
 		return err
 	}
 	if err := json.Unmarshal(answer, &u); err != nil || u.ID == "" {
-		// The try before was answered by nothing, but had its effect: then it is this user's email that is taken.
+		// The previous try had no response, but created the user.
 		if again {
 			return nil
 		}
@@ -230,7 +229,7 @@ func (c *client) round(number, n int) error {
 	return err
 }
 
-// check reads a user and the avatar.
+// check compares a user and the avatar.
 func (c *client) check(u user) error {
 	answer, _, err := c.do("GET", "/users/"+u.ID, "", nil, http.StatusOK)
 	if err != nil {
@@ -250,8 +249,8 @@ func (c *client) check(u user) error {
 	return nil
 }
 
-// do makes one request, again if the connection fails. The second status in want, if any, is the answer to a try
-// whose forerunner had its effect; it counts only then.
+// do sends a request and retries if the connection fails. The second status in want is accepted after a retry, since
+// the previous try may have succeeded.
 func (c *client) do(method, path, contentType string, body []byte, want ...int) (answer []byte, again bool, err error) {
 	time.Sleep(pause)
 	for try := 0; ; try++ {
@@ -273,7 +272,7 @@ func (c *client) do(method, path, contentType string, body []byte, want ...int) 
 	}
 }
 
-// try sends a request once. net/http itself sends some a second time on a new connection; that is counted too.
+// try sends a request once. It also counts the retries of net/http.
 func (c *client) try(method, path, contentType string, body []byte) (status int, answer []byte, sent bool, err error) {
 	written := 0
 	ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
@@ -299,7 +298,7 @@ func (c *client) try(method, path, contentType string, body []byte) (status int,
 		resp.Body.Close()
 		status = resp.StatusCode
 	}
-	lost := written // tries that were sent; the last one was answered if there is no error
+	lost := written // sent tries without a response
 	if err == nil {
 		lost--
 	}
@@ -309,12 +308,12 @@ func (c *client) try(method, path, contentType string, body []byte) (status int,
 	}
 	var u *url.Error
 	if errors.As(err, &u) {
-		err = u.Err // without the URL, which the caller knows
+		err = u.Err // the caller adds the path
 	}
 	return status, answer, written > 0, err
 }
 
-// randomPNG is a small image like no other.
+// randomPNG returns a small unique image.
 func randomPNG() []byte {
 	img := image.NewNRGBA(image.Rect(0, 0, 32, 32))
 	rand.Read(img.Pix)
