@@ -39,20 +39,20 @@ const (
 )
 
 // program returns the path of a tool that a Go module beside this one pins.
-func program(module, tool string) func() string {
+func program(module string) func() string {
 	return sync.OnceValue(func() string {
-		out, err := exec.Command("go", "-C", "../"+module, "tool", "-n", tool).Output() // #nosec G204 -- constant arguments
+		out, err := exec.Command("../tool", module).Output() // #nosec G204 -- constant arguments
 		if err != nil {
-			panic(fmt.Sprintf("go -C ../%s tool -n %s: %v", module, tool, err))
+			panic(fmt.Sprintf("../tool %s: %v", module, err))
 		}
 		return strings.TrimSpace(string(out))
 	})
 }
 
 // The chart supports both major versions of Helm.
-var helms = map[string]func() string{"helm3": program("helm3", "helm"), "helm4": program("helm4", "helm")}
+var helms = map[string]func() string{"helm3": program("helm3"), "helm4": program("helm4")}
 
-var kustomize = program("kustomize", "kustomize")
+var kustomize = program("kustomize")
 
 func run(name string, args ...string) (stdout string, err error) {
 	var out, errs bytes.Buffer
