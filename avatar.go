@@ -27,11 +27,10 @@ func (s *server) upload(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	id, err := uploadTarget(f)
-	if err != nil {
+	if w.user, err = uploadTarget(f); err != nil {
 		return err
 	}
-	return s.storeAvatar(w, r, id, f.image, Condition{})
+	return s.storeAvatar(w, r, f.image, Condition{})
 }
 
 // uploadTarget returns the id of the user that a form names.
@@ -43,11 +42,10 @@ func uploadTarget(f form) (id string, err error) {
 	case userIDText != "" && email != "":
 		target = &fieldError{"user_id", "send user_id or email, not both"}
 	case userIDText != "":
-		raw, ok := parseID(userIDText)
-		if !ok {
+		var ok bool
+		if id, ok = parseID(userIDText); !ok {
 			target = &fieldError{"user_id", fmt.Sprintf("must be the id of a user, not %q", abbreviate(userIDText))}
 		}
-		id = formatID(raw)
 	case email != "":
 		email, target = cleanEmail(email)
 		id = userID(email)
@@ -65,10 +63,6 @@ func uploadTarget(f form) (id string, err error) {
 
 // putAvatar answers PUT /users/{id}/avatar: the image as the raw body.
 func (s *server) putAvatar(w *response, r *http.Request) error {
-	id, err := pathID(r)
-	if err != nil {
-		return err
-	}
 	if err := checkEncoding(r); err != nil {
 		return err
 	}
@@ -78,13 +72,13 @@ func (s *server) putAvatar(w *response, r *http.Request) error {
 	case r.Header.Get("Content-Range") != "": // RFC 9110, section 14.4
 		return badRequest("Content-Range is not supported; send the whole image")
 	}
-	c, err := s.avatarCondition(r, id)
+	c, err := s.avatarCondition(r, w.user)
 	if err != nil {
 		return err
 	}
 	if r.Header.Get("Expect") != "" {
 		// The client sends the body only if it is wanted (RFC 9110, section 10.1.1).
-		if _, err := s.users.Get(r.Context(), id); err != nil {
+		if _, err := s.users.Get(r.Context(), w.user); err != nil {
 			return err
 		}
 	}
@@ -95,7 +89,7 @@ func (s *server) putAvatar(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return s.storeAvatar(w, r, id, data, c)
+	return s.storeAvatar(w, r, data, c)
 }
 
 // avatarCondition returns what If-Match and If-None-Match require of the image.
@@ -116,10 +110,10 @@ func (s *server) avatarCondition(r *http.Request, id string) (c Condition, err e
 	return c, err
 }
 
-// storeAvatar replaces the user's image and answers with the user. A reader gets
+// storeAvatar replaces the image of w.user and answers with the user. A reader gets
 // the previous image or the new one, complete.
-func (s *server) storeAvatar(w *response, r *http.Request, id string, data []byte, c Condition) error {
-	w.user = id
+func (s *server) storeAvatar(w *response, r *http.Request, data []byte, c Condition) error {
+	id := w.user
 	a, err := s.putImage(r, id, data)
 	if err != nil {
 		return err
@@ -166,16 +160,12 @@ func (s *server) discard(id, key string) {
 // deleteAvatar answers DELETE /users/{id}/avatar. If the object cannot be deleted,
 // the key stays in Removed, so that a repeated request deletes it.
 func (s *server) deleteAvatar(w *response, r *http.Request) error {
-	id, err := pathID(r)
-	if err != nil {
-		return err
-	}
-	w.user = id
+	ctx, id := r.Context(), w.user
 	c, err := s.avatarCondition(r, id)
 	if err != nil {
 		return err
 	}
-	u, err := s.users.RemoveAvatar(r.Context(), id, now(), c)
+	u, err := s.users.RemoveAvatar(ctx, id, now(), c)
 	if err != nil {
 		return err
 	}
@@ -185,10 +175,10 @@ func (s *server) deleteAvatar(w *response, r *http.Request) error {
 		}
 		return notFound("the user has no image")
 	}
-	if err := s.avatars.Delete(r.Context(), id, u.Removed); err != nil {
+	if err := s.avatars.Delete(ctx, id, u.Removed); err != nil {
 		return err
 	}
-	if err := s.users.ForgetRemoved(r.Context(), id, u.Removed); err != nil {
+	if err := s.users.ForgetRemoved(ctx, id, u.Removed); err != nil {
 		s.log.Warn("removed image not forgotten", "user", id, "error", err)
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -202,23 +192,19 @@ func (s *server) imageURL(id, resource, version string) string {
 
 // currentImage returns the image that the request's path names. If the path names
 // a version that was replaced, it redirects to the current one and returns nil.
-func (s *server) currentImage(w *response, r *http.Request, resource string) (id string, a *Avatar, err error) {
-	id, err = pathID(r)
-	var u User
-	if err == nil {
-		u, err = s.users.Get(r.Context(), id)
-	}
+func (s *server) currentImage(w *response, r *http.Request, resource string) (*Avatar, error) {
+	u, err := s.users.Get(r.Context(), w.user)
 	if errors.Is(err, ErrNotFound) || err == nil && u.Avatar == nil {
 		// One answer for both: with AVATARS_PUBLIC a stranger must not learn which.
-		return id, nil, notFound("there is no such image")
+		return nil, notFound("there is no such image")
 	}
 	if err != nil {
-		return id, nil, err
+		return nil, err
 	}
 	version := r.PathValue("version")
 	if version != "" && version != u.Avatar.Key {
-		s.redirect(w, s.imageURL(id, resource, u.Avatar.Key))
-		return id, nil, nil
+		s.redirect(w, s.imageURL(u.ID, resource, u.Avatar.Key))
+		return nil, nil
 	}
 	h := w.Header()
 	open := s.tokens == nil || s.AvatarsPublic
@@ -235,7 +221,7 @@ func (s *server) currentImage(w *response, r *http.Request, resource string) (id
 	if open {
 		h.Set("Cross-Origin-Resource-Policy", "cross-origin")
 	}
-	return id, u.Avatar, nil
+	return u.Avatar, nil
 }
 
 // redirect answers 302 with a reference that must be asked for each time.
@@ -248,11 +234,11 @@ func (s *server) redirect(w *response, location string) {
 // getAvatar answers GET and HEAD of an image.
 func (s *server) getAvatar(w *response, r *http.Request) error {
 	for missing := ""; ; {
-		id, a, err := s.currentImage(w, r, "avatar")
+		a, err := s.currentImage(w, r, "avatar")
 		if a == nil {
 			return err
 		}
-		content := &storedImage{ctx: r.Context(), avatars: s.avatars, id: id, key: a.Key, size: a.Size}
+		content := &storedImage{ctx: r.Context(), avatars: s.avatars, id: w.user, key: a.Key, size: a.Size}
 		serveImage(w, r, strconv.Quote(a.Key), a.Type, content)
 		content.Close()
 		if !errors.Is(content.err, ErrNotFound) {
@@ -260,7 +246,7 @@ func (s *server) getAvatar(w *response, r *http.Request) error {
 		}
 		// The image was replaced after the pointer was read, unless it still counts.
 		if a.Key == missing {
-			s.log.Error("image missing", "user", id, "key", a.Key)
+			s.log.Error("image missing", "user", w.user, "key", a.Key)
 			return notFound("the image is missing")
 		}
 		missing, w.status = a.Key, 0

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/mail"
+	"regexp"
 	"strings"
 	"unicode"
 
@@ -102,23 +103,19 @@ func formatID(id [16]byte) string {
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }
 
-// parseID parses a user id in either case (RFC 9562, section 4). It reports whether
+var userIDs = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
+
+// parseID returns a user id in lower case (RFC 9562, section 4). It reports whether
 // userID can have made it.
-func parseID(s string) (id [16]byte, ok bool) {
-	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
-		return id, false
-	}
-	digits := s[:8] + s[9:13] + s[14:18] + s[19:23] + s[24:]
-	if _, err := hex.Decode(id[:], []byte(digits)); err != nil {
-		return id, false
-	}
-	return id, id[6]>>4 == 8 && id[8]>>6 == 2
+func parseID(s string) (id string, ok bool) {
+	id = strings.ToLower(s)
+	return id, userIDs.MatchString(id)
 }
 
 // formatCursor returns the opaque cursor of the page behind the user id.
 func formatCursor(id string) string {
-	raw, _ := parseID(id)
-	return base64.RawURLEncoding.EncodeToString(raw[:])
+	raw, _ := hex.DecodeString(strings.ReplaceAll(id, "-", ""))
+	return base64.RawURLEncoding.EncodeToString(raw)
 }
 
 // parseCursor returns the user id of a cursor.
@@ -127,7 +124,5 @@ func parseCursor(cursor string) (id string, ok bool) {
 	if err != nil || len(raw) != 16 {
 		return "", false
 	}
-	id = formatID([16]byte(raw))
-	_, ok = parseID(id)
-	return id, ok
+	return parseID(formatID([16]byte(raw)))
 }

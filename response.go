@@ -40,7 +40,7 @@ type response struct {
 	deadline time.Time // deadline of the response's last byte
 	route    string    // path of the matched pattern
 	token    string    // name of the client's token
-	user     string    // id of the user that the request changes
+	user     string    // id of the user in the path or body
 	status   int       // 0: not set yet
 	sent     bool      // the header is sent
 	replaced bool      // a problem replaces what net/http writes

@@ -135,7 +135,11 @@ func (s *server) handle(pattern string, timeout time.Duration, a access, handler
 		defer cancel()
 		w.limit(timeout)
 		defer s.release(w)
-		err := handler(w, r.WithContext(ctx))
+		var err error = ErrNotFound
+		if id, ok := parseID(r.PathValue("id")); ok || !strings.Contains(path, "{id}") {
+			w.user = id
+			err = handler(w, r.WithContext(ctx))
+		}
 		if err != nil && w.bodyErr != nil {
 			err = bodyError(w.bodyErr) // the cause, which not every reader of a body returns
 		}
@@ -243,6 +247,10 @@ func (s *server) observe(w *response, r *http.Request, bodyBytes int64, id strin
 	if !s.log.Enabled(r.Context(), level) {
 		return
 	}
+	changed := w.user
+	if method == http.MethodGet || method == http.MethodHead {
+		changed = ""
+	}
 	attrs := make([]slog.Attr, 0, 12)
 	attrs = append(attrs,
 		slog.String("method", method), slog.String("route", w.route), slog.Int("status", w.status),
@@ -250,7 +258,7 @@ func (s *server) observe(w *response, r *http.Request, bodyBytes int64, id strin
 	for _, optional := range [...]slog.Attr{
 		slog.String("trace_id", traceID(r.Header.Get("Traceparent"))),
 		slog.String("client", w.token),
-		slog.String("user", w.user),
+		slog.String("user", changed),
 	} {
 		if optional.Value.String() != "" {
 			attrs = append(attrs, optional)

@@ -43,18 +43,18 @@ const (
 // redirect to the image.
 func (s *server) getThumbnail(w *response, r *http.Request) error {
 	for tries := 0; ; tries++ {
-		id, a, err := s.currentImage(w, r, "thumbnail")
+		a, err := s.currentImage(w, r, "thumbnail")
 		if a == nil {
 			return err
 		}
-		thumb, err := s.thumbnail(r.Context(), id, a)
+		thumb, err := s.thumbnail(r.Context(), w.user, a)
 		switch {
 		case errors.Is(err, ErrNotFound) && tries < 3: // replaced after the pointer was read
 			continue
 		case err != nil:
 			return err
 		case len(thumb) == 0:
-			s.redirect(w, s.imageURL(id, "avatar", a.Key))
+			s.redirect(w, s.imageURL(w.user, "avatar", a.Key))
 			return nil
 		}
 		serveImage(w, r, strconv.Quote(thumbnailKey(a.Key)), http.DetectContentType(thumb), bytes.NewReader(thumb))

@@ -83,15 +83,6 @@ func (s *server) writeUser(w *response, status int, u User) error {
 	return writeJSON(w, status, s.userJSON(u))
 }
 
-// pathID returns the id in the path in its stored form, or ErrNotFound.
-func pathID(r *http.Request) (string, error) {
-	id, ok := parseID(r.PathValue("id"))
-	if !ok {
-		return "", ErrNotFound
-	}
-	return formatID(id), nil
-}
-
 // listUsers answers GET /users: all users, a page, or the user with an email.
 func (s *server) listUsers(w *response, r *http.Request) error {
 	q, err := parseListQuery(r.URL.RawQuery)
@@ -263,11 +254,7 @@ func (s *server) readUserForm(w *response, r *http.Request) (form, error) {
 
 // getUser answers GET /users/{id}.
 func (s *server) getUser(w *response, r *http.Request) error {
-	id, err := pathID(r)
-	if err != nil {
-		return err
-	}
-	u, err := s.users.Get(r.Context(), id)
+	u, err := s.users.Get(r.Context(), w.user)
 	if err != nil {
 		return err
 	}
@@ -282,11 +269,6 @@ func (s *server) getUser(w *response, r *http.Request) error {
 // renameUser answers PATCH /users/{id}: a JSON merge patch (RFC 7396) whose only
 // member is the name.
 func (s *server) renameUser(w *response, r *http.Request) error {
-	id, err := pathID(r)
-	if err != nil {
-		return err
-	}
-	w.user = id
 	mediaType, _, err := contentType(r)
 	if err != nil {
 		return err
@@ -306,11 +288,11 @@ func (s *server) renameUser(w *response, r *http.Request) error {
 	if fault != nil {
 		return badFields(*fault)
 	}
-	c, err := s.userCondition(r, id)
+	c, err := s.userCondition(r, w.user)
 	if err != nil {
 		return err
 	}
-	u, err := s.users.Rename(r.Context(), id, name, now(), c)
+	u, err := s.users.Rename(r.Context(), w.user, name, now(), c)
 	if err != nil {
 		return err
 	}
@@ -321,12 +303,7 @@ func (s *server) renameUser(w *response, r *http.Request) error {
 // follows it, then the images, and the user last: a deletion that failed half-way
 // can be repeated.
 func (s *server) deleteUser(w *response, r *http.Request) error {
-	id, err := pathID(r)
-	if err != nil {
-		return err
-	}
-	w.user = id
-	ctx := r.Context()
+	ctx, id := r.Context(), w.user
 	c, err := s.userCondition(r, id)
 	if err != nil {
 		return err
