@@ -336,16 +336,6 @@ func BenchmarkThumbnail(b *testing.B) {
 	}
 }
 
-// gifOfDots is a GIF with frames of one pixel, one of whose colors is
-// transparent: the decoder copies the color table for each.
-func gifOfDots(frames int) []byte {
-	data := append([]byte("GIF89a\x01\x00\x01\x00\xf7\x00\x00"), make([]byte, 3*256)...)
-	for range frames {
-		data = append(data, "\x21\xf9\x04\x01\x00\x00\x00\x00\x2c\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02\x44\x01\x00"...)
-	}
-	return append(data, 0x3b)
-}
-
 // jpegOfScans is a gray progressive JPEG of side × side pixels (up to 64, or a
 // multiple of 1024) in this many scans, most of which say nothing.
 func jpegOfScans(side uint16, scans int) []byte {
