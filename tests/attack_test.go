@@ -308,7 +308,7 @@ func TestAttackHeaders(t *testing.T) {
 }
 
 // TestPublicOrigin: behind a proxy that changes Host, the origin of PUBLIC_URL may send
-// changes, and no other.
+// changes, and no other. Redirects keep the prefix.
 func TestPublicOrigin(t *testing.T) {
 	p := start(t, "PUBLIC_URL=https://people.example/roster")
 	for origin, status := range map[string]int{"https://people.example": 201, "https://evil.example": 403, "http://people.example": 403} {
@@ -316,6 +316,10 @@ func TestPublicOrigin(t *testing.T) {
 		if a.want(t, status); status == 403 && !(strings.Contains(a.body, "Host") && strings.Contains(a.body, "PUBLIC_URL")) {
 			t.Errorf("%s: %s", origin, a.body)
 		}
+	}
+	resp, err := testClient.Get(p.url + "//users")
+	if err != nil || resp.Header.Get("Location") != "https://people.example/roster/users" {
+		t.Errorf("%v, %v: the redirect loses the prefix", resp, err)
 	}
 }
 
