@@ -32,55 +32,41 @@ type fieldError struct {
 	Detail string `json:"detail"`
 }
 
-// A kind is the stable type of a problem. Clients compare it; it never changes.
-type kind string
-
-const (
-	kindInvalid       kind = "invalid-request"        // 400: the request is malformed or a field is invalid
-	kindUnauthorized  kind = "unauthorized"           // 401: no valid bearer token
-	kindScope         kind = "insufficient-scope"     // 403: a read-only token on a write
-	kindCrossOrigin   kind = "cross-origin"           // 403: a browser sent it for another site
-	kindNotFound      kind = "not-found"              // 404: no such path, user or image
-	kindMethod        kind = "method-not-allowed"     // 405: see the Allow header
-	kindSlowBody      kind = "request-timeout"        // 408: the body arrived too slowly
-	kindEmailTaken    kind = "email-taken"            // 409: see the Location header
-	kindPrecondition  kind = "precondition-failed"    // 412: If-Match or If-None-Match does not hold
-	kindTooLarge      kind = "content-too-large"      // 413: the body or the image is over its limit
-	kindMediaType     kind = "unsupported-media-type" // 415: not a supported Content-Type, encoding or image format
-	kindRange         kind = "range-not-satisfiable"  // 416: see the Content-Range header
-	kindInternal      kind = "internal"               // 500: a fault of this program
-	kindUnavailable   kind = "unavailable"            // 503: retry after Retry-After
-	kindTimeout       kind = "timeout"                // 504: a backend did not answer before the deadline
-	kindPrefix             = "urn:roster:problem:"
-	problemMediaType       = "application/problem+json"
-	retryAfterSeconds      = "1" // backends recover and slots fall free within about that
-)
-
-// kinds gives each kind its status and title.
-var kinds = map[kind]struct {
+// A kind is a stable type of problem with its status and title. Clients compare the
+// name; it never changes.
+type kind struct {
+	name   string
 	status int
 	title  string
-}{
-	kindInvalid:      {http.StatusBadRequest, "The request is not valid"},
-	kindUnauthorized: {http.StatusUnauthorized, "The request is not authorized"},
-	kindScope:        {http.StatusForbidden, "The token is read-only"},
-	kindCrossOrigin:  {http.StatusForbidden, "Cross-origin requests must not change anything"},
-	kindNotFound:     {http.StatusNotFound, "There is no such resource"},
-	kindMethod:       {http.StatusMethodNotAllowed, "The method is not allowed here"},
-	kindSlowBody:     {http.StatusRequestTimeout, "The request arrived too slowly"},
-	kindEmailTaken:   {http.StatusConflict, "The email is taken"},
-	kindPrecondition: {http.StatusPreconditionFailed, "The precondition does not hold"},
-	kindTooLarge:     {http.StatusRequestEntityTooLarge, "The content is too large"},
-	kindMediaType:    {http.StatusUnsupportedMediaType, "The media type is not supported"},
-	kindRange:        {http.StatusRequestedRangeNotSatisfiable, "The range is outside the image"},
-	kindInternal:     {http.StatusInternalServerError, "The service failed"},
-	kindUnavailable:  {http.StatusServiceUnavailable, "The service is not available at the moment"},
-	kindTimeout:      {http.StatusGatewayTimeout, "The request took too long"},
 }
+
+var (
+	kindInvalid      = kind{"invalid-request", http.StatusBadRequest, "The request is not valid"}
+	kindUnauthorized = kind{"unauthorized", http.StatusUnauthorized, "The request is not authorized"}
+	kindScope        = kind{"insufficient-scope", http.StatusForbidden, "The token is read-only"}
+	kindCrossOrigin  = kind{"cross-origin", http.StatusForbidden, "Cross-origin requests must not change anything"}
+	kindNotFound     = kind{"not-found", http.StatusNotFound, "There is no such resource"}
+	kindMethod       = kind{"method-not-allowed", http.StatusMethodNotAllowed, "The method is not allowed here"} // with Allow
+	kindSlowBody     = kind{"request-timeout", http.StatusRequestTimeout, "The request arrived too slowly"}
+	kindEmailTaken   = kind{"email-taken", http.StatusConflict, "The email is taken"} // with Location
+	kindPrecondition = kind{"precondition-failed", http.StatusPreconditionFailed, "The precondition does not hold"}
+	kindTooLarge     = kind{"content-too-large", http.StatusRequestEntityTooLarge, "The content is too large"}
+	kindMediaType    = kind{"unsupported-media-type", http.StatusUnsupportedMediaType, "The media type is not supported"}
+	kindRange        = kind{"range-not-satisfiable", http.StatusRequestedRangeNotSatisfiable, "The range is outside the image"}
+	kindInternal     = kind{"internal", http.StatusInternalServerError, "The service failed"}
+	kindUnavailable  = kind{"unavailable", http.StatusServiceUnavailable, "The service is not available at the moment"} // with Retry-After
+	kindTimeout      = kind{"timeout", http.StatusGatewayTimeout, "The request took too long"}
+)
+
+const (
+	kindPrefix        = "urn:roster:problem:"
+	problemMediaType  = "application/problem+json"
+	retryAfterSeconds = "1" // backends recover and slots fall free within about that
+)
 
 func newProblem(k kind, format string, args ...any) *problem {
 	return &problem{
-		Type: kindPrefix + string(k), Title: kinds[k].title, Status: kinds[k].status,
+		Type: kindPrefix + k.name, Title: k.title, Status: k.status,
 		Detail: fmt.Sprintf(format, args...), header: http.Header{},
 	}
 }
