@@ -87,8 +87,10 @@ type load struct {
 
 // A user that the service acknowledged.
 type user struct {
-	ID, Name string
-	image    []byte
+	ID, Name     string
+	AvatarURL    string `json:"avatar_url"`
+	ThumbnailURL string `json:"thumbnail_url"`
+	image        []byte
 }
 
 func (l *load) answerStats(w http.ResponseWriter, _ *http.Request) {
@@ -229,7 +231,7 @@ func (c *client) round(number, n int) error {
 	return err
 }
 
-// check compares a user and the avatar.
+// check compares a user, the avatar and the size of the thumbnail.
 func (c *client) check(u user) error {
 	answer, _, err := c.do("GET", "/users/"+u.ID, "", nil, http.StatusOK)
 	if err != nil {
@@ -239,12 +241,20 @@ func (c *client) check(u user) error {
 	if err := json.Unmarshal(answer, &got); err != nil || got.Name != u.Name {
 		return fmt.Errorf("user %s has the name %q, not %q (%v)", u.ID, got.Name, u.Name, err)
 	}
-	answer, _, err = c.do("GET", "/users/"+u.ID+"/avatar", "", nil, http.StatusOK)
+	answer, _, err = c.do("GET", got.AvatarURL, "", nil, http.StatusOK)
 	if err != nil {
 		return err
 	}
 	if !bytes.Equal(answer, u.image) {
 		return fmt.Errorf("user %s has another avatar, of %d bytes", u.ID, len(answer))
+	}
+	answer, _, err = c.do("GET", got.ThumbnailURL, "", nil, http.StatusOK)
+	if err != nil {
+		return err
+	}
+	// A busy service redirects to the image.
+	if config, err := png.DecodeConfig(bytes.NewReader(answer)); err != nil || config.Width != 256 && !bytes.Equal(answer, u.image) {
+		return fmt.Errorf("user %s has a thumbnail of %d × %d pixels (%v)", u.ID, config.Width, config.Height, err)
 	}
 	return nil
 }
