@@ -16,7 +16,7 @@ variable "name" {
 }
 
 variable "tags" {
-  description = "Tags of every resource, in addition to Application and ManagedBy."
+  description = "Tags of every resource, in addition to Application and ManagedBy. Nodes and load balancers, which EKS creates, do not get them."
   type        = map(string)
   default     = {}
 }
