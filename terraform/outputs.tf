@@ -18,7 +18,7 @@ output "helm_values" {
       )
     } : {},
     var.storage_only ? {} : {
-      serviceAccount = { name = var.service_account }
+      serviceAccount = { name = module.identity[0].service_account }
     },
     [for domain in module.domain : {
       publicUrl = "https://${var.domain.name}"
@@ -56,7 +56,7 @@ output "certificate_validation_record" {
 
 output "namespace" {
   description = "Kubernetes namespace to install the chart into; null without a cluster."
-  value       = var.storage_only ? null : var.namespace
+  value       = one(module.identity[*].namespace)
 }
 
 output "table_name" {
