@@ -375,6 +375,9 @@ func (s localUsers) ForgetRemoved(ctx context.Context, id, key string) error {
 		u.Removed = ""
 		return forget
 	})
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
 	return err
 }
 

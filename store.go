@@ -88,8 +88,9 @@ type Users interface {
 
 	// List yields at most limit users (0: all) in the store's own, stable order,
 	// from the first one behind the id after. A user that is created or deleted
-	// meanwhile may be missing; every other user is yielded once. An error is
-	// yielded last.
+	// meanwhile may be missing; every other user is yielded once. On DynamoDB, a
+	// user created or changed within the last second or so may be missing or old:
+	// Scan is eventually consistent. An error is yielded last.
 	List(ctx context.Context, after string, limit int) iter.Seq2[User, error]
 
 	// Rename sets the name and returns the changed user, or ErrNotFound.
@@ -105,7 +106,8 @@ type Users interface {
 	// whatever the condition.
 	RemoveAvatar(ctx context.Context, id string, at time.Time, c Condition) (User, error)
 
-	// ForgetRemoved clears Removed if it still is key: the object is deleted.
+	// ForgetRemoved clears Removed if it still is key: the object is deleted. A
+	// missing user is no error.
 	ForgetRemoved(ctx context.Context, id, key string) error
 
 	// Delete deletes the user that Get returned, but not one created since under

@@ -63,6 +63,7 @@ func testUsers(t *testing.T, users Users) {
 	wantError(t, err, ErrNotFound)
 	_, err = users.Delete(ctx, u, any)
 	wantError(t, err, ErrNotFound)
+	wantError(t, users.ForgetRemoved(ctx, u.ID, a.Key), nil)
 	wantUsers(t, users)
 
 	wantError(t, users.Create(ctx, u), nil)
