@@ -440,8 +440,8 @@ func TestRetrySettings(t *testing.T) {
 	wantError(t, users.Create(t.Context(), testUser("anna@example.com")), nil)
 }
 
-// TestPermissions makes every call that the stores make, and compares them with
-// the permissions that docs/security.md lists.
+// TestPermissions compares the calls that the stores make with the permissions in
+// docs/security.md and in Terraform's policy.
 func TestPermissions(t *testing.T) {
 	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
 	var mu sync.Mutex
@@ -453,14 +453,19 @@ func TestPermissions(t *testing.T) {
 		mu.Unlock()
 	}, slog.New(slog.DiscardHandler))
 	testStore(t, users, avatars)
-	page, err := os.ReadFile("docs/security.md")
-	wantError(t, err, nil)
-	asked := map[string]bool{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `((?:dynamodb|s3):[A-Za-z]+)`").FindAllSubmatch(page, -1) {
-		asked[string(m[1])] = true
-	}
-	if diff := gocmp.Diff(asked, used); diff != "" {
-		t.Errorf("permissions in docs/security.md and calls that are made (-page +calls):\n%s", diff)
+	for file, action := range map[string]string{
+		"docs/security.md":                   "(?m)^\\| `((?:dynamodb|s3):[A-Za-z]+)`",
+		"terraform/modules/identity/main.tf": `"((?:dynamodb|s3):[A-Z][A-Za-z]*)"`,
+	} {
+		text, err := os.ReadFile(file)
+		wantError(t, err, nil)
+		granted := map[string]bool{}
+		for _, m := range regexp.MustCompile(action).FindAllSubmatch(text, -1) {
+			granted[string(m[1])] = true
+		}
+		if diff := gocmp.Diff(granted, used); diff != "" {
+			t.Errorf("permissions in %s and calls of the stores (-%[1]s +calls):\n%s", file, diff)
+		}
 	}
 }
 

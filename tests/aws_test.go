@@ -1,25 +1,18 @@
 package tests
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
-	"flag"
-	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/google/go-cmp/cmp"
 
 	"roster/internal/fakeaws"
 )
@@ -178,81 +171,4 @@ func TestHeadFails(t *testing.T) {
 	for _, path := range []string{"/users", "/users?limit=1", "/users?email=a@example.com"} {
 		p.do(t, "HEAD "+path, nil, nil).want(t, http.StatusServiceUnavailable)
 	}
-}
-
-// iamActions are the permissions that AWS asks for a call of the SDK.
-// https://docs.aws.amazon.com/service-authorization/latest/reference/
-var iamActions = map[string]string{
-	"DynamoDB DeleteItem": "dynamodb:DeleteItem",
-	"DynamoDB GetItem":    "dynamodb:GetItem",
-	"DynamoDB PutItem":    "dynamodb:PutItem",
-	"DynamoDB Scan":       "dynamodb:Scan",
-	"DynamoDB UpdateItem": "dynamodb:UpdateItem",
-	"S3 DeleteObjects":    "s3:DeleteObject",
-	"S3 GetObject":        "s3:GetObject",
-	"S3 ListObjectsV2":    "s3:ListBucket",
-	"S3 PutObject":        "s3:PutObject",
-}
-
-// awsCalls are the calls that the processes of all tests have counted in their
-// metrics.
-var awsCalls struct {
-	sync.Mutex
-	seen map[string]bool
-}
-
-// noteCalls remembers which calls to AWS a process has made.
-func noteCalls(metricsURL string) error {
-	resp, err := http.Get(metricsURL)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	count := regexp.MustCompile(`^roster_aws_request_duration_seconds_count\{aws_service="([^"]*)",code="[^"]*",operation="([^"]*)"\}`)
-	awsCalls.Lock()
-	defer awsCalls.Unlock()
-	if awsCalls.seen == nil {
-		awsCalls.seen = map[string]bool{}
-	}
-	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
-		if m := count.FindStringSubmatch(lines.Text()); m != nil {
-			awsCalls.seen[m[1]+" "+m[2]] = true
-		}
-	}
-	return nil
-}
-
-// checkPolicy holds the policy that Terraform gives to the pods against the calls
-// that the service made over all tests: nothing is missing from it, and, if all
-// tests ran, nothing is in it that the service does not need.
-func checkPolicy() error {
-	text, err := os.ReadFile("../terraform/modules/identity/main.tf")
-	if err != nil {
-		return err
-	}
-	var allowed, needed []string
-	for _, m := range regexp.MustCompile(`"((?:dynamodb|s3):[A-Z][A-Za-z]*)"`).FindAllStringSubmatch(string(text), -1) {
-		allowed = append(allowed, m[1])
-	}
-	awsCalls.Lock()
-	defer awsCalls.Unlock()
-	for call := range awsCalls.seen {
-		action, ok := iamActions[call]
-		if !ok {
-			return fmt.Errorf("the service calls %s, which no policy foresees", call)
-		}
-		if !slices.Contains(allowed, action) {
-			return fmt.Errorf("the service calls %s, and the policy in terraform/modules/identity does not allow %s", call, action)
-		}
-		needed = append(needed, action)
-	}
-	if flag.Lookup("test.run").Value.String() != "" {
-		return nil // of some of the tests one cannot say more
-	}
-	slices.Sort(allowed)
-	slices.Sort(needed)
-	if diff := cmp.Diff(allowed, slices.Compact(needed)); diff != "" {
-		return fmt.Errorf("the policy in terraform/modules/identity allows other actions (-) than the tests saw the service use (+):\n%s", diff)
-	}
-	return nil
 }
