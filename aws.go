@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -31,47 +32,31 @@ import (
 // callTimeout bounds a call of a store including its retries, so that a backend
 // that does not answer costs a request at most half of its ten seconds.
 const (
-	callTimeout   = 5 * time.Second
-	dialTimeout   = time.Second     // DNS included; the endpoints are in the same region
-	tlsTimeout    = 2 * time.Second // after the dial
-	headerTimeout = 3 * time.Second // from the last byte of the request to the first of the response
-	maxAttempts   = 4
-	maxBackoff    = time.Second
-	maxConns      = 512 // to each service; further calls wait for a free connection
+	callTimeout = 5 * time.Second
+	maxAttempts = 4
+	maxConns    = 512 // to each service; further calls wait for a free connection
 )
 
 // openAWS returns the stores on DynamoDB and S3. It makes no call; see Ready.
 // Each call is reported to observe.
-func openAWS(ctx context.Context, table, bucket, localstackHost string, observe observeFunc, log *slog.Logger) (*dynamoUsers, *s3Avatars, error) {
-	cfg, err := loadAWS(ctx, localstackHost, observe, log)
+func openAWS(ctx context.Context, c config, observe observeFunc, log *slog.Logger) (*dynamoUsers, *s3Avatars, error) {
+	cfg, err := loadAWS(ctx, c.LocalStackHost, observe, log)
 	if err != nil {
 		return nil, nil, err
 	}
-	users, avatars := newDynamoUsers(cfg, table, log), newS3Avatars(cfg, bucket, log)
+	users, avatars := newDynamoUsers(cfg, c.Table, log), newS3Avatars(cfg, c.Bucket, log)
 	dynamoEndpoint, s3Endpoint := users.client.Options().BaseEndpoint, avatars.client.Options().BaseEndpoint
-	for _, endpoint := range []*string{dynamoEndpoint, s3Endpoint} {
-		if endpoint != nil {
-			err = cmp.Or(err, checkEndpoint(*endpoint))
-		} else if !awsRegion.MatchString(cfg.Region) { // emulators accept any name
-			err = fmt.Errorf("%q is not an AWS region: set AWS_REGION to one such as eu-central-1", cfg.Region)
-		}
-	}
-	if err != nil {
+	if err := cmp.Or(checkTarget(dynamoEndpoint, cfg.Region), checkTarget(s3Endpoint, cfg.Region)); err != nil {
 		return nil, nil, err
 	}
-	log.Info("using DynamoDB and S3", "table", table, "bucket", bucket, "region", cfg.Region,
+	log.Info("using DynamoDB and S3", "table", c.Table, "bucket", c.Bucket, "region", cfg.Region,
 		"dynamodb", cmp.Or(aws.ToString(dynamoEndpoint), "default endpoint"),
 		"s3", cmp.Or(aws.ToString(s3Endpoint), "default endpoint"))
 	return users, avatars, nil
 }
 
-// awsRegion matches names such as us-gov-west-1 and eusc-de-east-1, but not
-// those of availability zones.
-var awsRegion = regexp.MustCompile(`^[a-z]+(-[a-z]+)+-[0-9]+$`)
-
 // loadAWS reads the configuration as every AWS program does (environment,
-// shared files, IRSA, EKS Pod Identity, IMDS) and adds what both clients share:
-// the HTTP client, retries and metrics.
+// shared files, IRSA, EKS Pod Identity, IMDS) and adds what both clients share.
 func loadAWS(ctx context.Context, localstackHost string, observe observeFunc, log *slog.Logger) (aws.Config, error) {
 	cfg, err := awsconfig.LoadDefaultConfig(ctx,
 		awsconfig.WithHTTPClient(newAWSClient()),
@@ -85,18 +70,6 @@ func loadAWS(ctx context.Context, localstackHost string, observe observeFunc, lo
 	if err != nil {
 		return aws.Config{}, fmt.Errorf("AWS configuration: %w", err)
 	}
-	if cfg.Region == "" {
-		return aws.Config{}, errors.New("no AWS region: set AWS_REGION")
-	}
-	// Not with WithRetryer: it makes the SDK ignore AWS_MAX_ATTEMPTS and AWS_RETRY_MODE.
-	cfg.Retryer = func() aws.Retryer {
-		if cfg.RetryMode == aws.RetryModeAdaptive {
-			return retry.NewAdaptiveMode(func(o *retry.AdaptiveModeOptions) {
-				o.StandardOptions = append(o.StandardOptions, retryOptions)
-			})
-		}
-		return retry.NewStandard(retryOptions)
-	}
 	if localstackHost != "" && cfg.BaseEndpoint == nil {
 		endpoint, err := localstackEndpoint(localstackHost)
 		if err != nil {
@@ -104,20 +77,21 @@ func loadAWS(ctx context.Context, localstackHost string, observe observeFunc, lo
 		}
 		cfg.BaseEndpoint = &endpoint
 	}
-	if cfg.Credentials != nil {
-		provider := cfg.Credentials
-		cfg.Credentials = aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
-			c, err := provider.Retrieve(ctx)
-			if _, ok := errors.AsType[*processcreds.ProviderError](err); ok {
-				// The SDK's error quotes the output.
-				err = errors.New("credential_process failed, or its output is not valid")
-			}
-			if err != nil {
-				err = &credentialsError{err}
-			}
-			return c, err
-		})
+	// Not with WithRetryer: it makes the SDK ignore AWS_MAX_ATTEMPTS and AWS_RETRY_MODE.
+	cfg.Retryer = func() aws.Retryer {
+		if cfg.RetryMode == aws.RetryModeAdaptive {
+			return retry.NewAdaptiveMode(func(o *retry.AdaptiveModeOptions) { o.StandardOptions = append(o.StandardOptions, retryOptions) })
+		}
+		return retry.NewStandard(retryOptions)
 	}
+	credentials := cfg.Credentials
+	cfg.Credentials = aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
+		c, err := credentials.Retrieve(ctx)
+		if err != nil {
+			err = &credentialsError{err}
+		}
+		return c, err
+	})
 	return cfg, nil
 }
 
@@ -125,7 +99,7 @@ func loadAWS(ctx context.Context, localstackHost string, observe observeFunc, lo
 // host with or without a port.
 func localstackEndpoint(host string) (string, error) {
 	if strings.Contains(host, "://") {
-		return host, checkEndpoint(host)
+		return host, nil
 	}
 	u, err := url.Parse("http://" + host)
 	if err != nil || u.Hostname() == "" || u.Host != host {
@@ -137,27 +111,30 @@ func localstackEndpoint(host string) (string, error) {
 	return u.String(), nil
 }
 
-func checkEndpoint(endpoint string) error {
-	u, err := url.Parse(endpoint)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" {
-		return fmt.Errorf("AWS endpoint: %q is not an http or https URL", endpoint)
+// awsRegion matches names such as us-gov-west-1, but not those of zones.
+var awsRegion = regexp.MustCompile(`^[a-z]+(-[a-z]+)+-[0-9]+$`)
+
+// checkTarget checks the endpoint, if any, and the region. Emulators accept any region.
+func checkTarget(endpoint *string, region string) error {
+	if region == "" || endpoint == nil && !awsRegion.MatchString(region) {
+		return fmt.Errorf("%q is not an AWS region: set AWS_REGION to one such as eu-central-1", region)
+	}
+	u, err := url.Parse(aws.ToString(endpoint))
+	if endpoint != nil && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "") {
+		return fmt.Errorf("AWS endpoint: %q is not an http or https URL", *endpoint)
 	}
 	return nil
 }
 
 func newAWSClient() *awshttp.BuildableClient {
 	return awshttp.NewBuildableClient().WithDialerOptions(func(d *net.Dialer) {
-		d.Timeout = dialTimeout
+		d.Timeout = time.Second // DNS included; the endpoints are in the same region
 	}).WithTransportOptions(func(t *http.Transport) {
-		t.TLSHandshakeTimeout = tlsTimeout
-		t.ResponseHeaderTimeout = headerTimeout
-		// With the SDK's default of ten idle connections, more than ten
-		// concurrent requests dial all the time.
-		t.MaxConnsPerHost = maxConns
-		t.MaxIdleConnsPerHost = maxConns
-		t.MaxIdleConns = 2 * maxConns
-		// Shorter than the servers' timeout: a request sent while the server
-		// closes the connection fails, and not every request may be retried.
+		t.TLSHandshakeTimeout = 2 * time.Second
+		t.ResponseHeaderTimeout = 3 * time.Second // from the last byte of the request
+		// With the SDK's ten idle connections, more concurrent requests dial all the time.
+		t.MaxConnsPerHost, t.MaxIdleConnsPerHost, t.MaxIdleConns = maxConns, maxConns, 2*maxConns
+		// Shorter than the servers': a request on a connection that closes fails, and not every request may be retried.
 		t.IdleConnTimeout = 15 * time.Second
 	})
 }
@@ -167,15 +144,22 @@ func newAWSClient() *awshttp.BuildableClient {
 func retryOptions(o *retry.StandardOptions) {
 	o.MaxAttempts = maxAttempts
 	o.Backoff = retry.BackoffDelayerFunc(func(attempt int, _ error) (time.Duration, error) {
-		return rand.N(min(50*time.Millisecond<<attempt, maxBackoff)), nil // #nosec G404 -- jitter is no secret
+		return rand.N(min(50*time.Millisecond<<attempt, time.Second)), nil // #nosec G404 -- jitter is no secret
 	})
 	// To the SDK, a truncated response is not a connection error.
 	o.Retryables = append(o.Retryables, retry.IsErrorRetryableFunc(func(err error) aws.Ternary {
-		if errors.Is(err, io.ErrUnexpectedEOF) {
-			return aws.TrueTernary
-		}
-		return aws.UnknownTernary
+		return aws.BoolTernary(errors.Is(err, io.ErrUnexpectedEOF))
 	}))
+}
+
+// call makes one call, all attempts within the timeout.
+func call[In, Out, Options any](
+	ctx context.Context, timeout time.Duration,
+	do func(context.Context, In, ...func(*Options)) (Out, error), in In, options ...func(*Options),
+) (Out, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return do(ctx, in, options...)
 }
 
 // observeFunc receives every finished operation: the service ("DynamoDB", "S3"),
@@ -183,110 +167,103 @@ func retryOptions(o *retry.StandardOptions) {
 type observeFunc func(service, operation, code string, attempts int, d time.Duration)
 
 func measure(observe observeFunc) middleware.InitializeMiddleware {
-	return middleware.InitializeMiddlewareFunc("Measure", func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
+	return middleware.InitializeMiddlewareFunc("Measure", func(
+		ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler,
+	) (middleware.InitializeOutput, middleware.Metadata, error) {
 		start := time.Now()
 		out, metadata, err := next.HandleInitialize(ctx, in)
-		attempts := 1
-		if results, ok := retry.GetAttemptResults(metadata); ok {
-			attempts = max(1, len(results.Results))
-		}
-		observe(awsmiddleware.GetServiceID(ctx), awsmiddleware.GetOperationName(ctx), errorCode(err), attempts, time.Since(start))
+		attempts, _ := retry.GetAttemptResults(metadata)
+		code, _ := describeAWS(err)
+		observe(awsmiddleware.GetServiceID(ctx), awsmiddleware.GetOperationName(ctx), code, max(1, len(attempts.Results)), time.Since(start))
 		return out, metadata, err
 	})
 }
 
-// errorCode returns the error code of AWS, or a word for an error without one.
-func errorCode(err error) string {
-	if err == nil {
-		return "OK"
+// A credentialsError means that there are no credentials to sign with.
+type credentialsError struct{ error }
+
+func (e *credentialsError) Unwrap() error { return e.error }
+
+func (e *credentialsError) Error() string {
+	if _, ok := errors.AsType[*processcreds.ProviderError](e.error); ok { // it quotes the output
+		return "no credentials: credential_process failed, or its output is not valid"
 	}
-	if _, ok := errors.AsType[*credentialsError](err); ok {
-		return "credentials"
+	return "no credentials: " + e.error.Error()
+}
+
+// secretMessages are the codes whose messages quote what was signed or a token.
+var secretMessages = []string{
+	"AuthFailure", "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidSecurity", "InvalidSignature",
+	"InvalidToken", "MissingAuthenticationToken", "SignatureDoesNotMatch", "UnrecognizedClient",
+}
+
+// describeAWS returns the error code of AWS, or a word for an error without one,
+// and the cause as the operator needs it, without secrets.
+func describeAWS(err error) (code, cause string) {
+	if err == nil {
+		return "OK", ""
+	}
+	if credentials, ok := errors.AsType[*credentialsError](err); ok {
+		return "credentials", credentials.Error()
 	}
 	if api, ok := errors.AsType[smithy.APIError](err); ok {
-		return api.ErrorCode()
+		code, cause = api.ErrorCode(), api.ErrorCode()
+		if !slices.Contains(secretMessages, strings.TrimSuffix(code, "Exception")) {
+			cause += ": " + api.ErrorMessage()
+		}
+		if response, ok := errors.AsType[*smithyhttp.ResponseError](err); ok && response.Response != nil {
+			if region := response.Response.Header.Get("X-Amz-Bucket-Region"); region != "" {
+				cause += " (the bucket is in the region " + region + ")"
+			}
+		}
+		return code, cause
+	}
+	cause = err.Error()
+	if send, ok := errors.AsType[*url.Error](err); ok {
+		cause = send.Error() // without the SDK's prefixes
 	}
 	timeout, isNet := errors.AsType[net.Error](err)
 	_, sending := errors.AsType[*smithyhttp.RequestSendError](err)
 	switch {
 	case errors.Is(err, context.Canceled):
-		return "canceled"
+		return "canceled", cause
 	case errors.Is(err, context.DeadlineExceeded), isNet && timeout.Timeout():
-		return "timeout"
+		return "timeout", cause
 	case sending, errors.Is(err, io.ErrUnexpectedEOF):
-		return "connection"
+		return "connection", cause
 	}
-	return "error"
-}
-
-// A credentialsError means that there are no credentials to sign with.
-type credentialsError struct{ err error }
-
-func (e *credentialsError) Error() string { return "no credentials: " + e.err.Error() }
-func (e *credentialsError) Unwrap() error { return e.err }
-
-// secretMessages are the codes whose messages quote what was signed or a token.
-var secretMessages = map[string]bool{
-	"AuthFailure": true, "IncompleteSignature": true, "IncompleteSignatureException": true,
-	"InvalidAccessKeyId": true, "InvalidClientTokenId": true, "InvalidSecurity": true,
-	"InvalidSignatureException": true, "InvalidToken": true, "MissingAuthenticationToken": true,
-	"MissingAuthenticationTokenException": true, "SignatureDoesNotMatch": true,
-	"UnrecognizedClientException": true,
+	return "error", cause
 }
 
 // An awsLog logs failed calls to one service.
 type awsLog struct {
 	*slog.Logger
-	mu   sync.Mutex
-	last map[string]time.Time
+	last sync.Map // time by kind of failure
 }
 
-// failed logs a failed operation and returns ErrUnavailable, or the error of
-// ctx if it has ended. Every refusal by AWS is an ErrUnavailable: the operator
-// can correct it, the client cannot.
+// failed logs the error of an operation, if any. It returns ErrUnavailable, or the
+// error of ctx if it has ended. Every refusal by AWS is an ErrUnavailable: the
+// operator can correct it, the client cannot.
 func (l *awsLog) failed(ctx context.Context, operation string, err error) error {
+	if err == nil {
+		return nil
+	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", operation, ctx.Err())
 	}
-	code, cause := errorCode(err), err.Error()
-	key := code
-	if creds, ok := errors.AsType[*credentialsError](err); ok {
-		cause = creds.Error()
-	} else if api, ok := errors.AsType[smithy.APIError](err); ok {
-		cause = code
-		if !secretMessages[code] {
-			cause += ": " + api.ErrorMessage()
-		}
-		if strings.HasPrefix(code, "AccessDenied") { // each operation has its own permission
-			key += operation
-		}
-	} else {
-		key = "" // an outage has many symptoms
-		if send, ok := errors.AsType[*url.Error](err); ok {
-			cause = send.Error() // without the SDK's prefixes
-		}
+	code, cause := describeAWS(err)
+	kind := code
+	if strings.HasPrefix(code, "AccessDenied") {
+		kind += operation // each operation has its own permission
 	}
-	if response, ok := errors.AsType[*smithyhttp.ResponseError](err); ok && response.Response != nil {
-		if region := response.Response.Header.Get("X-Amz-Bucket-Region"); region != "" {
-			cause += " (the bucket is in the region " + region + ")"
-		}
-	}
-	if l.allow(key) {
+	if l.allow(kind) {
 		l.ErrorContext(ctx, "AWS call failed", "operation", operation, "code", code, "error", cause)
 	}
 	return fmt.Errorf("%w: %s: %s", ErrUnavailable, operation, cause)
 }
 
 // allow reports whether a failure may be logged: the first one, then one a minute.
-func (l *awsLog) allow(key string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if time.Since(l.last[key]) < time.Minute {
-		return false
-	}
-	if l.last == nil {
-		l.last = map[string]time.Time{}
-	}
-	l.last[key] = time.Now()
-	return true
+func (l *awsLog) allow(kind string) bool {
+	last, seen := l.last.LoadOrStore(kind, time.Now())
+	return !seen || time.Since(last.(time.Time)) >= time.Minute && l.last.CompareAndSwap(kind, last, time.Now())
 }

@@ -21,7 +21,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
-	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"roster/internal/fakeaws"
@@ -78,14 +77,9 @@ func openRealAWS(t testing.TB, dynamoURL, s3URL string) (*dynamoUsers, *s3Avatar
 	users.table = "roster-" + newKey()
 	avatars.bucket = users.table
 	ctx := context.Background()
-	for _, first := range []bool{true, false} {
-		table, err := users.createTable(ctx)
-		wantError(t, err, nil)
-		bucket, err := avatars.createBucket(ctx)
-		wantError(t, err, nil)
-		if table != first || bucket != first {
-			t.Errorf("created the table: %t, the bucket: %t, want %t", table, bucket, first)
-		}
+	for _, want := range []error{nil, ErrExists} {
+		wantError(t, users.createTable(ctx), want)
+		wantError(t, avatars.createBucket(ctx), want)
 	}
 	t.Cleanup(func() {
 		users.client.DeleteTable(ctx, &dynamodb.DeleteTableInput{TableName: &users.table})
@@ -95,7 +89,7 @@ func openRealAWS(t testing.TB, dynamoURL, s3URL string) (*dynamoUsers, *s3Avatar
 				break
 			}
 			for _, object := range page.Contents {
-				avatars.delete(ctx, []s3types.ObjectIdentifier{{Key: object.Key}})
+				avatars.delete(ctx, *object.Key)
 			}
 		}
 		avatars.client.DeleteBucket(ctx, &s3.DeleteBucketInput{Bucket: &avatars.bucket})
@@ -134,11 +128,9 @@ func TestLocalstackEndpoint(t *testing.T) {
 		"[::1]":                   "http://[::1]:4566",
 		"http://localstack:4566":  "http://localstack:4566",
 		"https://localstack.test": "https://localstack.test",
-		"ftp://localstack":        "",
 		"localstack/path":         "",
 		"user@localstack":         "",
 		":4566":                   "",
-		"http://":                 "",
 		"a b":                     "",
 	} {
 		got, err := localstackEndpoint(in)
@@ -172,6 +164,8 @@ func TestOpenAWS(t *testing.T) {
 		{name: "DynamoDB's own only", env: map[string]string{"AWS_ENDPOINT_URL_DYNAMODB": "http://two:2"},
 			dynamodb: "http://two:2"},
 		{name: "no URL", env: map[string]string{"AWS_ENDPOINT_URL": "localhost:4566"}, error: "AWS endpoint"},
+		{name: "no http", localstack: "ftp://stack", error: "AWS endpoint"},
+		{name: "no host in a URL", localstack: "http://", error: "AWS endpoint"},
 		{name: "no host", localstack: "/", error: "LOCALSTACK_HOST"},
 		{name: "no region", env: map[string]string{"AWS_REGION": ""}, error: "AWS_REGION"},
 		{name: "a new partition", env: map[string]string{"AWS_REGION": "eusc-de-east-1"}},
@@ -189,7 +183,8 @@ func TestOpenAWS(t *testing.T) {
 				t.Setenv(name, value)
 			}
 			var log bytes.Buffer
-			users, avatars, err := openAWS(t.Context(), "table", "bucket", tt.localstack, ignoreCalls, slog.New(slog.NewTextHandler(&log, nil)))
+			users, avatars, err := openAWS(t.Context(), config{Table: "table", Bucket: "bucket", LocalStackHost: tt.localstack},
+				ignoreCalls, slog.New(slog.NewTextHandler(&log, nil)))
 			if tt.error != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.error) {
 					t.Errorf("error %v, want one about %s", err, tt.error)
@@ -219,16 +214,17 @@ func TestOpenAWS(t *testing.T) {
 func TestBootstrap(t *testing.T) {
 	var lines bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&lines, nil))
-	if err := bootstrap(t.Context(), "table", "bucket", "", log); err == nil || !strings.Contains(err.Error(), "AWS_ENDPOINT_URL") {
+	c := config{Table: "new-table", Bucket: "new-bucket"}
+	if err := bootstrap(t.Context(), c, log); err == nil || !strings.Contains(err.Error(), "AWS_ENDPOINT_URL") {
 		t.Errorf("without an endpoint: error %v, want a refusal", err)
 	}
 	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
 	t.Setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamo.URL)
-	if err := bootstrap(t.Context(), "table", "bucket", "", log); err == nil || !strings.Contains(err.Error(), "AWS_ENDPOINT_URL") {
+	if err := bootstrap(t.Context(), c, log); err == nil || !strings.Contains(err.Error(), "AWS_ENDPOINT_URL") {
 		t.Errorf("without an endpoint of S3: error %v, want a refusal", err)
 	}
 	t.Setenv("AWS_ENDPOINT_URL_S3", strings.TrimPrefix(bucket.URL, "http://"))
-	err := bootstrap(t.Context(), "table", "bucket", "", log)
+	err := bootstrap(t.Context(), c, log)
 	if _, ok := errors.AsType[*configError](err); !ok {
 		t.Errorf("with an endpoint that is no URL: error %v, want one of the configuration", err)
 	}
@@ -240,14 +236,14 @@ func TestBootstrap(t *testing.T) {
 		{"the table exists", "name=new-table", "the bucket exists", "name=new-bucket"},
 	} {
 		lines.Reset()
-		wantError(t, bootstrap(t.Context(), "new-table", "new-bucket", "", log), nil)
+		wantError(t, bootstrap(t.Context(), c, log), nil)
 		for _, line := range want {
 			if !strings.Contains(lines.String(), line) {
 				t.Errorf("the log does not contain %q:\n%s", line, &lines)
 			}
 		}
 	}
-	users, avatars, err := openAWS(t.Context(), "new-table", "new-bucket", "", ignoreCalls, log)
+	users, avatars, err := openAWS(t.Context(), c, ignoreCalls, log)
 	wantError(t, err, nil)
 	wantError(t, users.Ready(t.Context()), nil)
 	wantError(t, avatars.Ready(t.Context()), nil)

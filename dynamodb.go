@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"regexp"
 	"strconv"
 	"time"
 
@@ -26,30 +27,23 @@ const scanPage = 3000
 
 // dynamoUsers stores users in a DynamoDB table with the key id. An item holds
 // id, name, email, created_at, updated_at and write, the map avatar (key, type,
-// size) if the user has an image, and removed as in User. Items of older
-// versions may have no write.
-//
-// A write whose answer is lost is never repeated blindly. Create and SetAvatar
-// are sent at most once; all others are conditional on the state that was read,
-// so that a repetition has no effect once the item has changed.
+// size) if the user has an image, and removed as in User. A write whose answer is
+// lost is never repeated blindly: see Lost answers in docs/architecture.md.
 type dynamoUsers struct {
 	client *dynamodb.Client
 	table  string
-	log    *awsLog
+	log    awsLog
 }
-
-var _ Users = (*dynamoUsers)(nil)
 
 type item = map[string]types.AttributeValue
 
-// conditionFailed is the code of a write whose condition does not hold.
-const conditionFailed = "ConditionalCheckFailedException"
-
 func newDynamoUsers(cfg aws.Config, table string, log *slog.Logger) *dynamoUsers {
-	client := dynamodb.NewFromConfig(cfg, func(o *dynamodb.Options) {
-		o.HTTPClient = oneWrite{o.HTTPClient}
-	})
-	return &dynamoUsers{client: client, table: table, log: &awsLog{Logger: log}}
+	client := dynamodb.NewFromConfig(cfg, func(o *dynamodb.Options) { o.HTTPClient = oneWrite{o.HTTPClient} })
+	return &dynamoUsers{client: client, table: table, log: awsLog{Logger: log}}
+}
+
+func (d *dynamoUsers) failed(ctx context.Context, operation string, err error) error {
+	return d.log.failed(ctx, "DynamoDB "+operation+" on table "+d.table, err)
 }
 
 // oneWrite sends the header of a request together with its body, one packet and
@@ -75,58 +69,41 @@ type writeRetryer struct {
 	lost bool // an attempt may have been applied without an answer
 }
 
-func (r *writeRetryer) IsErrorRetryable(err error) bool {
-	if !notApplied(err) {
-		r.lost = true
-	}
-	return !(r.once && r.lost) && r.RetryerV2.IsErrorRetryable(err)
-}
-
 // use makes one write use the retryer.
 func (r *writeRetryer) use(o *dynamodb.Options) {
 	r.RetryerV2 = o.Retryer.(aws.RetryerV2)
 	o.Retryer = r
 }
 
+func (r *writeRetryer) IsErrorRetryable(err error) bool {
+	r.lost = r.lost || !notApplied(err)
+	return !(r.once && r.lost) && r.RetryerV2.IsErrorRetryable(err)
+}
+
 // notApplied reports whether a write certainly had no effect: it was refused, or
 // never sent. After a timeout, a reset or a 5xx it may still take effect.
 func notApplied(err error) bool {
-	if response, ok := errors.AsType[*smithyhttp.ResponseError](err); ok && response.HTTPStatusCode() != 0 {
-		return response.HTTPStatusCode() >= 400 && response.HTTPStatusCode() < 500
-	}
-	if _, ok := errors.AsType[*credentialsError](err); ok {
-		return true
-	}
-	op, ok := errors.AsType[*net.OpError](err)
-	return ok && op.Op == "dial"
+	_, unsigned := errors.AsType[*credentialsError](err)
+	dial, isNet := errors.AsType[*net.OpError](err)
+	response, answered := errors.AsType[*smithyhttp.ResponseError](err)
+	return unsigned || isNet && dial.Op == "dial" || answered && response.HTTPStatusCode()/100 == 4
 }
 
 func (d *dynamoUsers) Create(ctx context.Context, u User) error {
-	// The other half is for look.
-	call, cancel := context.WithTimeout(ctx, callTimeout/2)
-	defer cancel()
-	if u.Write == "" {
-		u.Write = newKey()
-	}
+	in := &dynamodb.PutItemInput{TableName: &d.table, Item: itemOf(u), ConditionExpression: aws.String("attribute_not_exists(id)")}
 	retryer := writeRetryer{once: true}
-	_, err := d.client.PutItem(call, &dynamodb.PutItemInput{
-		TableName:           &d.table,
-		Item:                itemOf(u),
-		ConditionExpression: aws.String("attribute_not_exists(id)"),
-	}, retryer.use)
-	switch {
-	case err == nil:
-		return nil
-	case errorCode(err) == conditionFailed:
+	_, err := call(ctx, callTimeout/2, d.client.PutItem, in, retryer.use)
+	if _, exists := refused(err); exists {
 		return ErrExists
-	case retryer.lost && d.look(ctx, u.ID).Write == u.Write:
+	}
+	if retryer.lost && d.look(ctx, u.ID).Write == u.Write {
 		return nil
 	}
 	return d.failed(ctx, "PutItem", err)
 }
 
-// look reads a user after a write whose answer was lost. It returns the zero
-// User if that fails.
+// look reads a user after a write whose answer was lost, in the other half of
+// callTimeout. It returns the zero User if that fails.
 func (d *dynamoUsers) look(ctx context.Context, id string) User {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout/2)
 	defer cancel()
@@ -135,13 +112,8 @@ func (d *dynamoUsers) look(ctx context.Context, id string) User {
 }
 
 func (d *dynamoUsers) Get(ctx context.Context, id string) (User, error) {
-	call, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	out, err := d.client.GetItem(call, &dynamodb.GetItemInput{
-		TableName:      &d.table,
-		Key:            keyOf(id),
-		ConsistentRead: aws.Bool(true),
-	})
+	in := &dynamodb.GetItemInput{TableName: &d.table, Key: keyOf(id), ConsistentRead: aws.Bool(true)}
+	out, err := call(ctx, callTimeout, d.client.GetItem, in)
 	if err != nil {
 		return User{}, d.failed(ctx, "GetItem", err)
 	}
@@ -152,19 +124,14 @@ func (d *dynamoUsers) Get(ctx context.Context, id string) (User, error) {
 }
 
 func (d *dynamoUsers) List(ctx context.Context, after string, limit int) iter.Seq2[User, error] {
-	in := &dynamodb.ScanInput{TableName: &d.table, Limit: aws.Int32(scanPage)}
-	if after != "" {
-		in.ExclusiveStartKey = keyOf(after)
-	}
-	if limit > 0 {
-		*in.Limit = int32(min(limit, scanPage)) // #nosec G115
-	}
 	return func(yield func(User, error) bool) {
-		n := 0
-		for pages := dynamodb.NewScanPaginator(d.client, in); pages.HasMorePages(); {
-			call, cancel := context.WithTimeout(ctx, callTimeout)
-			page, err := pages.NextPage(call)
-			cancel()
+		size := min(cmp.Or(limit, scanPage), scanPage)
+		in := &dynamodb.ScanInput{TableName: &d.table, Limit: aws.Int32(int32(size))} // #nosec G115
+		if after != "" {
+			in.ExclusiveStartKey = keyOf(after)
+		}
+		for n := 0; ; {
+			page, err := call(ctx, callTimeout, d.client.Scan, in)
 			if err != nil {
 				yield(User{}, d.failed(ctx, "Scan", err))
 				return
@@ -176,166 +143,109 @@ func (d *dynamoUsers) List(ctx context.Context, after string, limit int) iter.Se
 					return
 				}
 			}
+			if in.ExclusiveStartKey = page.LastEvaluatedKey; in.ExclusiveStartKey == nil {
+				return
+			}
 		}
 	}
 }
 
 func (d *dynamoUsers) Rename(ctx context.Context, id, name string, at time.Time, c Condition) (User, error) {
-	in := d.update(id, "SET #name = :name, updated_at = :at, #write = :write", at)
-	in.ExpressionAttributeNames["#name"] = "name"
-	in.ExpressionAttributeValues[":name"] = text(name)
-	return d.change(ctx, id, c, in, func(User) bool { return true })
+	values := item{":name": text(name), ":at": timestamp(at), ":write": text(newKey())}
+	return d.change(ctx, id, "SET #name = :name, #updated_at = :at, #write = :write", values, c, func(User) bool { return true })
 }
 
 func (d *dynamoUsers) RemoveAvatar(ctx context.Context, id string, at time.Time, c Condition) (User, error) {
-	in := d.update(id, "SET removed = avatar.#key, updated_at = :at, #write = :write REMOVE avatar", at)
-	in.ExpressionAttributeNames["#key"] = "key"
-	return d.change(ctx, id, c, in, func(u User) bool { return u.Avatar != nil })
-}
-
-// update returns an update of a user with a new write token. name, key and write
-// are reserved words of DynamoDB.
-func (d *dynamoUsers) update(id, expression string, at time.Time) *dynamodb.UpdateItemInput {
-	return &dynamodb.UpdateItemInput{
-		TableName:                           &d.table,
-		Key:                                 keyOf(id),
-		UpdateExpression:                    &expression,
-		ExpressionAttributeNames:            map[string]string{"#write": "write"},
-		ExpressionAttributeValues:           item{":at": text(formatTime(at)), ":write": text(newKey())},
-		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-	}
+	set := "SET #removed = #avatar.#key, #updated_at = :at, #write = :write REMOVE #avatar"
+	values := item{":at": timestamp(at), ":write": text(newKey())}
+	return d.change(ctx, id, set, values, c, func(u User) bool { return u.Avatar != nil })
 }
 
 // change reads the user and updates it, if need says so, on the condition that it
 // is unchanged. If another write was faster, it starts again.
-func (d *dynamoUsers) change(ctx context.Context, id string, c Condition, in *dynamodb.UpdateItemInput, need func(User) bool) (User, error) {
+func (d *dynamoUsers) change(ctx context.Context, id, set string, values item, c Condition, need func(User) bool) (User, error) {
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	in.ReturnValues = types.ReturnValueAllNew
 	u, err := d.Get(ctx, id)
-	for {
-		switch {
-		case err != nil:
-			return User{}, err
-		case !need(u):
-			return u, nil
-		case !c.holds(u):
+	for err == nil && need(u) {
+		if !c.holds(u) {
 			return User{}, ErrPrecondition
 		}
-		delete(in.ExpressionAttributeValues, ":old")
-		in.ConditionExpression = aws.String("attribute_exists(id) AND attribute_not_exists(#write)")
-		if u.Write != "" {
-			in.ConditionExpression = aws.String("#write = :old")
-			in.ExpressionAttributeValues[":old"] = text(u.Write)
-		}
+		in := d.update(id, set, values, Condition{Write: u.Write}, types.ReturnValueAllNew)
 		var retryer writeRetryer
-		out, err1 := d.client.UpdateItem(call, in, retryer.use)
-		failed, refused := errors.AsType[*types.ConditionalCheckFailedException](err1)
+		out, failed := d.client.UpdateItem(call, in, retryer.use)
+		current, changed := refused(failed)
 		switch {
-		case err1 == nil:
+		case failed == nil:
 			return userOf(out.Attributes)
-		case !refused, retryer.lost && textOf(failed.Item["write"]) != textOf(in.ExpressionAttributeValues[":write"]):
-			return User{}, d.failed(ctx, "UpdateItem", err1)
+		case !changed, retryer.lost && textOf(current["write"]) != textOf(values[":write"]):
+			return User{}, d.failed(ctx, "UpdateItem", failed)
 		case retryer.lost:
-			return userOf(failed.Item)
-		case len(failed.Item) == 0:
+			return userOf(current)
+		case len(current) == 0:
 			return User{}, ErrNotFound
 		}
-		u, err = userOf(failed.Item)
+		u, err = userOf(current)
 	}
+	return u, err
 }
 
 func (d *dynamoUsers) SetAvatar(ctx context.Context, id string, a Avatar, at time.Time, c Condition) (User, string, error) {
-	// The other half is for look.
-	call, cancel := context.WithTimeout(ctx, callTimeout/2)
-	defer cancel()
-	in := d.update(id, "SET avatar = :avatar, updated_at = :at, #write = :write REMOVE removed", at)
-	in.ExpressionAttributeValues[":avatar"] = avatarValue(a)
-	in.ConditionExpression = aws.String("attribute_exists(id)" + condition(c, in.ExpressionAttributeNames, in.ExpressionAttributeValues))
-	in.ReturnValues = types.ReturnValueAllOld
+	set := "SET #avatar = :avatar, #updated_at = :at, #write = :write REMOVE #removed"
+	values := item{":avatar": avatarValue(a), ":at": timestamp(at), ":write": text(newKey())}
 	retryer := writeRetryer{once: true}
-	out, err := d.client.UpdateItem(call, in, retryer.use)
-	if failed, ok := errors.AsType[*types.ConditionalCheckFailedException](err); ok {
-		if len(failed.Item) == 0 {
+	out, err := call(ctx, callTimeout/2, d.client.UpdateItem, d.update(id, set, values, c, types.ReturnValueAllOld), retryer.use)
+	if current, changed := refused(err); changed {
+		if len(current) == 0 {
 			return User{}, "", ErrNotFound
 		}
 		return User{}, "", ErrPrecondition
 	}
-	if err != nil {
-		if retryer.lost {
-			if u := d.look(ctx, id); u.Avatar != nil && u.Avatar.Key == a.Key {
-				return u, "", nil
-			}
+	if retryer.lost {
+		if u := d.look(ctx, id); u.Avatar != nil && u.Avatar.Key == a.Key {
+			return u, "", nil
 		}
+	}
+	if err != nil {
 		return User{}, "", d.failed(ctx, "UpdateItem", err)
 	}
 	u, err := userOf(out.Attributes)
 	previous := u.imageKey()
-	u.Avatar, u.Removed, u.UpdatedAt = &a, "", at
-	u.Write = textOf(in.ExpressionAttributeValues[":write"])
+	u.Avatar, u.Removed, u.UpdatedAt, u.Write = &a, "", at, textOf(values[":write"])
 	return u, previous, err
 }
 
-// condition returns c as an expression that begins with AND, or "", and adds its
-// names and values.
-func condition(c Condition, names map[string]string, values item) string {
-	expression := ""
-	if c.Write != "" {
-		expression += " AND #write = :old"
-		names["#write"] = "write"
-		values[":old"] = text(c.Write)
-	}
-	if c.NoAvatar {
-		expression += " AND attribute_not_exists(avatar)"
-	}
-	if c.Avatar == "*" {
-		expression += " AND attribute_exists(avatar)"
-	} else if c.Avatar != "" {
-		expression += " AND avatar.#key = :key"
-		names["#key"] = "key"
-		values[":key"] = text(c.Avatar)
-	}
-	return expression
-}
-
 func (d *dynamoUsers) ForgetRemoved(ctx context.Context, id, key string) error {
-	call, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	_, err := d.client.UpdateItem(call, &dynamodb.UpdateItemInput{
-		TableName:                 &d.table,
-		Key:                       keyOf(id),
-		ConditionExpression:       aws.String("removed = :key"),
-		UpdateExpression:          aws.String("REMOVE removed"),
-		ExpressionAttributeValues: item{":key": text(key)},
-	})
-	if err != nil && errorCode(err) != conditionFailed {
-		return d.failed(ctx, "UpdateItem", err)
+	in := d.update(id, "REMOVE #removed", item{":removed": text(key)}, Condition{}, types.ReturnValueNone)
+	*in.ConditionExpression += " AND #removed = :removed"
+	_, err := call(ctx, callTimeout, d.client.UpdateItem, in)
+	if _, changed := refused(err); changed {
+		return nil
 	}
-	return nil
+	return d.failed(ctx, "UpdateItem", err)
 }
 
 func (d *dynamoUsers) Delete(ctx context.Context, u User, c Condition) (User, error) {
-	call, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	created := formatTime(u.CreatedAt)
-	names, values := map[string]string{"#created": "created_at"}, item{":created": text(created)}
+	created := timestamp(u.CreatedAt)
+	values := item{":created": created}
+	condition := "#created_at = :created" + expressionOf(c, values)
 	var retryer writeRetryer
-	out, err := d.client.DeleteItem(call, &dynamodb.DeleteItemInput{
+	out, err := call(ctx, callTimeout, d.client.DeleteItem, &dynamodb.DeleteItemInput{
 		TableName:                           &d.table,
 		Key:                                 keyOf(u.ID),
-		ConditionExpression:                 aws.String("#created = :created" + condition(c, names, values)),
-		ExpressionAttributeNames:            names,
+		ConditionExpression:                 &condition,
+		ExpressionAttributeNames:            namesIn(condition),
 		ExpressionAttributeValues:           values,
 		ReturnValues:                        types.ReturnValueAllOld,
 		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
 	}, retryer.use)
-	failed, refused := errors.AsType[*types.ConditionalCheckFailedException](err)
+	current, changed := refused(err)
 	switch {
 	case err == nil:
 		return userOf(out.Attributes)
-	case !refused:
+	case !changed:
 		return User{}, d.failed(ctx, "DeleteItem", err)
-	case textOf(failed.Item["created_at"]) == created:
+	case textOf(current["created_at"]) == textOf(created):
 		return User{}, ErrPrecondition
 	case retryer.lost:
 		return User{ID: u.ID}, nil
@@ -345,46 +255,81 @@ func (d *dynamoUsers) Delete(ctx context.Context, u User, c Condition) (User, er
 
 // Ready reads an item that cannot exist: ready is not an id.
 func (d *dynamoUsers) Ready(ctx context.Context) error {
-	_, err := d.Get(ctx, "ready")
-	if errors.Is(err, ErrNotFound) {
-		return nil
+	if _, err := d.Get(ctx, "ready"); !errors.Is(err, ErrNotFound) {
+		return err
 	}
-	return err
+	return nil
 }
 
-func (d *dynamoUsers) failed(ctx context.Context, operation string, err error) error {
-	return d.log.failed(ctx, "DynamoDB "+operation+" on table "+d.table, err)
+// update returns an update of a user who exists and meets the condition.
+func (d *dynamoUsers) update(id, set string, values item, c Condition, returns types.ReturnValue) *dynamodb.UpdateItemInput {
+	condition := "attribute_exists(#id)" + expressionOf(c, values)
+	return &dynamodb.UpdateItemInput{
+		TableName:                           &d.table,
+		Key:                                 keyOf(id),
+		UpdateExpression:                    &set,
+		ConditionExpression:                 &condition,
+		ExpressionAttributeNames:            namesIn(set + " " + condition),
+		ExpressionAttributeValues:           values,
+		ReturnValues:                        returns,
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+	}
+}
+
+// expressionOf returns the condition in DynamoDB's language, led by AND, or "". It
+// adds its values.
+func expressionOf(c Condition, values item) (expression string) {
+	if c.Write != "" {
+		expression += " AND #write = :old"
+		values[":old"] = text(c.Write)
+	}
+	if c.NoAvatar {
+		expression += " AND attribute_not_exists(#avatar)"
+	}
+	if c.Avatar == "*" {
+		expression += " AND attribute_exists(#avatar)"
+	} else if c.Avatar != "" {
+		expression += " AND #avatar.#key = :key"
+		values[":key"] = text(c.Avatar)
+	}
+	return expression
+}
+
+var attribute = regexp.MustCompile(`#\w+`)
+
+// namesIn returns the attributes in expressions. There they are called #name: many
+// names are reserved words of DynamoDB.
+func namesIn(expressions string) map[string]string {
+	names := map[string]string{}
+	for _, name := range attribute.FindAllString(expressions, -1) {
+		names[name] = name[1:]
+	}
+	return names
+}
+
+// refused reports whether the condition of a write did not hold, and for which item.
+func refused(err error) (item, bool) {
+	if failed, ok := errors.AsType[*types.ConditionalCheckFailedException](err); ok {
+		return failed.Item, true
+	}
+	return nil, false
 }
 
 func keyOf(id string) item { return item{"id": text(id)} }
 
 func text(s string) types.AttributeValue { return &types.AttributeValueMemberS{Value: s} }
 
-func textOf(v types.AttributeValue) string {
-	if s, ok := v.(*types.AttributeValueMemberS); ok {
-		return s.Value
-	}
-	return ""
-}
-
-func formatTime(t time.Time) string { return t.UTC().Format(timeFormat) }
+func timestamp(t time.Time) types.AttributeValue { return text(t.UTC().Format(timeFormat)) }
 
 func avatarValue(a Avatar) types.AttributeValue {
-	return &types.AttributeValueMemberM{Value: item{
-		"key":  text(a.Key),
-		"type": text(a.Type),
-		"size": &types.AttributeValueMemberN{Value: strconv.FormatInt(a.Size, 10)},
-	}}
+	size := &types.AttributeValueMemberN{Value: strconv.FormatInt(a.Size, 10)}
+	return &types.AttributeValueMemberM{Value: item{"key": text(a.Key), "type": text(a.Type), "size": size}}
 }
 
 func itemOf(u User) item {
 	i := item{
-		"id":         text(u.ID),
-		"name":       text(u.Name),
-		"email":      text(u.Email),
-		"created_at": text(formatTime(u.CreatedAt)),
-		"updated_at": text(formatTime(u.UpdatedAt)),
-		"write":      text(u.Write),
+		"id": text(u.ID), "name": text(u.Name), "email": text(u.Email), "write": text(u.Write),
+		"created_at": timestamp(u.CreatedAt), "updated_at": timestamp(u.UpdatedAt),
 	}
 	if u.Avatar != nil {
 		i["avatar"] = avatarValue(*u.Avatar)
@@ -395,27 +340,32 @@ func itemOf(u User) item {
 	return i
 }
 
+// textOf returns a string, the digits of a number, or "".
+func textOf(v types.AttributeValue) string {
+	switch v := v.(type) {
+	case *types.AttributeValueMemberS:
+		return v.Value
+	case *types.AttributeValueMemberN:
+		return v.Value
+	}
+	return ""
+}
+
 // userOf reads an item without reflection, which would dominate the time of a list.
 func userOf(i item) (User, error) {
 	u := User{
-		ID:      textOf(i["id"]),
-		Name:    textOf(i["name"]),
-		Email:   textOf(i["email"]),
-		Removed: textOf(i["removed"]),
-		Write:   textOf(i["write"]),
+		ID: textOf(i["id"]), Name: textOf(i["name"]), Email: textOf(i["email"]),
+		Removed: textOf(i["removed"]), Write: textOf(i["write"]),
 	}
 	var created, updated, size error
 	u.CreatedAt, created = time.Parse(time.RFC3339, textOf(i["created_at"]))
 	u.UpdatedAt, updated = time.Parse(time.RFC3339, textOf(i["updated_at"]))
-	invalid := u.Name == "" || u.Email == ""
 	if avatar, ok := i["avatar"].(*types.AttributeValueMemberM); ok {
 		u.Avatar = &Avatar{Key: textOf(avatar.Value["key"]), Type: textOf(avatar.Value["type"])}
-		n, ok := avatar.Value["size"].(*types.AttributeValueMemberN)
-		if invalid = invalid || !ok || u.Avatar.Key == ""; ok {
-			u.Avatar.Size, size = strconv.ParseInt(n.Value, 10, 64)
-		}
+		u.Avatar.Size, size = strconv.ParseInt(textOf(avatar.Value["size"]), 10, 64)
 	}
-	if err := cmp.Or(created, updated, size); invalid || err != nil {
+	err := cmp.Or(created, updated, size)
+	if err != nil || u.Name == "" || u.Email == "" || u.Avatar != nil && u.Avatar.Key == "" {
 		return User{}, fmt.Errorf("item of user %q in DynamoDB is not valid: %v", u.ID, err)
 	}
 	return u, nil

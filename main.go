@@ -68,7 +68,7 @@ func run(args []string, stdout io.Writer, stderr *os.File) int {
 	case (*createMissing || *migrateStore) && c.Table == "":
 		err = &configError{errors.New("-bootstrap and -migrate need DYNAMODB_TABLE and S3_BUCKET")}
 	case *createMissing:
-		err = bootstrap(ctx, c.Table, c.Bucket, c.LocalStackHost, log)
+		err = bootstrap(ctx, c, log)
 	case *migrateStore:
 		err = migrate(ctx, c, log, stderr)
 	default:
@@ -229,7 +229,7 @@ func (s *server) shutDown(server *http.Server) error {
 // openStores opens the configured stores.
 func openStores(ctx context.Context, c config, log *slog.Logger, m *metrics) (Users, Avatars, func(), error) {
 	if c.Table != "" {
-		users, avatars, err := openAWS(ctx, c.Table, c.Bucket, c.LocalStackHost, m.observeAWS, log)
+		users, avatars, err := openAWS(ctx, c, m.observeAWS, log)
 		if err != nil {
 			return nil, nil, nil, &configError{err}
 		}

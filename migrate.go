@@ -46,7 +46,7 @@ func migrate(ctx context.Context, c config, log *slog.Logger, stderr *os.File) e
 		return &configError{err}
 	}
 	defer store.Close()
-	users, avatars, err := openAWS(ctx, c.Table, c.Bucket, c.LocalStackHost, m.observeAWS, log)
+	users, avatars, err := openAWS(ctx, c, m.observeAWS, log)
 	if err != nil {
 		return &configError{err}
 	}

@@ -22,14 +22,10 @@ const putTimeout = 20 * time.Second
 type s3Avatars struct {
 	client *s3.Client
 	bucket string
-	log    *awsLog
+	log    awsLog
 }
 
-var _ Avatars = (*s3Avatars)(nil)
-
-const avatarPrefix = "avatars/"
-
-func avatarKey(id, key string) string { return avatarPrefix + id + "/" + key }
+func avatarKey(id, key string) string { return "avatars/" + id + "/" + key }
 
 func newS3Avatars(cfg aws.Config, bucket string, log *slog.Logger) *s3Avatars {
 	client := s3.NewFromConfig(cfg, func(o *s3.Options) {
@@ -37,22 +33,17 @@ func newS3Avatars(cfg aws.Config, bucket string, log *slog.Logger) *s3Avatars {
 		o.UsePathStyle = o.BaseEndpoint != nil
 		o.DisableLogOutputChecksumValidationSkipped = true
 	})
-	return &s3Avatars{client: client, bucket: bucket, log: &awsLog{Logger: log}}
+	return &s3Avatars{client: client, bucket: bucket, log: awsLog{Logger: log}}
+}
+
+func (s *s3Avatars) failed(ctx context.Context, operation string, err error) error {
+	return s.log.failed(ctx, "S3 "+operation+" on bucket "+s.bucket, err)
 }
 
 func (s *s3Avatars) Put(ctx context.Context, id, key, mediaType string, data []byte) error {
-	call, cancel := context.WithTimeout(ctx, putTimeout)
-	defer cancel()
-	_, err := s.client.PutObject(call, &s3.PutObjectInput{
-		Bucket:      &s.bucket,
-		Key:         aws.String(avatarKey(id, key)),
-		Body:        bytes.NewReader(data),
-		ContentType: &mediaType,
-	})
-	if err != nil {
-		return s.failed(ctx, "PutObject", err)
-	}
-	return nil
+	in := &s3.PutObjectInput{Bucket: &s.bucket, Key: aws.String(avatarKey(id, key)), Body: bytes.NewReader(data), ContentType: &mediaType}
+	_, err := call(ctx, putTimeout, s.client.PutObject, in)
+	return s.failed(ctx, "PutObject", err)
 }
 
 func (s *s3Avatars) Get(ctx context.Context, id, key string, offset, length int64) (io.ReadCloser, error) {
@@ -83,12 +74,11 @@ func (s *s3Avatars) Get(ctx context.Context, id, key string, offset, length int6
 // unconditional s3:ListBucket, S3 returns AccessDenied for it, and the service may
 // list avatars/ only.
 func (s *s3Avatars) missing(ctx context.Context, id, key string, err error) error {
-	switch errorCode(err) {
+	switch code, _ := describeAWS(err); code {
 	case "NoSuchKey":
 		return ErrNotFound
 	case "AccessDenied":
-		page, listErr := s.list(ctx, avatarKey(id, key), 1, nil)
-		if listErr == nil && len(page.Contents) == 0 {
+		if page, err := s.list(ctx, avatarKey(id, key), 1, nil); err == nil && len(page.Contents) == 0 {
 			return ErrNotFound
 		}
 	}
@@ -122,33 +112,27 @@ func (b *s3Body) Read(p []byte) (int, error) {
 }
 
 func (b *s3Body) Close() error {
-	b.wait.Stop()
-	err := b.body.Close()
-	b.cancel(nil)
-	return err
+	defer b.cancel(nil)
+	return b.body.Close()
 }
 
 func (s *s3Avatars) Delete(ctx context.Context, id, key string) error {
-	return s.delete(ctx, []types.ObjectIdentifier{
-		{Key: aws.String(avatarKey(id, key))},
-		{Key: aws.String(avatarKey(id, thumbnailKey(key)))},
-	})
+	return s.delete(ctx, avatarKey(id, key), avatarKey(id, thumbnailKey(key)))
 }
 
 func (s *s3Avatars) DeleteStale(ctx context.Context, id string, before time.Time) error {
-	var from *string
-	for {
+	for from := (*string)(nil); ; {
 		page, err := s.list(ctx, avatarKey(id, ""), 1000, from)
 		if err != nil {
 			return s.failed(ctx, "ListObjectsV2", err)
 		}
-		var stale []types.ObjectIdentifier
+		var stale []string
 		for _, object := range page.Contents {
 			if aws.ToTime(object.LastModified).Before(before) {
-				stale = append(stale, types.ObjectIdentifier{Key: object.Key})
+				stale = append(stale, aws.ToString(object.Key))
 			}
 		}
-		if err := s.delete(ctx, stale); err != nil {
+		if err := s.delete(ctx, stale...); err != nil {
 			return err
 		}
 		if from = page.NextContinuationToken; from == nil {
@@ -159,45 +143,29 @@ func (s *s3Avatars) DeleteStale(ctx context.Context, id string, before time.Time
 
 // Ready lists one image.
 func (s *s3Avatars) Ready(ctx context.Context) error {
-	if _, err := s.list(ctx, avatarPrefix, 1, nil); err != nil {
-		return s.failed(ctx, "ListObjectsV2", err)
-	}
-	return nil
+	_, err := s.list(ctx, "avatars/", 1, nil)
+	return s.failed(ctx, "ListObjectsV2", err)
 }
 
 // delete deletes up to 1000 objects, existing or not.
-func (s *s3Avatars) delete(ctx context.Context, objects []types.ObjectIdentifier) error {
-	if len(objects) == 0 {
+func (s *s3Avatars) delete(ctx context.Context, keys ...string) error {
+	if len(keys) == 0 {
 		return nil
 	}
-	call, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	out, err := s.client.DeleteObjects(call, &s3.DeleteObjectsInput{
-		Bucket: &s.bucket,
-		Delete: &types.Delete{Objects: objects, Quiet: aws.Bool(true)},
-	})
+	objects := &types.Delete{Quiet: aws.Bool(true)}
+	for _, key := range keys {
+		objects.Objects = append(objects.Objects, types.ObjectIdentifier{Key: &key})
+	}
+	out, err := call(ctx, callTimeout, s.client.DeleteObjects, &s3.DeleteObjectsInput{Bucket: &s.bucket, Delete: objects})
 	if err == nil && len(out.Errors) > 0 {
 		failed := out.Errors[0]
 		err = &smithy.GenericAPIError{Code: aws.ToString(failed.Code), Message: aws.ToString(failed.Message)}
 	}
-	if err != nil {
-		return s.failed(ctx, "DeleteObjects", err)
-	}
-	return nil
+	return s.failed(ctx, "DeleteObjects", err)
 }
 
 // list returns a page of objects, from a continuation token on.
 func (s *s3Avatars) list(ctx context.Context, prefix string, limit int32, from *string) (*s3.ListObjectsV2Output, error) {
-	call, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	return s.client.ListObjectsV2(call, &s3.ListObjectsV2Input{
-		Bucket:            &s.bucket,
-		Prefix:            &prefix,
-		MaxKeys:           &limit,
-		ContinuationToken: from,
-	})
-}
-
-func (s *s3Avatars) failed(ctx context.Context, operation string, err error) error {
-	return s.log.failed(ctx, "S3 "+operation+" on bucket "+s.bucket, err)
+	in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix, MaxKeys: &limit, ContinuationToken: from}
+	return call(ctx, callTimeout, s.client.ListObjectsV2, in)
 }
