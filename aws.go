@@ -29,10 +29,9 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
-// callTimeout bounds a call of a store including its retries, so that a backend
-// that does not answer costs a request at most half of its ten seconds.
 const (
-	callTimeout = 5 * time.Second
+	callTimeout = 5 * time.Second  // all attempts; half of the time that a request has
+	putTimeout  = 20 * time.Second // for an image
 	maxAttempts = 4
 	maxConns    = 512 // to each service; further calls wait for a free connection
 )
@@ -134,13 +133,11 @@ func newAWSClient() *awshttp.BuildableClient {
 		t.ResponseHeaderTimeout = 3 * time.Second // from the last byte of the request
 		// With the SDK's ten idle connections, more concurrent requests dial all the time.
 		t.MaxConnsPerHost, t.MaxIdleConnsPerHost, t.MaxIdleConns = maxConns, maxConns, 2*maxConns
-		// Shorter than the servers': a request on a connection that closes fails, and not every request may be retried.
-		t.IdleConnTimeout = 15 * time.Second
+		t.IdleConnTimeout = 15 * time.Second // before the servers close it: not every failed request may be retried
 	})
 }
 
-// retryOptions shortens the back-off, because a client waits: the SDK's begins
-// at up to two seconds.
+// retryOptions shortens the back-off: the SDK's begins at up to two seconds.
 func retryOptions(o *retry.StandardOptions) {
 	o.MaxAttempts = maxAttempts
 	o.Backoff = retry.BackoffDelayerFunc(func(attempt int, _ error) (time.Duration, error) {

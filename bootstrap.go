@@ -6,17 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
-	dynamotypes "github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
-	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
 
 // bootstrap creates a missing table and a missing bucket, and returns when both
-// are ready. It waits up to a minute for an emulator that is starting. It refuses
-// to create anything in AWS.
+// are ready. It waits up to a minute for an emulator, and refuses AWS itself.
 func bootstrap(ctx context.Context, c config, log *slog.Logger) error {
 	users, avatars, err := openAWS(ctx, c, func(string, string, string, int, time.Duration) {}, log)
 	if err != nil {
@@ -34,8 +27,7 @@ func bootstrap(ctx context.Context, c config, log *slog.Logger) error {
 	return create(ctx, log, "bucket", c.Bucket, avatars.createBucket)
 }
 
-// create calls do until the backend is available. do returns ErrExists if there is
-// nothing to create.
+// create calls do until the backend is available. ErrExists is success.
 func create(ctx context.Context, log *slog.Logger, kind, name string, do func(context.Context) error) error {
 	err := do(ctx)
 	if errors.Is(err, ErrUnavailable) {
@@ -54,45 +46,4 @@ func create(ctx context.Context, log *slog.Logger, kind, name string, do func(co
 		return fmt.Errorf("%s %s: %w", kind, name, err)
 	}
 	return nil
-}
-
-func (d *dynamoUsers) createTable(ctx context.Context) error {
-	id := aws.String("id")
-	_, err := d.client.CreateTable(ctx, &dynamodb.CreateTableInput{
-		TableName:            &d.table,
-		BillingMode:          dynamotypes.BillingModePayPerRequest,
-		AttributeDefinitions: []dynamotypes.AttributeDefinition{{AttributeName: id, AttributeType: dynamotypes.ScalarAttributeTypeS}},
-		KeySchema:            []dynamotypes.KeySchemaElement{{AttributeName: id, KeyType: dynamotypes.KeyTypeHash}},
-	})
-	_, exists := errors.AsType[*dynamotypes.ResourceInUseException](err)
-	if err != nil && !exists {
-		return d.failed(ctx, "CreateTable", err)
-	}
-	waiter := dynamodb.NewTableExistsWaiter(d.client, func(o *dynamodb.TableExistsWaiterOptions) { o.MinDelay = 500 * time.Millisecond })
-	out, err := waiter.WaitForOutput(ctx, &dynamodb.DescribeTableInput{TableName: &d.table}, time.Minute)
-	switch {
-	case err != nil:
-		return d.failed(ctx, "DescribeTable", err)
-	case len(out.Table.KeySchema) != 1 || *out.Table.KeySchema[0].AttributeName != *id:
-		return errors.New("the table exists, but its key is not id alone")
-	case exists:
-		return ErrExists
-	}
-	return nil
-}
-
-func (s *s3Avatars) createBucket(ctx context.Context) error {
-	_, err := s.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.bucket})
-	if err == nil {
-		return ErrExists
-	}
-	if _, missing := errors.AsType[*s3types.NotFound](err); !missing {
-		return s.failed(ctx, "HeadBucket", err)
-	}
-	in := &s3.CreateBucketInput{Bucket: &s.bucket}
-	if region := s.client.Options().Region; region != "us-east-1" { // which S3 rejects as a location
-		in.CreateBucketConfiguration = &s3types.CreateBucketConfiguration{LocationConstraint: s3types.BucketLocationConstraint(region)}
-	}
-	_, err = s.client.CreateBucket(ctx, in)
-	return s.failed(ctx, "CreateBucket", err)
 }

@@ -46,9 +46,8 @@ func (d *dynamoUsers) failed(ctx context.Context, operation string, err error) e
 	return d.log.failed(ctx, "DynamoDB "+operation+" on table "+d.table, err)
 }
 
-// oneWrite sends the header of a request together with its body, one packet and
-// one TLS record instead of two. net/http does so only if it knows that the body
-// is in memory. 0.76 to 0.82 of the time of the bare call.
+// oneWrite sends header and body in one packet and one TLS record. net/http does so
+// only for a body that it knows to be in memory. 0.76 to 0.82 of the bare call.
 type oneWrite struct{ dynamodb.HTTPClient }
 
 func (c oneWrite) Do(req *http.Request) (*http.Response, error) {
@@ -69,7 +68,6 @@ type writeRetryer struct {
 	lost bool // an attempt may have been applied without an answer
 }
 
-// use makes one write use the retryer.
 func (r *writeRetryer) use(o *dynamodb.Options) {
 	r.RetryerV2 = o.Retryer.(aws.RetryerV2)
 	o.Retryer = r
@@ -80,8 +78,8 @@ func (r *writeRetryer) IsErrorRetryable(err error) bool {
 	return !(r.once && r.lost) && r.RetryerV2.IsErrorRetryable(err)
 }
 
-// notApplied reports whether a write certainly had no effect: it was refused, or
-// never sent. After a timeout, a reset or a 5xx it may still take effect.
+// notApplied reports whether a write certainly had no effect: refused, or never
+// sent. After a timeout, a reset or a 5xx it may still take effect.
 func notApplied(err error) bool {
 	_, unsigned := errors.AsType[*credentialsError](err)
 	dial, isNet := errors.AsType[*net.OpError](err)
@@ -102,8 +100,8 @@ func (d *dynamoUsers) Create(ctx context.Context, u User) error {
 	return d.failed(ctx, "PutItem", err)
 }
 
-// look reads a user after a write whose answer was lost, in the other half of
-// callTimeout. It returns the zero User if that fails.
+// look reads a user after a lost answer, in the other half of callTimeout. It
+// returns the zero User if that fails.
 func (d *dynamoUsers) look(ctx context.Context, id string) User {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout/2)
 	defer cancel()
@@ -161,10 +159,10 @@ func (d *dynamoUsers) RemoveAvatar(ctx context.Context, id string, at time.Time,
 	return d.change(ctx, id, set, values, c, func(u User) bool { return u.Avatar != nil })
 }
 
-// change reads the user and updates it, if need says so, on the condition that it
-// is unchanged. If another write was faster, it starts again.
+// change updates a user, if it needs the change, on the condition that it is as it
+// was read. If another write was faster, it starts again.
 func (d *dynamoUsers) change(ctx context.Context, id, set string, values item, c Condition, need func(User) bool) (User, error) {
-	call, cancel := context.WithTimeout(ctx, callTimeout)
+	bounded, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	u, err := d.Get(ctx, id)
 	for err == nil && need(u) {
@@ -173,7 +171,7 @@ func (d *dynamoUsers) change(ctx context.Context, id, set string, values item, c
 		}
 		in := d.update(id, set, values, Condition{Write: u.Write}, types.ReturnValueAllNew)
 		var retryer writeRetryer
-		out, failed := d.client.UpdateItem(call, in, retryer.use)
+		out, failed := d.client.UpdateItem(bounded, in, retryer.use)
 		current, changed := refused(failed)
 		switch {
 		case failed == nil:
@@ -261,6 +259,27 @@ func (d *dynamoUsers) Ready(ctx context.Context) error {
 	return nil
 }
 
+// createTable creates the table, or returns ErrExists.
+func (d *dynamoUsers) createTable(ctx context.Context) error {
+	id := aws.String("id")
+	_, err := d.client.CreateTable(ctx, &dynamodb.CreateTableInput{
+		TableName:            &d.table,
+		BillingMode:          types.BillingModePayPerRequest,
+		AttributeDefinitions: []types.AttributeDefinition{{AttributeName: id, AttributeType: types.ScalarAttributeTypeS}},
+		KeySchema:            []types.KeySchemaElement{{AttributeName: id, KeyType: types.KeyTypeHash}},
+	})
+	_, exists := errors.AsType[*types.ResourceInUseException](err)
+	if err != nil && !exists {
+		return d.failed(ctx, "CreateTable", err)
+	}
+	waiter := dynamodb.NewTableExistsWaiter(d.client, func(o *dynamodb.TableExistsWaiterOptions) { o.MinDelay = 500 * time.Millisecond })
+	err = waiter.Wait(ctx, &dynamodb.DescribeTableInput{TableName: &d.table}, time.Minute)
+	if err == nil && exists {
+		return ErrExists
+	}
+	return d.failed(ctx, "DescribeTable", err)
+}
+
 // update returns an update of a user who exists and meets the condition.
 func (d *dynamoUsers) update(id, set string, values item, c Condition, returns types.ReturnValue) *dynamodb.UpdateItemInput {
 	condition := "attribute_exists(#id)" + expressionOf(c, values)
@@ -276,8 +295,7 @@ func (d *dynamoUsers) update(id, set string, values item, c Condition, returns t
 	}
 }
 
-// expressionOf returns the condition in DynamoDB's language, led by AND, or "". It
-// adds its values.
+// expressionOf returns c as an expression led by AND, or "", and adds its values.
 func expressionOf(c Condition, values item) (expression string) {
 	if c.Write != "" {
 		expression += " AND #write = :old"
@@ -307,7 +325,7 @@ func namesIn(expressions string) map[string]string {
 	return names
 }
 
-// refused reports whether the condition of a write did not hold, and for which item.
+// refused returns the item that does not meet the condition of a write, if any.
 func refused(err error) (item, bool) {
 	if failed, ok := errors.AsType[*types.ConditionalCheckFailedException](err); ok {
 		return failed.Item, true

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,9 +15,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
 )
-
-// putTimeout bounds the upload of an image including its retries.
-const putTimeout = 20 * time.Second
 
 // s3Avatars stores images in an S3 bucket as avatars/{id}/{key}.
 type s3Avatars struct {
@@ -70,9 +68,8 @@ func (s *s3Avatars) Get(ctx context.Context, id, key string, offset, length int6
 	return &s3Body{ctx, s, out.Body, aws.ToInt64(out.ContentLength), wait, cancel}, nil
 }
 
-// missing returns ErrNotFound for an object that does not exist. Without an
-// unconditional s3:ListBucket, S3 returns AccessDenied for it, and the service may
-// list avatars/ only.
+// missing returns ErrNotFound for a missing object. Without an unconditional
+// s3:ListBucket, S3 returns 403 for it. The service may list avatars/ only.
 func (s *s3Avatars) missing(ctx context.Context, id, key string, err error) error {
 	switch code, _ := describeAWS(err); code {
 	case "NoSuchKey":
@@ -145,6 +142,23 @@ func (s *s3Avatars) DeleteStale(ctx context.Context, id string, before time.Time
 func (s *s3Avatars) Ready(ctx context.Context) error {
 	_, err := s.list(ctx, "avatars/", 1, nil)
 	return s.failed(ctx, "ListObjectsV2", err)
+}
+
+// createBucket creates the bucket, or returns ErrExists.
+func (s *s3Avatars) createBucket(ctx context.Context) error {
+	_, err := s.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.bucket})
+	if err == nil {
+		return ErrExists
+	}
+	if _, missing := errors.AsType[*types.NotFound](err); !missing {
+		return s.failed(ctx, "HeadBucket", err)
+	}
+	in := &s3.CreateBucketInput{Bucket: &s.bucket}
+	if region := s.client.Options().Region; region != "us-east-1" { // which S3 rejects as a location
+		in.CreateBucketConfiguration = &types.CreateBucketConfiguration{LocationConstraint: types.BucketLocationConstraint(region)}
+	}
+	_, err = s.client.CreateBucket(ctx, in)
+	return s.failed(ctx, "CreateBucket", err)
 }
 
 // delete deletes up to 1000 objects, existing or not.
