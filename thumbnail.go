@@ -3,11 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"image"
-	"image/gif"
+	_ "image/gif" // for image.Decode
 	"image/jpeg"
 	"image/png"
 	"io"
@@ -17,7 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/image/draw"
-	"golang.org/x/image/webp"
+	"golang.org/x/image/math/f64"
+	_ "golang.org/x/image/webp" // for image.Decode
 )
 
 const (
@@ -25,13 +25,11 @@ const (
 	renderTimeout = 10 * time.Second // for a render and its calls to the store
 
 	thumbnailSide    = 256
-	thumbnailQuality = 85
+	thumbnailQuality = 85 // of a JPEG
 
-	// maxThumbnailPixels bounds what thumbnailCost returns for an image that is rendered.
-	maxThumbnailPixels = 16_000_000
-
-	// thumbnailPixelBytes is the memory that one pixel of thumbnailCost stands for:
-	// 160 MB for maxThumbnailPixels.
+	// maxThumbnailPixels bounds the cost of the thumbnails that are rendered at a time. A pixel
+	// stands for thumbnailPixelBytes of memory, so decoding takes up to 160 MB.
+	maxThumbnailPixels  = 16_000_000
 	thumbnailPixelBytes = 10
 
 	// maxThumbnailScans bounds the passes over a JPEG's pixels. Encoders write about ten.
@@ -55,9 +53,9 @@ func (s *server) getThumbnail(w *response, r *http.Request) error {
 			return err
 		case len(thumb) == 0:
 			s.redirect(w, s.imageURL(w.user, "avatar", a.Key))
-			return nil
+		default:
+			serveImage(w, r, strconv.Quote(thumbnailKey(a.Key)), http.DetectContentType(thumb), bytes.NewReader(thumb))
 		}
-		serveImage(w, r, strconv.Quote(thumbnailKey(a.Key)), http.DetectContentType(thumb), bytes.NewReader(thumb))
 		return nil
 	}
 }
@@ -96,17 +94,14 @@ func (s *server) render(ctx context.Context, id string, a *Avatar) ([]byte, erro
 		return nil, err
 	}
 	var thumb []byte
-	thumbType := a.Type
-	if pixels, err := thumbnailCost(a.Type, data); err == nil && pixels <= maxThumbnailPixels {
-		if s.pixels.Acquire(wait, pixels) != nil {
+	if t, err := prepareThumbnail(data); err == nil {
+		if s.pixels.Acquire(wait, t.cost) != nil {
 			return nil, nil
 		}
-		defer s.pixels.Release(pixels)
-		if t, mediaType, err := renderThumbnail(ctx, a.Type, data); err == nil {
-			thumb, thumbType = t, mediaType
-		}
+		defer s.pixels.Release(t.cost)
+		thumb, _ = t.render(ctx)
 	}
-	if err := s.avatars.Put(ctx, id, thumbnailKey(a.Key), thumbType, thumb); err != nil {
+	if err := s.avatars.Put(ctx, id, thumbnailKey(a.Key), http.DetectContentType(thumb), thumb); err != nil {
 		s.log.Warn("thumbnail not stored", "user", id, "key", a.Key, "error", err)
 		return thumb, nil
 	}
@@ -133,143 +128,93 @@ func readObject(ctx context.Context, avatars Avatars, id, key string, size int64
 	return data, err
 }
 
-// errNotRenderable is the error for images that have no thumbnail: animated WebP, images
-// of more than 16 megapixels or whose decoding takes the memory of that many, and
-// images that Go's decoders refuse.
-var errNotRenderable = errors.New("the image cannot be rendered")
-
-// thumbnailCost returns how many pixels of maxThumbnailPixels rendering the image takes:
-// its own, or more if decoding takes more than thumbnailPixelBytes for each. It does
-// not decode the image.
-func thumbnailCost(mediaType string, data []byte) (pixels int64, err error) {
-	_, _, pixels, err = inspectForThumbnail(mediaType, data)
-	return pixels, err
+// A thumbnail is what is rendered of an image.
+type thumbnail struct {
+	data        []byte // of an animation, its first frame
+	screen      image.Rectangle
+	orientation byte
+	cost        int64 // of maxThumbnailPixels
 }
 
-// inspectForThumbnail returns the part of an image that is rendered: of a GIF, its first
-// frame. The walk is the one that cleaned the image, so both find the same frame.
-func inspectForThumbnail(mediaType string, data []byte) (clean []byte, info imageInfo, pixels int64, err error) {
-	i := slices.IndexFunc(imageFormats, func(f imageFormat) bool { return f.walk != nil && f.mediaType == mediaType && hasMagic(data, f.magic) })
-	switch {
-	case i < 0:
-		err = fmt.Errorf("%q is not its type", mediaType)
-	case mediaType == "image/gif":
-		if clean, info, err = walkGIF(data, 1); err == nil {
-			// The screen that browsers draw on. Go refuses a frame beyond it.
-			size := binary.LittleEndian.AppendUint16(nil, uint16(info.width))
-			size = binary.LittleEndian.AppendUint16(size, uint16(info.height))
-			clean = slices.Concat(clean[:6], size, clean[10:])
-		}
-	default:
-		clean, info, err = imageFormats[i].walk(data)
+// prepareThumbnail finds what is rendered of an image, and its cost: its pixels, or more
+// if decoding takes more than thumbnailPixelBytes for each. It does not decode the image.
+// It returns an error for images that cost too much, and for animated WebP.
+func prepareThumbnail(data []byte) (thumbnail, error) {
+	w := walker{data: data, firstFrame: true}
+	if err := w.run(); err != nil {
+		return thumbnail{}, err
 	}
-	if err != nil {
-		return nil, info, 0, fmt.Errorf("%w: %v", errNotRenderable, err)
+	clean := w.clean()
+	if w.name == "GIF" { // browsers enlarge the screen for the frame; Go refuses it
+		screen := []byte{byte(w.width), byte(w.width >> 8), byte(w.height), byte(w.height >> 8)}
+		clean = slices.Concat(clean[:6], screen, clean[10:])
 	}
-	own := int64(info.width) * int64(info.height)
-	memory := int64(info.decoded * float64(own))
-	if mediaType == "image/webp" && !bytes.HasPrefix(data[12:], []byte("VP8 ")) {
+	pixels := int64(w.width) * int64(w.height)
+	memory := int64(w.decoded * float64(pixels))
+	if w.name == "WebP" && string(data[12:16]) != "VP8 " {
 		// Huffman trees: up to 256 bytes for each byte that describes them, and 52 kB for
 		// each of the 2,600 groups that the decoder accepts.
 		memory += min(256*int64(len(data)), 2600*52_000)
 	}
-	pixels = max(own, memory/thumbnailPixelBytes)
-	switch {
-	case pixels > maxThumbnailPixels:
-		err = fmt.Errorf("%w: it takes the memory of %d pixels", errNotRenderable, pixels)
-	case info.scans > maxThumbnailScans:
-		err = fmt.Errorf("%w: it has %d scans", errNotRenderable, info.scans)
-	case info.animated && mediaType == "image/webp":
-		err = fmt.Errorf("%w: it is an animated WebP", errNotRenderable)
+	t := thumbnail{clean, image.Rect(0, 0, w.width, w.height), w.orientation, max(pixels, memory/thumbnailPixelBytes)}
+	if t.cost > maxThumbnailPixels || w.scans > maxThumbnailScans || w.flags&webpFlags["ANIM"] != 0 {
+		return thumbnail{}, errors.New("the image cannot be rendered")
 	}
-	return clean, info, pixels, err
+	return t, nil
 }
 
-// renderThumbnail renders an image as 256 × 256 pixels: its middle square, upright, scaled
-// down by averaging areas, or up by interpolation. The result is a JPEG, or a PNG if
-// it has transparent pixels. An animation is rendered as its first frame. Color profiles are
-// not applied. Errors are errNotRenderable, or the context's. Decoding takes up to 160 MB,
-// scaling up to 33 MB.
-func renderThumbnail(ctx context.Context, mediaType string, data []byte) (thumb []byte, thumbType string, err error) {
+// render returns the middle square of an image, upright, as a JPEG, or as a PNG if pixels are
+// transparent. Color profiles are not applied. Scaling takes up to 33 MB.
+func (t thumbnail) render(ctx context.Context) (thumb []byte, err error) {
 	defer func() {
 		if fault := recover(); fault != nil { // in a decoder
-			thumb, thumbType, err = nil, "", fmt.Errorf("%w: %v", errNotRenderable, fault)
+			thumb, err = nil, fmt.Errorf("decoding: %v", fault)
 		}
 	}()
-	data, info, _, err := inspectForThumbnail(mediaType, data)
+	img, err := t.decode(contextReader{ctx, bytes.NewReader(t.data)})
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	img, err := decodeForThumbnail(contextReader{ctx, bytes.NewReader(data)}, mediaType, info)
-	if ctx.Err() != nil {
-		return nil, "", ctx.Err()
-	}
-	if err != nil {
-		return nil, "", fmt.Errorf("%w: %v", errNotRenderable, err)
-	}
-	bounds := img.Bounds()
-	side := min(bounds.Dx(), bounds.Dy())
-	corner := bounds.Min.Add(image.Pt((bounds.Dx()-side)/2, (bounds.Dy()-side)/2))
-	square := image.Rectangle{corner, corner.Add(image.Pt(side, side))}
-	// The kernel widens as the image shrinks, so that every pixel counts. It works on
-	// colors multiplied by alpha.
+	width, height := t.screen.Dx(), t.screen.Dy()
+	side := min(width, height)
+	square := image.Rect((width-side)/2, (height-side)/2, (width+side)/2, (height+side)/2)
+	// The kernel widens as the image shrinks, so that every pixel counts, by its alpha.
 	scaled := image.NewRGBA(image.Rect(0, 0, thumbnailSide, thumbnailSide))
 	draw.BiLinear.Scale(scaled, scaled.Rect, img, square, draw.Src, nil)
-	scaled = upright(scaled, info.orientation)
+	if turn, ok := upright[t.orientation]; ok {
+		turned := image.NewRGBA(scaled.Rect)
+		draw.NearestNeighbor.Transform(turned, turn, scaled, scaled.Rect, draw.Src, nil)
+		scaled = turned
+	}
 	var b bytes.Buffer
 	if scaled.Opaque() {
 		err = jpeg.Encode(&b, scaled, &jpeg.Options{Quality: thumbnailQuality})
-		return b.Bytes(), "image/jpeg", err
+	} else {
+		err = png.Encode(&b, scaled)
 	}
-	err = png.Encode(&b, scaled)
-	return b.Bytes(), "image/png", err
+	return b.Bytes(), err
 }
 
-// decodeForThumbnail decodes an image, and a GIF's frame onto its screen.
-func decodeForThumbnail(r io.Reader, mediaType string, info imageInfo) (image.Image, error) {
-	switch mediaType {
-	case "image/png":
-		return png.Decode(r)
-	case "image/jpeg":
-		return jpeg.Decode(r)
-	case "image/webp":
-		return webp.Decode(r)
+// decode decodes an image, and a GIF's frame onto its screen.
+func (t thumbnail) decode(r io.Reader) (image.Image, error) {
+	img, _, err := image.Decode(r)
+	if err != nil || img.Bounds() == t.screen {
+		return img, err
 	}
-	frame, err := gif.Decode(r)
-	screen := image.Rect(0, 0, info.width, info.height)
-	if err != nil || frame.Bounds() == screen {
-		return frame, err
-	}
-	canvas := image.NewRGBA(screen)
-	draw.Draw(canvas, frame.Bounds(), frame, frame.Bounds().Min, draw.Src)
-	return canvas, nil
+	screen := image.NewRGBA(t.screen)
+	draw.Draw(screen, img.Bounds(), img, img.Bounds().Min, draw.Src)
+	return screen, nil
 }
 
-// upright turns a square as its EXIF orientation says (EXIF 2.32, section 4.6.4).
-func upright(img *image.RGBA, orientation byte) *image.RGBA {
-	if orientation < 2 {
-		return img
-	}
-	turned := image.NewRGBA(img.Rect)
-	last := img.Rect.Dx() - 1
-	for y := range last + 1 {
-		for x := range last + 1 {
-			fromX, fromY := x, y
-			if orientation >= 5 {
-				fromX, fromY = y, x
-			}
-			switch orientation {
-			case 2, 8:
-				fromX = last - fromX
-			case 4, 6:
-				fromY = last - fromY
-			case 3, 7:
-				fromX, fromY = last-fromX, last-fromY
-			}
-			turned.SetRGBA(x, y, img.RGBAAt(fromX, fromY))
-		}
-	}
-	return turned
+// upright maps a thumbnail onto the upright one, by EXIF orientation (EXIF 2.32, section 4.6.4).
+var upright = map[byte]f64.Aff3{
+	2: {-1, 0, thumbnailSide, 0, 1, 0},
+	3: {-1, 0, thumbnailSide, 0, -1, thumbnailSide},
+	4: {1, 0, 0, 0, -1, thumbnailSide},
+	5: {0, 1, 0, 1, 0, 0},
+	6: {0, -1, thumbnailSide, 1, 0, 0},
+	7: {0, -1, thumbnailSide, -1, 0, thumbnailSide},
+	8: {0, 1, 0, -1, 0, thumbnailSide},
 }
 
 // A contextReader ends with its context, and so does what decodes from it.

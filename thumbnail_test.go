@@ -18,17 +18,25 @@ import (
 	"roster/internal/testimage"
 )
 
-func renderTest(t testing.TB, mediaType string, data []byte) (image.Image, string) {
+func renderThumbnail(ctx context.Context, data []byte) ([]byte, error) {
+	t, err := prepareThumbnail(data)
+	if err != nil {
+		return nil, err
+	}
+	return t.render(ctx)
+}
+
+func renderTest(t testing.TB, data []byte) (image.Image, string) {
 	t.Helper()
-	thumb, thumbType, err := renderThumbnail(t.Context(), mediaType, data)
+	thumb, err := renderThumbnail(t.Context(), data)
 	if err != nil {
 		t.Fatal(err)
 	}
 	img, format, err := image.Decode(bytes.NewReader(thumb))
-	if err != nil || "image/"+format != thumbType || img.Bounds() != image.Rect(0, 0, thumbnailSide, thumbnailSide) {
-		t.Fatalf("%s is %s of %v (%v)", thumbType, format, img.Bounds(), err)
+	if err != nil || img.Bounds() != image.Rect(0, 0, thumbnailSide, thumbnailSide) {
+		t.Fatalf("it is a %s of %v (%v)", format, img.Bounds(), err)
 	}
-	return img, thumbType
+	return img, "image/" + format
 }
 
 // wantColor compares colors with some tolerance, as JPEG needs.
@@ -77,13 +85,13 @@ func TestThumbnailOrientation(t *testing.T) {
 		for mediaType, original := range map[string][]byte{
 			"image/jpeg": slices.Concat(jpg[:2], jpegSegment(0xe1, exifHeader, string(exif)), jpg[2:]),
 			"image/png":  slices.Concat(pngImage[:33], pngChunk("eXIf", exif), pngImage[33:]),
-			"image/webp": webpFile(webpCanvas(webpEXIF, 90, 60), vp8l, webpChunk("EXIF", exif)),
+			"image/webp": webpFile(webpCanvas(webpFlags["EXIF"], 90, 60), vp8l, webpChunk("EXIF", exif)),
 		} {
 			clean, _, err := cleanImage(original)
 			if err != nil {
 				t.Fatal(err)
 			}
-			img, thumbType := renderTest(t, mediaType, clean)
+			img, thumbType := renderTest(t, clean)
 			if thumbType != "image/jpeg" {
 				t.Errorf("%s becomes %s", mediaType, thumbType)
 			}
@@ -108,7 +116,7 @@ func TestThumbnailTransparency(t *testing.T) {
 			}
 		}
 	}
-	img, thumbType := renderTest(t, "image/png", testimage.PNG(src))
+	img, thumbType := renderTest(t, testimage.PNG(src))
 	if thumbType != "image/png" {
 		t.Fatalf("it becomes %s", thumbType)
 	}
@@ -126,7 +134,7 @@ func TestThumbnailAverage(t *testing.T) {
 	for i := range src.Pix {
 		src.Pix[i] = byte(i % 8 / 7 * 255) // one of eight columns is white
 	}
-	img, _ := renderTest(t, "image/png", testimage.PNG(src))
+	img, _ := renderTest(t, testimage.PNG(src))
 	for x := 2; x < thumbnailSide-2; x++ {
 		wantColor(t, img, x, 128, color.Gray{32})
 	}
@@ -140,25 +148,25 @@ func TestThumbnailKinds(t *testing.T) {
 		deep.Pix[i] = 0xff
 	}
 	for _, test := range []struct {
-		name, mediaType string
-		data            []byte
-		thumbType       string
+		name      string
+		data      []byte
+		thumbType string
 	}{
-		{"gray", "image/jpeg", testimage.JPEG(image.NewGray(image.Rect(0, 0, 500, 300))), "image/jpeg"},
-		{"CMYK", "image/jpeg", file("images/jpg-cmyk.jpg"), "image/jpeg"},
-		{"CMYK, progressive", "image/jpeg", file("progressive-cmyk.jpg"), "image/jpeg"},
-		{"RGB", "image/jpeg", file("images/jpg-rgb.jpg"), "image/jpeg"},
-		{"16 bits", "image/png", testimage.PNG(deep), "image/jpeg"},
-		{"one pixel", "image/png", testimage.PNG(testimage.Gradient(1, 1, 1)), "image/jpeg"},
-		{"a line", "image/png", testimage.PNG(testimage.Gradient(60_000, 1, 1)), "image/jpeg"},
-		{"APNG", "image/png", file("images/png-apng.png"), "image/jpeg"},
-		{"GIF, animated", "image/gif", file("images/gif-anim.gif"), "image/jpeg"},
-		{"GIF, frame beyond its screen", "image/gif", file("images/gif-frame-taller-than-screen.gif"), "image/jpeg"},
-		{"GIF, no screen", "image/gif", file("images/gif-screen-0x0.gif"), "image/jpeg"},
-		{"WebP", "image/webp", file("images/ok.webp"), "image/jpeg"},
+		{"gray", testimage.JPEG(image.NewGray(image.Rect(0, 0, 500, 300))), "image/jpeg"},
+		{"CMYK", file("images/jpg-cmyk.jpg"), "image/jpeg"},
+		{"CMYK, progressive", file("progressive-cmyk.jpg"), "image/jpeg"},
+		{"RGB", file("images/jpg-rgb.jpg"), "image/jpeg"},
+		{"16 bits", testimage.PNG(deep), "image/jpeg"},
+		{"one pixel", testimage.PNG(testimage.Gradient(1, 1, 1)), "image/jpeg"},
+		{"a line", testimage.PNG(testimage.Gradient(60_000, 1, 1)), "image/jpeg"},
+		{"APNG", file("images/png-apng.png"), "image/jpeg"},
+		{"GIF, animated", file("images/gif-anim.gif"), "image/jpeg"},
+		{"GIF, frame beyond its screen", file("images/gif-frame-taller-than-screen.gif"), "image/jpeg"},
+		{"GIF, no screen", file("images/gif-screen-0x0.gif"), "image/jpeg"},
+		{"WebP", file("images/ok.webp"), "image/jpeg"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if _, thumbType := renderTest(t, test.mediaType, test.data); thumbType != test.thumbType {
+			if _, thumbType := renderTest(t, test.data); thumbType != test.thumbType {
 				t.Errorf("%s, want %s", thumbType, test.thumbType)
 			}
 		})
@@ -177,7 +185,7 @@ func TestThumbnailGIF(t *testing.T) {
 	if err := gif.EncodeAll(&b, g); err != nil {
 		t.Fatal(err)
 	}
-	img, thumbType := renderTest(t, "image/gif", b.Bytes())
+	img, thumbType := renderTest(t, b.Bytes())
 	if thumbType != "image/png" {
 		t.Errorf("it becomes %s", thumbType)
 	}
@@ -191,25 +199,23 @@ func TestThumbnailGIF(t *testing.T) {
 func TestThumbnailHostile(t *testing.T) {
 	images := testimage.Files(t, "testdata")
 	for _, test := range []struct {
-		name, mediaType string
-		data            []byte
+		name string
+		data []byte
 	}{
-		{"JPEG of very many scans", "image/jpeg", jpegOfScans(8, maxThumbnailScans+1)},
-		{"JPEG, 16 megapixels of progressive CMYK", "image/jpeg", patchedSize(must(os.ReadFile("testdata/progressive-cmyk.jpg")), 4000, 4000)},
-		{"PNG of 17 megapixels", "image/png", pngOf(17_000, 1000)},
-		{"GIF, frame of 25 megapixels", "image/gif", testimage.GIFClaiming(5000, 5000, 1)},
-		{"WebP, animated", "image/webp", images["animated.webp"]},
-		{"JPEG as a PNG", "image/png", images["ada.jpg"]},
-		{"not an image", "image/webp", []byte("RIFF")},
+		{"JPEG of very many scans", jpegOfScans(8, maxThumbnailScans+1)},
+		{"JPEG, 16 megapixels of progressive CMYK", patchedSize(must(os.ReadFile("testdata/progressive-cmyk.jpg")), 4000, 4000)},
+		{"PNG of 17 megapixels", pngOf(17_000, 1000)},
+		{"GIF, frame of 25 megapixels", testimage.GIFClaiming(5000, 5000, 1)},
+		{"WebP, animated", images["animated.webp"]},
+		{"not an image", []byte("RIFF")},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			_, err := thumbnailCost(test.mediaType, test.data)
-			_, _, err2 := renderThumbnail(t.Context(), test.mediaType, test.data)
+			_, err := prepareThumbnail(test.data)
 			runtime.ReadMemStats(&after)
-			if !errors.Is(err, errNotRenderable) || !errors.Is(err2, errNotRenderable) {
-				t.Errorf("got %v, %v", err, err2)
+			if err == nil {
+				t.Error("it is rendered")
 			}
 			if n := after.TotalAlloc - before.TotalAlloc; n > 4<<20 {
 				t.Errorf("it allocates %d bytes", n)
@@ -217,15 +223,15 @@ func TestThumbnailHostile(t *testing.T) {
 		})
 	}
 	for _, test := range []struct {
-		name, mediaType string
-		data            []byte
+		name string
+		data []byte
 	}{
-		{"PNG without pixels", "image/png", pngOf(100, 100)},
-		{"JPEG without a table", "image/jpeg", must(os.ReadFile("testdata/images/jpg-mjpeg-no-dht.jpg"))},
-		{"GIF without a color table", "image/gif", must(os.ReadFile("testdata/images/gif-no-color-table.gif"))},
+		{"PNG without pixels", pngOf(100, 100)},
+		{"JPEG without a table", must(os.ReadFile("testdata/images/jpg-mjpeg-no-dht.jpg"))},
+		{"GIF without a color table", must(os.ReadFile("testdata/images/gif-no-color-table.gif"))},
 	} {
-		if _, _, err := renderThumbnail(t.Context(), test.mediaType, test.data); !errors.Is(err, errNotRenderable) {
-			t.Errorf("%s: %v", test.name, err)
+		if _, err := renderThumbnail(t.Context(), test.data); err == nil {
+			t.Errorf("%s: it is rendered", test.name)
 		}
 	}
 }
@@ -237,12 +243,12 @@ func TestThumbnailOneWalk(t *testing.T) {
 	// Go reads the 0 as the size of an identifier, and takes what follows for sub-blocks.
 	empty := slices.Concat(small[:13], []byte("!\xff\x00"), many[13:])
 	for _, data := range [][]byte{many, empty} {
-		if cost, err := thumbnailCost("image/gif", data); err != nil || cost != 64 {
-			t.Errorf("it costs %d, %v", cost, err)
+		if thumb, err := prepareThumbnail(data); err != nil || thumb.cost != 64 {
+			t.Errorf("it costs %d, %v", thumb.cost, err)
 		}
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		renderTest(t, "image/gif", data)
+		renderTest(t, data)
 		runtime.ReadMemStats(&after)
 		if n := after.TotalAlloc - before.TotalAlloc; n > 8<<20 {
 			t.Errorf("it allocates %d bytes", n)
@@ -270,7 +276,7 @@ func TestThumbnailDeadline(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 	defer cancel()
 	began := time.Now()
-	if _, _, err := renderThumbnail(ctx, "image/png", data); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := renderThumbnail(ctx, data); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
 	if d := time.Since(began); d > 5*time.Second {
@@ -278,37 +284,36 @@ func TestThumbnailDeadline(t *testing.T) {
 	}
 }
 
-// TestThumbnailMemory holds thumbnailCost against what decoding really allocates.
+// TestThumbnailMemory holds the cost of a thumbnail against what decoding really allocates.
 func TestThumbnailMemory(t *testing.T) {
 	flat := image.NewNRGBA(image.Rect(0, 0, 1500, 1500))
 	deep := image.NewNRGBA64(flat.Rect)
 	for _, test := range []struct {
-		name, mediaType string
-		data            []byte
+		name string
+		data []byte
 	}{
-		{"PNG", "image/png", testimage.PNG(flat)},
-		{"PNG, 16 bits", "image/png", testimage.PNG(deep)},
-		{"JPEG", "image/jpeg", testimage.JPEG(flat)},
-		{"JPEG, gray", "image/jpeg", testimage.JPEG(image.NewGray(flat.Rect))},
-		{"JPEG, progressive", "image/jpeg", must(os.ReadFile("testdata/progressive.jpg"))},
-		{"JPEG, progressive CMYK", "image/jpeg", must(os.ReadFile("testdata/progressive-cmyk.jpg"))},
-		{"GIF", "image/gif", testimage.GIF(1500, 1500, 4)},
-		{"WebP, Huffman trees", "image/webp", webpOfTrees(900)},
+		{"PNG", testimage.PNG(flat)},
+		{"PNG, 16 bits", testimage.PNG(deep)},
+		{"JPEG", testimage.JPEG(flat)},
+		{"JPEG, gray", testimage.JPEG(image.NewGray(flat.Rect))},
+		{"JPEG, progressive", must(os.ReadFile("testdata/progressive.jpg"))},
+		{"JPEG, progressive CMYK", must(os.ReadFile("testdata/progressive-cmyk.jpg"))},
+		{"GIF", testimage.GIF(1500, 1500, 4)},
+		{"WebP, Huffman trees", webpOfTrees(900)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			cost, err := thumbnailCost(test.mediaType, test.data)
+			thumb, err := prepareThumbnail(test.data)
 			if err != nil {
 				t.Fatal(err)
 			}
-			data, info, _, _ := inspectForThumbnail(test.mediaType, test.data)
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			if _, err := decodeForThumbnail(bytes.NewReader(data), test.mediaType, info); err != nil {
+			if _, err := thumb.decode(bytes.NewReader(thumb.data)); err != nil {
 				t.Fatal(err)
 			}
 			runtime.ReadMemStats(&after)
 			// All that is allocated counts, also what the decoder lets go of on its way.
-			if got, most := int64(after.TotalAlloc-before.TotalAlloc), cost*thumbnailPixelBytes; got > most+most/4+1<<20 {
+			if got, most := int64(after.TotalAlloc-before.TotalAlloc), thumb.cost*thumbnailPixelBytes; got > most+most/4+1<<20 {
 				t.Errorf("decoding allocates %d bytes, the cost stands for %d", got, most)
 			}
 		})
@@ -318,17 +323,17 @@ func TestThumbnailMemory(t *testing.T) {
 func BenchmarkThumbnail(b *testing.B) {
 	photo := noise(4000, 3000)
 	for _, bench := range []struct {
-		name, mediaType string
-		data            []byte
+		name string
+		data []byte
 	}{
-		{"JPEG of 12 megapixels", "image/jpeg", testimage.JPEG(photo)},
-		{"PNG of 12 megapixels", "image/png", testimage.PNG(photo)},
-		{"JPEG of 48 kB", "image/jpeg", testimage.JPEG(noise(400, 300))},
+		{"JPEG of 12 megapixels", testimage.JPEG(photo)},
+		{"PNG of 12 megapixels", testimage.PNG(photo)},
+		{"JPEG of 48 kB", testimage.JPEG(noise(400, 300))},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, _, err := renderThumbnail(b.Context(), bench.mediaType, bench.data); err != nil {
+				if _, err := renderThumbnail(b.Context(), bench.data); err != nil {
 					b.Fatal(err)
 				}
 			}
