@@ -13,6 +13,8 @@ const (
 	maxPixels = 40_000_000 // width × height of the canvas
 	maxSide   = 65_535     // the limit of JPEG and GIF
 	maxGrowth = 64         // a cleaned image is at most that much longer: a missing end is added
+
+	exifHeader = "Exif\x00\x00" // precedes EXIF data in a JPEG
 )
 
 // An imageFormat is identified by the first bytes of an image.
@@ -357,10 +359,9 @@ func (w *walker) jpegMarker(i int) int {
 // components, and for each its id, sampling factors and table.
 func (w *walker) jpegFrame(segment []byte, progressive bool) {
 	w.require(w.width == 0 && len(segment) >= 9 && len(segment) == 6+3*int(segment[5]), "its frame header is not valid or repeated")
-	bits, components := segment[0], segment[5]
-	if bits != 8 || components > 4 {
+	if segment[0] != 8 || segment[5] > 4 {
 		w.refuse(unsupported("avatar is a JPEG of %d bits and %d components, which browsers do not show; "+
-			"save it with 8 bits, in color or gray", bits, components))
+			"save it with 8 bits, in color or gray", segment[0], segment[5]))
 	}
 	var samples, across, down byte
 	for component := range slices.Chunk(segment[6:], 3) {
@@ -377,9 +378,6 @@ func (w *walker) jpegFrame(segment []byte, progressive bool) {
 	}
 	w.decoded += 4
 }
-
-// exifHeader precedes EXIF data in a JPEG.
-const exifHeader = "Exif\x00\x00"
 
 // jpegKept returns what stays of an application segment: all of a color profile (ICC.1,
 // annex B.4), JFIF and Adobe segments without a thumbnail, and the orientation.
