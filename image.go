@@ -242,7 +242,7 @@ var pngDepths = map[byte]string{0: "\x01\x02\x04\x08\x10", 2: "\x08\x10", 3: "\x
 var pngEnd = pngChunk("IEND", nil)
 
 func pngChunk(kind string, body []byte) []byte {
-	chunk := append(append(binary.BigEndian.AppendUint32(nil, uint32(len(body))), kind...), body...)
+	chunk := append(append(binary.BigEndian.AppendUint32(nil, uint32(len(body))), kind...), body...) // #nosec G115 -- a chunk of a body that fits memory
 	return binary.BigEndian.AppendUint32(chunk, crc32.ChecksumIEEE(chunk[4:]))
 }
 
@@ -331,7 +331,7 @@ func (w *walker) jpeg() {
 		default:
 			w.require(marker&0xf0 == 0xe0, "its marker %02X is unknown or out of place", marker)
 			if kept := w.jpegKept(marker, segment); kept != nil {
-				w.replace(start+2, end, append(binary.BigEndian.AppendUint16(nil, uint16(2+len(kept))), kept...)...)
+				w.replace(start+2, end, append(binary.BigEndian.AppendUint16(nil, uint16(2+len(kept))), kept...)...) // #nosec G115 -- an EXIF segment of a few bytes
 			} else {
 				w.replace(start, end)
 			}
@@ -508,7 +508,7 @@ func (w *walker) webp() {
 		}
 	}
 	clean := w.clean()
-	head := append(binary.LittleEndian.AppendUint32([]byte("RIFF"), uint32(len(clean)-8)), "WEBP"...)
+	head := append(binary.LittleEndian.AppendUint32([]byte("RIFF"), uint32(len(clean)-8)), "WEBP"...) // #nosec G115 -- an image that fits memory
 	if kind == "VP8X" {
 		head = append(head, 'V', 'P', '8', 'X', 10, 0, 0, 0, w.flags, 0, 0, 0)
 	}
@@ -530,7 +530,7 @@ func (w *walker) webpChunks(i int) (seen map[string]bool) {
 		case kept == nil:
 			w.replace(i, next)
 		case !bytes.Equal(kept, body):
-			chunk := append(binary.LittleEndian.AppendUint32([]byte(kind), uint32(len(kept))), kept...)
+			chunk := append(binary.LittleEndian.AppendUint32([]byte(kind), uint32(len(kept))), kept...) // #nosec G115 -- an EXIF chunk of a few bytes
 			w.replace(i, next, append(chunk, make([]byte, len(kept)%2)...)...)
 		}
 		if kept != nil {

@@ -146,7 +146,7 @@ func prepareThumbnail(data []byte) (thumbnail, error) {
 	}
 	clean := w.clean()
 	if w.name == "GIF" { // browsers enlarge the screen for the frame; Go refuses it
-		screen := []byte{byte(w.width), byte(w.width >> 8), byte(w.height), byte(w.height >> 8)}
+		screen := []byte{byte(w.width), byte(w.width >> 8), byte(w.height), byte(w.height >> 8)} // #nosec G115 -- at most 65,535
 		clean = slices.Concat(clean[:6], screen, clean[10:])
 	}
 	pixels := int64(w.width) * int64(w.height)
