@@ -63,23 +63,12 @@ func (s *s3Avatars) Get(ctx context.Context, id, key string, offset, length int6
 	if err != nil {
 		err = cmp.Or(context.Cause(call), err) // the SDK reports a timeout as canceled
 		cancel(nil)
-		return nil, s.missing(ctx, id, key, err)
+		if code, _ := describeAWS(err); code == "NoSuchKey" { // needs s3:ListBucket without a condition, else it is AccessDenied
+			return nil, ErrNotFound
+		}
+		return nil, s.failed(ctx, "GetObject", err)
 	}
 	return &s3Body{ctx, s, out.Body, aws.ToInt64(out.ContentLength), wait, cancel}, nil
-}
-
-// missing returns ErrNotFound for a missing object. Without an unconditional
-// s3:ListBucket, S3 returns 403 for it. The service may list avatars/ only.
-func (s *s3Avatars) missing(ctx context.Context, id, key string, err error) error {
-	switch code, _ := describeAWS(err); code {
-	case "NoSuchKey":
-		return ErrNotFound
-	case "AccessDenied":
-		if page, err := s.list(ctx, avatarKey(id, key), 1, nil); err == nil && len(page.Contents) == 0 {
-			return ErrNotFound
-		}
-	}
-	return s.failed(ctx, "GetObject", err)
 }
 
 // s3Body bounds the wait for each piece of an image. It returns the last piece

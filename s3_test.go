@@ -63,8 +63,6 @@ func TestFaultsOfS3(t *testing.T) {
 	bucket.Undeletable = nil
 	wantError(t, avatars.Put(ctx, id, a.Key, a.Type, image), nil)
 
-	// Without leave to list the whole bucket, S3 does not tell what is missing.
-	bucket.HidesMissing = true
 	_, err := avatars.Get(ctx, id, newKey(), 0, 1)
 	wantError(t, err, ErrNotFound)
 	bucket.Next("GetObject", fakeaws.Fault{Status: 403, Code: "AccessDenied"})

@@ -25,12 +25,9 @@ import (
 // rejects what S3 rejects.
 type S3 struct {
 	*Faults
-	URL      string
-	pageSize int // of a listing; S3's own limit is 1000
-	// HidesMissing returns AccessDenied for a missing object, as S3 does without an
-	// unconditional s3:ListBucket.
-	HidesMissing bool
-	Undeletable  map[string]bool // keys of objects that DeleteObjects fails to delete
+	URL         string
+	pageSize    int             // of a listing; S3's own limit is 1000
+	Undeletable map[string]bool // keys of objects that DeleteObjects fails to delete
 
 	mu      sync.Mutex
 	buckets map[string]map[string]s3Object
@@ -174,11 +171,7 @@ func receive(r *http.Request, body []byte) (s3Object, string) {
 func (f *S3) get(w http.ResponseWriter, r *http.Request, key string, objects map[string]s3Object) {
 	object, ok := objects[key]
 	if !ok {
-		if f.HidesMissing {
-			refuseS3(w, http.StatusForbidden, "AccessDenied")
-		} else {
-			refuseS3(w, http.StatusNotFound, "NoSuchKey")
-		}
+		refuseS3(w, http.StatusNotFound, "NoSuchKey")
 		return
 	}
 	size, body, status := len(object.body), object.body, http.StatusOK
