@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -161,18 +162,20 @@ func (w *response) fail(err error) {
 	}
 }
 
-// finish sends what is buffered. An error means that the client has gone, or that
-// the deadline has passed, and that the client does not have the response.
+// finish sends what is buffered. If the client has gone or the deadline has passed,
+// the client does not have the response, and the log must not say that it has.
 func (w *response) finish() {
 	if w.broken {
 		return
 	}
+	gone := w.request.Context().Err() // of the connection, not of the handler
 	w.sendHeader()
-	if w.Header().Get("Content-Length") == "" {
-		return // net/http sends the end of a chunked body, in the same packet
+	var err error
+	if w.Header().Get("Content-Length") != "" { // else net/http sends the rest with the end of the chunked body
+		w.control.SetWriteDeadline(earlier(w.deadline, time.Now().Add(writeTimeout)))
+		err = w.control.Flush()
 	}
-	w.control.SetWriteDeadline(earlier(w.deadline, time.Now().Add(writeTimeout)))
-	if err := w.control.Flush(); err != nil {
+	if err = cmp.Or(err, gone); err != nil {
 		w.status, w.writeErr, w.broken = statusClientGone, err, true
 	}
 }

@@ -3,11 +3,13 @@ package tests
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
@@ -158,6 +160,53 @@ func TestReplacedAvatar(t *testing.T) {
 			t.Errorf("%s still exists", key)
 		}
 	}
+}
+
+// TestClientGone: a change whose client has gone is completed, but not logged as answered.
+func TestClientGone(t *testing.T) {
+	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	p := start(t, fakeEnv(dynamo, bucket)...)
+	gate := make(chan struct{})
+	dynamo.Next("PutItem", fakeaws.Fault{Gate: gate})
+	w := dialWire(t, p.url)
+	w.write("POST /user HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 40\r\n\r\n" + `{"name":"Ada","email":"ada@example.com"}`)
+	eventually(t, 10*time.Second, "the request is in flight", func() error {
+		if dynamo.Calls("PutItem") == 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	w.Close()
+	time.Sleep(100 * time.Millisecond)
+	close(gate)
+	eventually(t, 10*time.Second, "it is logged", func() error {
+		if p.log.find("request", "method", "POST", "status", 499) == nil {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if p.do(t, "GET /users/"+userID("ada@example.com"), nil, nil); p.log.find("request", "method", "POST", "status", 201) != nil {
+		t.Error("the request is logged as answered")
+	}
+	p.do(t, "GET /users/"+userID("ada@example.com"), nil, nil).want(t, http.StatusOK)
+}
+
+// TestNoCall: HEAD, 304, 412 and 416 of an image need no call to S3.
+func TestNoCall(t *testing.T) {
+	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	p := start(t, fakeEnv(dynamo, bucket)...)
+	path := "/users/" + p.create(t, "ada@example.com").ID + "/avatar"
+	p.do(t, "PUT "+path, nil, encodePNG(gradient(20, 20, 1))).want(t, http.StatusOK)
+	etag := p.do(t, "HEAD "+path, nil, nil).want(t, http.StatusOK).Header.Get("ETag")
+	p.do(t, "GET "+path, http.Header{"If-None-Match": {etag}}, nil).want(t, http.StatusNotModified)
+	p.do(t, "GET "+path, http.Header{"If-Match": {`"x"`}}, nil).want(t, http.StatusPreconditionFailed)
+	p.do(t, "GET "+path, http.Header{"Range": {"bytes=9999-"}}, nil).want(t, http.StatusRequestedRangeNotSatisfiable)
+	if n := bucket.Calls("GetObject"); n != 0 {
+		t.Errorf("%d calls of GetObject", n)
+	}
+	// A store that is down is a 503, not a broken image.
+	bucket.Always("GetObject", fakeaws.Fault{Status: 503, Code: "SlowDown"})
+	p.do(t, "GET "+path, nil, nil).want(t, http.StatusServiceUnavailable)
 }
 
 // TestHeadFails: HEAD of /users fails where GET fails.
