@@ -16,6 +16,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sync/singleflight"
 )
 
 // localStore is the embedded store: one directory.
@@ -32,6 +33,8 @@ type localStore struct {
 	closing chan struct{} // closed when no more writes are taken
 	stopped chan struct{} // closed when the last commit is done
 	metrics *metrics
+
+	creations singleflight.Group // of users' directories, by id
 }
 
 // localUsers and localAvatars are the two sides of one localStore.
@@ -99,7 +102,7 @@ func (s *localStore) open(dir string) (err error) {
 		return err
 	}
 	err = errors.Join(s.createBucket(), s.root.RemoveAll("tmp"), s.root.MkdirAll("tmp", 0o700), s.root.MkdirAll("avatars", 0o700),
-		s.syncDir("."))
+		s.syncDir("."), s.syncDir("avatars"))
 	if err != nil {
 		s.db.Close()
 	}
@@ -440,7 +443,20 @@ func (s localAvatars) writeFile(name string, data []byte) error {
 // remove the directory while it is empty, so it is created again.
 func (s localAvatars) moveInto(tmp, id, key string) (err error) {
 	for range 100 {
-		if err = s.root.Mkdir("avatars/"+id, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		// Who finds the directory existing must know that its name is durable.
+		_, err, _ = s.creations.Do(id, func() (any, error) {
+			err := s.root.Mkdir("avatars/"+id, 0o700)
+			if errors.Is(err, fs.ErrExist) {
+				return nil, nil
+			}
+			if err == nil {
+				if err = s.syncDir("avatars"); err != nil {
+					s.root.Remove("avatars/" + id)
+				}
+			}
+			return nil, err
+		})
+		if err != nil {
 			return err
 		}
 		if err = s.root.Rename(tmp, localPath(id, key)); !errors.Is(err, fs.ErrNotExist) {
@@ -450,8 +466,7 @@ func (s localAvatars) moveInto(tmp, id, key string) (err error) {
 	if err != nil {
 		return err
 	}
-	// The parent even if the directory existed: its creator may not have synced it.
-	return errors.Join(s.syncDir("avatars/"+id), s.syncDir("avatars"))
+	return s.syncDir("avatars/" + id)
 }
 
 func (s *localStore) syncDir(name string) error { return syncPath(filepath.Join(s.root.Name(), name)) }
