@@ -16,7 +16,7 @@ import (
 	"net/http/httputil"
 	neturl "net/url"
 	"os"
-	"path/filepath"
+	"path"
 	"regexp"
 	"runtime"
 	"slices"
@@ -48,6 +48,8 @@ import (
 // "near" are local servers, which share the CPUs with the service and its clients: the
 // ratio is that of CPU time. "far" are the same servers with AWS-like latency: the ratio
 // is that of latency. "list-canned" uses prepared pages and so measures the service alone.
+// The bare calls of an upload are PutObject, then UpdateItem; those of a read are GetItem,
+// then GetObject.
 //
 // It needs the servers in ROSTER_TEST_DYNAMODB and ROSTER_TEST_S3:
 //
@@ -135,21 +137,21 @@ func benchItem(email string) map[string]types.AttributeValue {
 		"created_at": text("2026-01-02T03:04:05.678Z"), "updated_at": text("2026-01-02T03:04:05.678Z"),
 		"write": text("ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
 		"avatar": &types.AttributeValueMemberM{Value: map[string]types.AttributeValue{
-			"key": text("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), "sha256": text(sha256Hex(nil)), "type": text("image/png"),
+			"key": text("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), "type": text("image/png"),
 			"size": &types.AttributeValueMemberN{Value: "1000"},
 		}},
 	}
 }
 
-// do sends a request that must succeed.
-func (w *benchWorld) do(b *testing.B, method, path, contentType string, body []byte) {
+// do sends a request that must succeed, with a header of names and values.
+func (w *benchWorld) do(b *testing.B, method, path string, body []byte, header ...string) {
 	req, err := http.NewRequest(method, w.process.url+path, bytes.NewReader(body))
 	if err != nil {
 		b.Error(err)
 		return
 	}
-	if contentType != "" {
-		req.Header.Set("Content-Type", contentType)
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
 	}
 	resp, err := w.client.Do(req)
 	if err != nil {
@@ -157,7 +159,7 @@ func (w *benchWorld) do(b *testing.B, method, path, contentType string, body []b
 		return
 	}
 	defer resp.Body.Close()
-	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode >= 300 {
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode >= 400 {
 		b.Errorf("%s %s: %d, %v", method, path, resp.StatusCode, err)
 	}
 }
@@ -188,9 +190,9 @@ func (w *benchWorld) compare(b *testing.B, clients, n int, bare, request func(i 
 	rounds := 0
 	for b.Loop() {
 		bareTime += round(n, bare)
-		before := w.cpuTime(b)
+		before := w.process.cpuTime(b)
 		requestTime += round(n, request)
-		cpu += w.cpuTime(b) - before
+		cpu += w.process.cpuTime(b) - before
 		rounds++
 	}
 	calls := float64(n * rounds)
@@ -204,8 +206,8 @@ func (w *benchWorld) compare(b *testing.B, clients, n int, bare, request func(i 
 
 // cpuTime returns the CPU time of the service (proc_pid_stat(5), fields 14 and 15, in
 // hundredths of a second).
-func (w *benchWorld) cpuTime(b *testing.B) time.Duration {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", w.process.Process.Pid))
+func (p *process) cpuTime(b *testing.B) time.Duration {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Process.Pid))
 	if err != nil {
 		return 0 // not Linux
 	}
@@ -222,24 +224,20 @@ func (w *benchWorld) cpuTime(b *testing.B) time.Duration {
 	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
-func benchCreate(b *testing.B, servers awsServers, most int) {
+func benchCreate(b *testing.B, servers awsServers, clients int) {
 	w := newBenchWorld(b, servers)
-	for _, clients := range []int{1, most} {
-		b.Run(fmt.Sprint("clients=", clients), func(b *testing.B) {
-			run := rand.Uint64()
-			w.compare(b, clients, 90*most, func(i int) {
-				item := benchItem(fmt.Sprintf("bare%d.%d@example.com", run, i))
-				delete(item, "avatar")
-				_, err := w.dynamo.PutItem(context.Background(), &dynamodb.PutItemInput{TableName: &w.table, Item: item})
-				if err != nil {
-					b.Error(err)
-				}
-			}, func(i int) {
-				body := fmt.Appendf(nil, `{"name":"Anna Example","email":"user%d.%d@example.com"}`, run, i)
-				w.do(b, "POST", "/user", "application/json", body)
-			})
-		})
-	}
+	run := rand.Uint64()
+	w.compare(b, clients, 90*clients, func(i int) {
+		item := benchItem(fmt.Sprintf("bare%d.%d@example.com", run, i))
+		delete(item, "avatar")
+		_, err := w.dynamo.PutItem(context.Background(), &dynamodb.PutItemInput{TableName: &w.table, Item: item})
+		if err != nil {
+			b.Error(err)
+		}
+	}, func(i int) {
+		body := fmt.Appendf(nil, `{"name":"Anna Example","email":"user%d.%d@example.com"}`, run, i)
+		w.do(b, "POST", "/user", body, "Content-Type", "application/json")
+	})
 }
 
 func benchList(b *testing.B, servers awsServers) {
@@ -294,7 +292,7 @@ func (w *benchWorld) compareLists(b *testing.B, n int) {
 		if count != n {
 			b.Errorf("%d items, want %d", count, n)
 		}
-	}, func(int) { w.do(b, "GET", "/users", "", nil) })
+	}, func(int) { w.do(b, "GET", "/users", nil) })
 }
 
 // undecoded reads the responses of Scans and passes only Count and LastEvaluatedKey on to
@@ -342,7 +340,7 @@ func benchCannedList(b *testing.B) {
 				}
 			}
 			avatar := must(json.Marshal(map[string]value{
-				"key": str("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), "sha256": str(sha256Hex(nil)), "type": str("image/png"), "size": {"N": json.RawMessage(`"1000"`)},
+				"key": str("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), "type": str("image/png"), "size": {"N": json.RawMessage(`"1000"`)},
 			}))
 			u["avatar"] = value{"M": avatar}
 			items = append(items, u)
@@ -410,9 +408,9 @@ func benchImages(b *testing.B) map[string][]byte {
 	return map[string][]byte{"png": pngBytes.Bytes(), "jpeg": jpegBytes.Bytes(), "profile": padded}
 }
 
-func benchUpload(b *testing.B, servers awsServers, most int) {
+func benchUpload(b *testing.B, servers awsServers, clients int) {
 	w := newBenchWorld(b, servers)
-	users := w.createUsers(b)
+	users, others := w.createUsers(b, "user"), w.createUsers(b, "bare")
 	for name, image := range benchImages(b) {
 		var contentTypes []string
 		var forms [][]byte
@@ -420,140 +418,154 @@ func benchUpload(b *testing.B, servers awsServers, most int) {
 			contentType, form := multipartBody(image, map[string][]string{"user_id": {id}})
 			contentTypes, forms = append(contentTypes, contentType), append(forms, form)
 		}
-		for _, clients := range []int{1, most} {
-			run := rand.Uint64()
-			bare := func(i int) {
-				_, err := w.s3.PutObject(context.Background(), &s3.PutObjectInput{
-					Bucket: &w.bucket,
-					Key:    aws.String(fmt.Sprintf("bare/%d/%d", run, i)),
-					Body:   bytes.NewReader(image),
-				})
-				if err != nil {
-					b.Error(err)
-				}
+		bare := func(i int) {
+			if err := w.bareUpload(others[i%len(others)], image); err != nil {
+				b.Error(err)
 			}
-			b.Run(fmt.Sprintf("%s/put/clients=%d", name, clients), func(b *testing.B) {
-				w.compare(b, clients, 6*most, bare, func(i int) {
-					w.do(b, "PUT", "/users/"+users[i%len(users)]+"/avatar", "", image)
-				})
-			})
-			b.Run(fmt.Sprintf("%s/form/clients=%d", name, clients), func(b *testing.B) {
-				w.compare(b, clients, 6*most, bare, func(i int) {
-					w.do(b, "POST", "/upload", contentTypes[i%len(forms)], forms[i%len(forms)])
-				})
-			})
 		}
-	}
-}
-
-func benchRead(b *testing.B, servers awsServers, most int) {
-	w := newBenchWorld(b, servers)
-	users := w.createUsers(b)
-	image := benchImages(b)["png"]
-	var keys, urls []string
-	for _, id := range users {
-		u := w.process.do(b, "PUT /users/"+id+"/avatar", nil, image).want(b, http.StatusOK).user(b)
-		list, err := w.s3.ListObjectsV2(context.Background(), &s3.ListObjectsV2Input{Bucket: &w.bucket, Prefix: aws.String("avatars/" + id + "/")})
-		if err != nil || len(list.Contents) != 1 {
-			b.Fatal(len(list.Contents), err)
-		}
-		keys = append(keys, *list.Contents[0].Key)
-		urls = append(urls, u.AvatarURL)
-	}
-	for _, clients := range []int{1, most} {
-		b.Run(fmt.Sprint("clients=", clients), func(b *testing.B) {
-			w.compare(b, clients, 18*most, func(i int) {
-				out, err := w.s3.GetObject(context.Background(), &s3.GetObjectInput{
-					Bucket: &w.bucket, Key: &keys[i%len(keys)],
-				})
-				if err != nil {
-					b.Error(err)
-					return
-				}
-				defer out.Body.Close()
-				if n, err := io.Copy(io.Discard, out.Body); err != nil || n != int64(len(image)) {
-					b.Errorf("%d bytes, %v", n, err)
-				}
-			}, func(i int) { w.do(b, "GET", urls[i%len(urls)], "", nil) })
+		b.Run(name+"/put", func(b *testing.B) {
+			w.compare(b, clients, 6*clients, bare, func(i int) {
+				w.do(b, "PUT", "/users/"+users[i%len(users)]+"/avatar", image)
+			})
+		})
+		b.Run(name+"/form", func(b *testing.B) {
+			w.compare(b, clients, 6*clients, bare, func(i int) {
+				w.do(b, "POST", "/upload", forms[i%len(forms)], "Content-Type", contentTypes[i%len(forms)])
+			})
 		})
 	}
 }
 
-func (w *benchWorld) createUsers(b *testing.B) (ids []string) {
+// bareUpload stores an image and then points the user to it, as the service does. It
+// overwrites the previous image, which the service deletes after the response.
+func (w *benchWorld) bareUpload(id string, image []byte) error {
+	ctx := context.Background()
+	_, err := w.s3.PutObject(ctx, &s3.PutObjectInput{
+		Bucket:      &w.bucket,
+		Key:         aws.String("avatars/" + id + "/bare"),
+		Body:        bytes.NewReader(image),
+		ContentType: aws.String("image/png"),
+	})
+	if err != nil {
+		return err
+	}
+	item := benchItem("bare@example.com")
+	_, err = w.dynamo.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+		TableName:                 &w.table,
+		Key:                       keyOf(id),
+		ConditionExpression:       aws.String("attribute_exists(id)"),
+		UpdateExpression:          aws.String("SET avatar = :avatar, updated_at = :at, #write = :write REMOVE removed"),
+		ExpressionAttributeNames:  map[string]string{"#write": "write"},
+		ExpressionAttributeValues: map[string]types.AttributeValue{":avatar": item["avatar"], ":at": item["updated_at"], ":write": item["write"]},
+		ReturnValues:              types.ReturnValueAllOld,
+	})
+	return err
+}
+
+func keyOf(id string) map[string]types.AttributeValue {
+	return map[string]types.AttributeValue{"id": &types.AttributeValueMemberS{Value: id}}
+}
+
+func benchRead(b *testing.B, servers awsServers, clients int) {
+	w := newBenchWorld(b, servers)
+	users := w.createUsers(b, "user")
+	image := benchImages(b)["png"]
+	var keys, urls []string
+	for _, id := range users {
+		u := w.process.do(b, "PUT /users/"+id+"/avatar", nil, image).want(b, http.StatusOK).user(b)
+		keys = append(keys, "avatars/"+id+"/"+path.Base(u.AvatarURL))
+		urls = append(urls, u.AvatarURL)
+	}
+	w.compare(b, clients, 18*clients, func(i int) {
+		ctx := context.Background()
+		_, err := w.dynamo.GetItem(ctx, &dynamodb.GetItemInput{
+			TableName: &w.table, Key: keyOf(users[i%len(users)]), ConsistentRead: aws.Bool(true),
+		})
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		out, err := w.s3.GetObject(ctx, &s3.GetObjectInput{Bucket: &w.bucket, Key: &keys[i%len(keys)]})
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		defer out.Body.Close()
+		if n, err := io.Copy(io.Discard, out.Body); err != nil || n != int64(len(image)) {
+			b.Errorf("%d bytes, %v", n, err)
+		}
+	}, func(i int) { w.do(b, "GET", urls[i%len(urls)], nil) })
+}
+
+func (w *benchWorld) createUsers(b *testing.B, name string) (ids []string) {
 	for i := range 32 {
-		email := fmt.Sprintf("user%d@example.com", i)
-		w.do(b, "POST", "/user", "application/json", fmt.Appendf(nil, `{"name":"Anna","email":%q}`, email))
+		email := fmt.Sprintf("%s%d@example.com", name, i)
+		w.do(b, "POST", "/user", fmt.Appendf(nil, `{"name":"Anna","email":%q}`, email), "Content-Type", "application/json")
 		ids = append(ids, userID(email))
 	}
 	return ids
 }
 
-// BenchmarkStart measures the time to readiness on an embedded store of 100,000 users, and
-// the idle memory.
-func BenchmarkStart(b *testing.B) {
-	dir := b.TempDir()
-	seedUsers(b, dir, 100_000)
-	var memory float64
-	for b.Loop() {
-		ready, rss := startOnce(b, dir)
-		b.ReportMetric(float64(ready.Microseconds())/1000, "ms-to-ready")
-		memory = max(memory, rss)
-	}
-	b.ReportMetric(memory/(1<<20), "MiB-idle")
+// BenchmarkRequests measures the CPU time of the service per request, with 16 clients, on
+// the embedded store and on the servers of BenchmarkAWS.
+func BenchmarkRequests(b *testing.B) {
+	b.Run("embedded", func(b *testing.B) { benchRequests(b, nil) })
+	b.Run("aws", func(b *testing.B) { benchRequests(b, realServers(b).env()) })
 }
 
-// BenchmarkList lists 100,000 users in the embedded store.
-func BenchmarkList(b *testing.B) {
-	const users = 100_000
-	dir := b.TempDir()
-	seedUsers(b, dir, users)
-	p := start(b, "DATA_DIR="+dir, "LOG_LEVEL=info")
-	for b.Loop() {
-		b.SetBytes(download(b, http.DefaultClient, p.url+"/users"))
+func benchRequests(b *testing.B, env []string) {
+	const clients = 16
+	w := &benchWorld{
+		process: start(b, append(env, "LOG_LEVEL=info")...),
+		client:  &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: benchConns}},
 	}
-	b.ReportMetric(float64(users*b.N)/b.Elapsed().Seconds(), "users/s")
-}
-
-// BenchmarkAvatar compares GET of an image in the embedded store with http.ServeFile.
-func BenchmarkAvatar(b *testing.B) {
-	const conns = 8
-	for _, side := range []int{64, 1000} {
-		image := encodeJPEG(gradient(side, side, 7))
-		file := filepath.Join(b.TempDir(), "ada.jpg")
-		if err := os.WriteFile(file, image, 0o600); err != nil {
-			b.Fatal(err)
-		}
-		bare := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, file) }))
-		b.Cleanup(bare.Close)
-		p := start(b, "LOG_LEVEL=info")
-		client := newLoadClient(b, p)
-		if status, body, err := client.create("Ada", "ada@example.com", image); status != http.StatusCreated {
-			b.Fatal(status, string(body), err)
-		}
-		for name, url := range map[string]string{"roster": p.url + "/users/" + userID("ada@example.com") + "/avatar", "ServeFile": bare.URL} {
-			b.Run(fmt.Sprintf("%dkB/%s", (len(image)+999)/1000, name), func(b *testing.B) {
-				b.SetParallelism(max(1, conns/runtime.GOMAXPROCS(0)))
-				b.RunParallel(func(pb *testing.PB) {
-					for pb.Next() {
-						download(b, client.Client, url)
-					}
-				})
+	b.ReportMetric(w.process.memory(b)/mib, "MiB-idle")
+	image := encodeJPEG(gradient(640, 640, 3))
+	b.Logf("JPEG of %d kB", len(image)/1000)
+	var users, urls []string
+	for _, id := range w.createUsers(b, "user") {
+		u := w.process.do(b, "PUT /users/"+id+"/avatar", nil, image).want(b, http.StatusOK).user(b)
+		users, urls = append(users, "/users/"+id), append(urls, u.AvatarURL)
+		w.do(b, "GET", u.ThumbnailURL, nil)
+	}
+	var created atomic.Int64
+	for _, request := range []struct {
+		name string
+		send func(i int)
+	}{
+		{"user", func(i int) { w.do(b, "GET", users[i], nil) }},
+		{"image", func(i int) { w.do(b, "GET", urls[i], nil) }},
+		{"image-304", func(i int) { w.do(b, "GET", urls[i], nil, "If-None-Match", "*") }},
+		{"thumbnail", func(i int) { w.do(b, "GET", users[i]+"/thumbnail", nil) }},
+		{"create", func(int) {
+			body := fmt.Appendf(nil, `{"name":"Anna Example","email":"anna%d@example.com"}`, created.Add(1))
+			w.do(b, "POST", "/user", body, "Content-Type", "application/json")
+		}},
+		{"list-1000", func(int) { w.do(b, "GET", "/users?limit=1000", nil) }},
+		{"upload", func(i int) { w.do(b, "PUT", users[i]+"/avatar", image) }},
+	} {
+		b.Run(request.name, func(b *testing.B) {
+			before := w.process.cpuTime(b)
+			var next atomic.Int64
+			b.SetParallelism(clients / runtime.GOMAXPROCS(0))
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					request.send(int(next.Add(1)) % len(users))
+				}
 			})
+			b.ReportMetric(float64((w.process.cpuTime(b)-before).Microseconds())/float64(b.N), "cpu-µs")
+		})
+	}
+	b.Run("thumbnail-first", func(b *testing.B) {
+		photo := encodeJPEG(gradient(4000, 3000, 3))
+		var cpu time.Duration
+		for b.Loop() {
+			u := w.process.do(b, "PUT "+users[0]+"/avatar", nil, photo).want(b, http.StatusOK).user(b)
+			before := w.process.cpuTime(b)
+			w.do(b, "GET", u.ThumbnailURL, nil)
+			cpu += w.process.cpuTime(b) - before
 		}
-	}
-}
-
-// download returns the number of bytes of a response.
-func download(b *testing.B, client *http.Client, url string) int64 {
-	resp, err := client.Get(url)
-	if err != nil {
-		b.Error(err)
-		return 0
-	}
-	defer resp.Body.Close()
-	n, err := io.Copy(io.Discard, resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		b.Errorf("%s, %d bytes: %v", resp.Status, n, err)
-	}
-	return n
+		b.ReportMetric(float64(cpu.Microseconds())/float64(b.N), "cpu-µs")
+		b.ReportMetric(w.process.peakMemory(b)/mib, "MiB")
+	})
 }
