@@ -1,8 +1,7 @@
-"""What the contract states only in words, for schemathesis: valid emails, visible names, real images."""
+"""What schemathesis.toml cannot say: real images, valid emails, and forms whose parts have no type."""
 
 import os
 import struct
-import unicodedata
 import zlib
 
 import schemathesis
@@ -14,9 +13,8 @@ def before_load_schema(context, raw_schema):
     if os.environ.get("TOKENS"):
         raw_schema["security"].remove({})
     schemas = raw_schema["components"]["schemas"]
-    schemas["Email"]["format"] = "roster-email"
-    schemas["AvatarForm"]["properties"]["email"]["format"] = "roster-email"
-    schemas["Name"]["format"] = "roster-name"
+    if os.environ.get("STATEFUL"):  # not for negative tests, which take every value for an invalid one of the format
+        schemas["Email"]["format"] = "roster-email"
     # With an encoding in the contract, Swagger UI sends an input that is left empty. Without the other two,
     # schemathesis takes some valid forms for invalid: a part of a form has no type.
     for path, name in ("/user", "NewUserForm"), ("/upload", "AvatarForm"):
@@ -26,16 +24,10 @@ def before_load_schema(context, raw_schema):
         form["encoding"] = {"avatar": {"contentType": "image/png"}}
 
 
-space = st.sampled_from(["", "", "", " ", "\t\n"])
-known = st.sampled_from(["ada@example.com", "ADA@EXAMPLE.COM", "grace@example.com", "josé@xn--mnchen-3ya.example"])
-local = st.from_regex(r"[a-z0-9!#$%&'*+/=?^_`{|}~é-]{1,20}(\.[A-Z0-9]{1,20})?", fullmatch=True)
+local = st.from_regex(r"[a-z0-9!#$%&'*+/=?^_`{|}~é-]{1,20}", fullmatch=True)
 domain = st.from_regex(r"[a-zA-Z0-9❤]{1,20}(\.[a-zäöü]{2,6})?", fullmatch=True)
-emails = known | st.builds("{}@{}".format, local, domain)
-schemathesis.openapi.format("roster-email", st.builds("{}{}{}".format, space, emails, space))
-
-letters = st.characters(exclude_categories=["Cc", "Cf", "Cn", "Co", "Cs", "Mn", "Zl", "Zp"], exclude_characters="\u2800\u3164\u115f\u1160\uffa0")
-names = st.text(letters, min_size=1, max_size=200).filter(lambda s: s.strip() == s and len(unicodedata.normalize("NFC", s)) <= 200)
-schemathesis.openapi.format("roster-name", st.builds("{}{}{}".format, space, names, space))
+known = st.sampled_from(["ada@example.com", "ADA@EXAMPLE.COM", "grace@example.com", "josé@xn--mnchen-3ya.example"])
+schemathesis.openapi.format("roster-email", known | st.builds("{}@{}".format, local, domain))
 
 
 def png(width, height):
