@@ -408,9 +408,9 @@ func (s localUsers) Ready(context.Context) error {
 func localPath(id, key string) string { return "avatars/" + id + "/" + key }
 
 // Put makes the image durable in this order: write the data to tmp and sync it;
-// rename it into the user's directory; sync that directory, which holds the
-// image's name, and its parent, which holds the directory's. A name in avatars
-// therefore always stands for a complete image.
+// rename it into the user's directory; sync the parent, if the directory is new, and
+// the directory, which holds the image's name. A name in avatars therefore always
+// stands for a complete image.
 func (s localAvatars) Put(ctx context.Context, id, key, _ string, data []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -441,32 +441,40 @@ func (s localAvatars) writeFile(name string, data []byte) error {
 
 // moveInto renames a file into the user's directory. A concurrent Delete may
 // remove the directory while it is empty, so it is created again.
-func (s localAvatars) moveInto(tmp, id, key string) (err error) {
+func (s localAvatars) moveInto(tmp, id, key string) error {
+	err := s.root.Rename(tmp, localPath(id, key))
 	for range 100 {
-		// Who finds the directory existing must know that its name is durable.
-		_, err, _ = s.creations.Do(id, func() (any, error) {
-			err := s.root.Mkdir("avatars/"+id, 0o700)
-			if errors.Is(err, fs.ErrExist) {
-				return nil, nil
-			}
-			if err == nil {
-				if err = s.syncDir("avatars"); err != nil {
-					s.root.Remove("avatars/" + id)
-				}
-			}
-			return nil, err
-		})
-		if err != nil {
-			return err
-		}
-		if err = s.root.Rename(tmp, localPath(id, key)); !errors.Is(err, fs.ErrNotExist) {
+		if !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
+		if err := s.makeUserDir(id); err != nil {
+			return err
+		}
+		err = s.root.Rename(tmp, localPath(id, key))
 	}
 	if err != nil {
 		return err
 	}
-	return s.syncDir("avatars/" + id)
+	// If another upload is just creating the directory, wait for its sync.
+	return errors.Join(s.makeUserDir(id), s.syncDir("avatars/"+id))
+}
+
+// makeUserDir creates a missing directory and syncs its name. It returns when the
+// name is durable, whoever created it.
+func (s localAvatars) makeUserDir(id string) error {
+	_, err, _ := s.creations.Do(id, func() (any, error) {
+		err := s.root.Mkdir("avatars/"+id, 0o700)
+		if errors.Is(err, fs.ErrExist) {
+			return nil, nil
+		}
+		if err == nil {
+			if err = s.syncDir("avatars"); err != nil {
+				s.root.Remove("avatars/" + id) // the next upload tries again
+			}
+		}
+		return nil, err
+	})
+	return err
 }
 
 func (s *localStore) syncDir(name string) error { return syncPath(filepath.Join(s.root.Name(), name)) }
