@@ -142,6 +142,7 @@ func TestLayout(t *testing.T) {
 	}
 	type layout struct {
 		Width, Padlocks, Schemas, Files int
+		Nameless                        int // parameters
 		Unfolded                        []string
 	}
 	if err := chromedp.Do(ctx, chromedp.Navigate(base+"/swagger/"), chromedp.WaitVisible(chromedp.CSS(".opblock"))); err != nil {
@@ -161,6 +162,7 @@ func TestLayout(t *testing.T) {
 			Width: document.documentElement.scrollWidth,
 			Padlocks: all(".authorize, .authorization__btn").length,
 			Schemas: schemas,
+			Nameless: all("tr.parameters:not([data-param-name], [data-property-name])").length,
 			Files: all("input[type=file]", upload).length,
 			Unfolded: all("tr.response").filter((e) => e.dataset.code >= "400" && e.checkVisibility()).map((e) => e.dataset.code),
 		};
@@ -173,6 +175,9 @@ func TestLayout(t *testing.T) {
 	}
 	if token := os.Getenv("ROSTER_TOKEN") != ""; token != (got.Padlocks > 0) {
 		t.Errorf("%d padlocks, tokens on: %t", got.Padlocks, token)
+	}
+	if got.Nameless > 0 {
+		t.Errorf("%d parameters without a name", got.Nameless)
 	}
 	if got.Schemas > 0 || got.Files != 1 || len(got.Unfolded) > 0 {
 		t.Errorf("%d schemas, %d file inputs, unfolded errors %q", got.Schemas, got.Files, got.Unfolded)
