@@ -162,7 +162,7 @@ func TestLayout(t *testing.T) {
 			Width: document.documentElement.scrollWidth,
 			Padlocks: all(".authorize, .authorization__btn").length,
 			Schemas: schemas,
-			Nameless: all("tr.parameters:not([data-param-name], [data-property-name])").length,
+			Nameless: all(".parameter__name").filter((e) => e.innerText == "").length,
 			Files: all("input[type=file]", upload).length,
 			Unfolded: all("tr.response").filter((e) => e.dataset.code >= "400" && e.checkVisibility()).map((e) => e.dataset.code),
 		};
