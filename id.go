@@ -80,8 +80,8 @@ func notInEmail(r rune) bool {
 	return r == unicode.ReplacementChar || unicode.IsSpace(r) || unicode.In(r, unicode.C)
 }
 
-// validDomain accepts host names (RFC 1123, section 2.1), with or without dots,
-// whose ASCII form is valid.
+// validDomain accepts host names (RFC 1123, section 2.1), with or without dots, and
+// their international forms of letters, digits and marks.
 func validDomain(domain string) bool {
 	ascii, err := idna.Lookup.ToASCII(domain)
 	if err != nil || len(ascii) > 253 {
@@ -91,11 +91,11 @@ func validDomain(domain string) bool {
 		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
 			return false
 		}
-		if strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
-			return false
-		}
 	}
-	return true
+	shown, err := idna.Lookup.ToUnicode(ascii)
+	return err == nil && !strings.ContainsFunc(shown, func(r rune) bool {
+		return r != '.' && r != '-' && !unicode.In(r, unicode.L, unicode.N, unicode.M)
+	})
 }
 
 func formatID(id [16]byte) string {

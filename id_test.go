@@ -184,6 +184,8 @@ func TestCleanEmail(t *testing.T) {
 		{"\u202eada@example.com", false}, // right-to-left override
 		{"ada\ufffd@example.com", false},
 		{"ada@example.com/../x", false},
+		{"ada@±", false},
+		{"ada@ex♥mple.com", false},
 	} {
 		t.Run(test.in, func(t *testing.T) {
 			got, fault := cleanEmail(test.in)
