@@ -276,7 +276,7 @@ func (w *benchWorld) compareLists(b *testing.B, n int) {
 		count := 0
 		var start map[string]types.AttributeValue
 		for {
-			out, err := w.dynamo.Scan(context.Background(), &dynamodb.ScanInput{TableName: &w.table, ExclusiveStartKey: start},
+			out, err := w.dynamo.Scan(context.Background(), &dynamodb.ScanInput{TableName: &w.table, ExclusiveStartKey: start, Limit: aws.Int32(3000)},
 				func(o *dynamodb.Options) {
 					o.HTTPClient = undecoded{scans}
 					o.DisableValidateResponseChecksum = true // the body was replaced
