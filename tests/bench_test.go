@@ -53,7 +53,7 @@ import (
 //
 // It needs the servers in ROSTER_TEST_DYNAMODB and ROSTER_TEST_S3:
 //
-//	tools/aws-local run go test -run '^$' -bench AWS -benchtime 5x -timeout 1h ./tests
+//	tools/aws-local run go test -run '^$' -bench AWS -benchtime 12x -timeout 1h ./tests
 func BenchmarkAWS(b *testing.B) {
 	b.Run("near", func(b *testing.B) {
 		b.Run("create", func(b *testing.B) { benchCreate(b, realServers(b), 16) })
