@@ -45,9 +45,9 @@ import (
 //	MiB     peak resident memory of the service
 //	cpu-µs  CPU time of the service per request
 //
-// "near" are local servers, which share the CPUs with the service and its clients: the
-// ratio is that of CPU time. "far" are the same servers with AWS-like latency: the ratio
-// is that of latency. "list-canned" uses prepared pages and so measures the service alone.
+// "near" are local servers, which share the CPUs with the service and its clients: every
+// microsecond of any of them lowers the ratio. "far" are the same servers with AWS-like
+// latency: the ratio is that of latency. "list-canned" uses prepared pages and so measures the service alone.
 // The bare calls of an upload are PutObject, then UpdateItem; those of a read are GetItem,
 // then GetObject.
 //
