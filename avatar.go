@@ -118,14 +118,14 @@ func (s *server) storeAvatar(w *response, r *http.Request, data []byte, c Condit
 	if err != nil {
 		return err
 	}
-	u, previous, err := s.users.SetAvatar(r.Context(), id, *a, now(), c)
+	before, u, err := s.users.Update(r.Context(), id, Change{Avatar: a, At: now()}, c)
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrPrecondition) {
 		s.discard(id, a.Key)
 	}
 	if err != nil {
 		return err // after any other error the write may still take effect
 	}
-	if previous != "" {
+	if previous := before.imageKey(); previous != "" {
 		s.discard(id, previous)
 	}
 	return writeJSON(w, http.StatusOK, s.userJSON(u))
@@ -165,20 +165,19 @@ func (s *server) deleteAvatar(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	u, err := s.users.RemoveAvatar(ctx, id, now(), c)
-	if err != nil {
+	_, u, err := s.users.Update(ctx, id, Change{RemoveAvatar: true, At: now()}, c)
+	repeated := errors.Is(err, ErrPrecondition) && u.Removed != ""
+	if err != nil && !repeated {
 		return err
 	}
 	if u.Removed == "" {
-		if c.Avatar != "" {
-			return ErrPrecondition
-		}
 		return notFound("the user has no image")
 	}
 	if err := s.avatars.Delete(ctx, id, u.Removed); err != nil {
 		return err
 	}
-	if err := s.users.ForgetRemoved(ctx, id, u.Removed); err != nil {
+	_, _, err = s.users.Update(ctx, id, Change{Forget: u.Removed, At: now()}, Condition{})
+	if err != nil && !errors.Is(err, ErrNotFound) {
 		s.log.Warn("removed image not forgotten", "user", id, "error", err)
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -517,7 +517,7 @@ func TestClockSkew(t *testing.T) {
 	*u.Avatar = testAvatar(image)
 	wantError(t, avatars.Put(ctx, u.ID, u.Avatar.Key, u.Avatar.Type, image), nil)
 	wantError(t, users.Create(ctx, u), nil)
-	_, err := users.RemoveAvatar(ctx, u.ID, u.CreatedAt, Condition{})
+	_, _, err := users.Update(ctx, u.ID, Change{RemoveAvatar: true, At: u.CreatedAt}, Condition{})
 	wantError(t, err, nil)
 }
 
@@ -550,21 +550,12 @@ func TestUnreachable(t *testing.T) {
 			"Create": func(ctx context.Context) error { return users.Create(ctx, u) },
 			"Get":    func(ctx context.Context) error { _, err := users.Get(ctx, u.ID); return err },
 			"List":   func(ctx context.Context) error { _, err := listAll(ctx, users, "", 0); return err },
-			"Rename": func(ctx context.Context) error {
-				_, err := users.Rename(ctx, u.ID, "A", u.CreatedAt, Condition{})
+			"Update": func(ctx context.Context) error {
+				_, _, err := users.Update(ctx, u.ID, Change{Name: "A", At: u.CreatedAt}, Condition{})
 				return err
 			},
-			"SetAvatar": func(ctx context.Context) error {
-				_, _, err := users.SetAvatar(ctx, u.ID, a, u.CreatedAt, Condition{})
-				return err
-			},
-			"RemoveAvatar": func(ctx context.Context) error {
-				_, err := users.RemoveAvatar(ctx, u.ID, u.CreatedAt, Condition{})
-				return err
-			},
-			"ForgetRemoved": func(ctx context.Context) error { return users.ForgetRemoved(ctx, u.ID, a.Key) },
-			"Delete":        func(ctx context.Context) error { _, err := users.Delete(ctx, u, Condition{}); return err },
-			"Ready":         func(ctx context.Context) error { return users.Ready(ctx) },
+			"Delete": func(ctx context.Context) error { _, err := users.Delete(ctx, u, Condition{}); return err },
+			"Ready":  func(ctx context.Context) error { return users.Ready(ctx) },
 			"avatar Get": func(ctx context.Context) error {
 				_, err := avatars.Get(ctx, u.ID, a.Key, 0, a.Size)
 				return err

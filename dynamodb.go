@@ -148,79 +148,58 @@ func (d *dynamoUsers) List(ctx context.Context, after string, limit int) iter.Se
 	}
 }
 
-func (d *dynamoUsers) Rename(ctx context.Context, id, name string, at time.Time, c Condition) (User, error) {
-	values := item{":name": text(name), ":at": timestamp(at), ":write": text(newKey())}
-	return d.change(ctx, id, "SET #name = :name, #updated_at = :at, #write = :write", values, c, func(User) bool { return true })
-}
-
-func (d *dynamoUsers) RemoveAvatar(ctx context.Context, id string, at time.Time, c Condition) (User, error) {
-	set := "SET #removed = #avatar.#key, #updated_at = :at, #write = :write REMOVE #avatar"
-	values := item{":at": timestamp(at), ":write": text(newKey())}
-	return d.change(ctx, id, set, values, c, func(u User) bool { return u.Avatar != nil })
-}
-
-// change updates a user, if it needs the change, on the condition that it is as it
-// was read. If another write was faster, it starts again.
-func (d *dynamoUsers) change(ctx context.Context, id, set string, values item, c Condition, need func(User) bool) (User, error) {
-	bounded, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	u, err := d.Get(ctx, id)
-	for err == nil && need(u) {
-		if !c.holds(u) {
-			return User{}, ErrPrecondition
-		}
-		in := d.update(id, set, values, Condition{Write: u.Write}, types.ReturnValueAllNew)
-		var retryer writeRetryer
-		out, failed := d.client.UpdateItem(bounded, in, retryer.use)
-		current, changed := refused(failed)
-		switch {
-		case failed == nil:
-			return userOf(out.Attributes)
-		case !changed, retryer.lost && textOf(current["write"]) != textOf(values[":write"]):
-			return User{}, d.failed(ctx, "UpdateItem", failed)
-		case retryer.lost:
-			return userOf(current)
-		case len(current) == 0:
-			return User{}, ErrNotFound
-		}
-		u, err = userOf(current)
+func (d *dynamoUsers) Update(ctx context.Context, id string, change Change, c Condition) (before, after User, err error) {
+	write := newKey()
+	values := item{":at": timestamp(change.At), ":write": text(write)}
+	update, condition := "SET #updated_at = :at, #write = :write", "attribute_exists(#id)"
+	switch {
+	case change.Name != "":
+		update += ", #name = :name"
+		values[":name"] = text(change.Name)
+	case change.Avatar != nil:
+		update += ", #avatar = :avatar REMOVE #removed"
+		values[":avatar"] = avatarValue(*change.Avatar)
+	case change.RemoveAvatar:
+		update += ", #removed = #avatar.#key REMOVE #avatar"
+		condition += " AND attribute_exists(#avatar)"
+	default:
+		update += " REMOVE #removed"
+		condition += " AND #removed = :removed"
+		values[":removed"] = text(change.Forget)
 	}
-	return u, err
-}
-
-func (d *dynamoUsers) SetAvatar(ctx context.Context, id string, a Avatar, at time.Time, c Condition) (User, string, error) {
-	set := "SET #avatar = :avatar, #updated_at = :at, #write = :write REMOVE #removed"
-	values := item{":avatar": avatarValue(a), ":at": timestamp(at), ":write": text(newKey())}
+	condition += expressionOf(c, values)
 	retryer := writeRetryer{once: true}
-	out, err := call(ctx, callTimeout/2, d.client.UpdateItem, d.update(id, set, values, c, types.ReturnValueAllOld), retryer.use)
-	if current, changed := refused(err); changed {
-		if len(current) == 0 {
-			return User{}, "", ErrNotFound
+	out, err := call(ctx, callTimeout/2, d.client.UpdateItem, &dynamodb.UpdateItemInput{
+		TableName:                           &d.table,
+		Key:                                 keyOf(id),
+		UpdateExpression:                    &update,
+		ConditionExpression:                 &condition,
+		ExpressionAttributeNames:            namesIn(update + " " + condition),
+		ExpressionAttributeValues:           values,
+		ReturnValues:                        types.ReturnValueAllOld,
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+	}, retryer.use)
+	current, unmet := refused(err)
+	switch {
+	case err == nil:
+		before, err = userOf(out.Attributes)
+		after = before
+		change.apply(&after, write)
+		return before, after, err
+	case unmet && len(current) == 0:
+		return User{}, User{}, ErrNotFound
+	case unmet:
+		u, err := userOf(current)
+		if err == nil && !c.holds(u) {
+			err = ErrPrecondition
 		}
-		return User{}, "", ErrPrecondition
-	}
-	if retryer.lost {
-		if u := d.look(ctx, id); u.Avatar != nil && u.Avatar.Key == a.Key {
-			return u, "", nil
+		return u, u, err
+	case retryer.lost:
+		if u := d.look(ctx, id); u.Write == write {
+			return User{}, u, nil
 		}
 	}
-	if err != nil {
-		return User{}, "", d.failed(ctx, "UpdateItem", err)
-	}
-	u, err := userOf(out.Attributes)
-	previous := u.imageKey()
-	u.Avatar, u.Removed, u.UpdatedAt, u.Write = &a, "", at, textOf(values[":write"])
-	return u, previous, err
-}
-
-func (d *dynamoUsers) ForgetRemoved(ctx context.Context, id, key string) error {
-	in := d.update(id, "REMOVE #removed", item{":removed": text(key)}, Condition{}, types.ReturnValueNone)
-	*in.ConditionExpression += " AND #removed = :removed"
-	_, err := call(ctx, callTimeout, d.client.UpdateItem, in)
-	if _, changed := refused(err); changed {
-		return nil
-	}
-	return d.failed(ctx, "UpdateItem", err)
+	return User{}, User{}, d.failed(ctx, "UpdateItem", err)
 }
 
 func (d *dynamoUsers) Delete(ctx context.Context, u User, c Condition) (User, error) {
@@ -278,21 +257,6 @@ func (d *dynamoUsers) createTable(ctx context.Context) error {
 		return ErrExists
 	}
 	return d.failed(ctx, "DescribeTable", err)
-}
-
-// update returns an update of a user who exists and meets the condition.
-func (d *dynamoUsers) update(id, set string, values item, c Condition, returns types.ReturnValue) *dynamodb.UpdateItemInput {
-	condition := "attribute_exists(#id)" + expressionOf(c, values)
-	return &dynamodb.UpdateItemInput{
-		TableName:                           &d.table,
-		Key:                                 keyOf(id),
-		UpdateExpression:                    &set,
-		ConditionExpression:                 &condition,
-		ExpressionAttributeNames:            namesIn(set + " " + condition),
-		ExpressionAttributeValues:           values,
-		ReturnValues:                        returns,
-		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-	}
 }
 
 // expressionOf returns c as an expression led by AND, or "", and adds its values.

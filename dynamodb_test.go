@@ -57,48 +57,51 @@ func TestFaultsOfDynamoDB(t *testing.T) {
 			func(s Users) error { _, err := s.Get(ctx, u.ID); return err }, ErrUnavailable, 1, 0},
 		{"Get, missing table", "GetItem", []fakeaws.Fault{{Status: 400, Code: "ResourceNotFoundException"}},
 			func(s Users) error { _, err := s.Get(ctx, u.ID); return err }, ErrUnavailable, 1, 0},
-		{"Rename, applied but the answer lost", "UpdateItem", []fakeaws.Fault{{Applied: true, Drop: true}},
+		{"rename, applied but the answer lost", "UpdateItem", []fakeaws.Fault{{Applied: true, Drop: true}},
 			func(s Users) error {
 				if err := s.Create(ctx, u); err != nil {
 					return err
 				}
-				_, err := s.Rename(ctx, u.ID, "Anna B.", at, Condition{})
-				return err
-			}, nil, 2, 1},
-		{"SetAvatar, throttled", "UpdateItem", []fakeaws.Fault{{Status: 400, Code: "ThrottlingException"}},
-			func(s Users) error {
-				if err := s.Create(ctx, u); err != nil {
-					return err
-				}
-				_, _, err := s.SetAvatar(ctx, u.ID, avatar, at, Condition{})
-				return err
-			}, nil, 2, 1},
-		{"SetAvatar, applied but the answer lost", "UpdateItem", []fakeaws.Fault{{Applied: true, Drop: true}},
-			func(s Users) error {
-				if err := s.Create(ctx, u); err != nil {
-					return err
-				}
-				_, _, err := s.SetAvatar(ctx, u.ID, avatar, at, Condition{})
+				_, _, err := s.Update(ctx, u.ID, Change{Name: "Anna B.", At: at}, Condition{})
 				return err
 			}, nil, 1, 1},
-		{"SetAvatar, not applied and no answer", "UpdateItem", []fakeaws.Fault{{Drop: true}},
+		{"set avatar, throttled", "UpdateItem", []fakeaws.Fault{{Status: 400, Code: "ThrottlingException"}},
 			func(s Users) error {
 				if err := s.Create(ctx, u); err != nil {
 					return err
 				}
-				_, _, err := s.SetAvatar(ctx, u.ID, avatar, at, Condition{})
+				_, _, err := s.Update(ctx, u.ID, Change{Avatar: &avatar, At: at}, Condition{})
 				return err
-			}, ErrUnavailable, 1, 1},
-		{"SetAvatar, 500", "UpdateItem", []fakeaws.Fault{{Status: 500, Code: "InternalServerError"}},
+			}, nil, 2, 1},
+		{"set avatar, applied but the answer lost", "UpdateItem", []fakeaws.Fault{{Applied: true, Drop: true}},
 			func(s Users) error {
 				if err := s.Create(ctx, u); err != nil {
 					return err
 				}
-				_, _, err := s.SetAvatar(ctx, u.ID, avatar, at, Condition{})
+				_, _, err := s.Update(ctx, u.ID, Change{Avatar: &avatar, At: at}, Condition{})
+				return err
+			}, nil, 1, 1},
+		{"set avatar, not applied and no answer", "UpdateItem", []fakeaws.Fault{{Drop: true}},
+			func(s Users) error {
+				if err := s.Create(ctx, u); err != nil {
+					return err
+				}
+				_, _, err := s.Update(ctx, u.ID, Change{Avatar: &avatar, At: at}, Condition{})
 				return err
 			}, ErrUnavailable, 1, 1},
-		{"SetAvatar of nobody, answer lost", "UpdateItem", []fakeaws.Fault{{Applied: true, Drop: true}},
-			func(s Users) error { _, _, err := s.SetAvatar(ctx, u.ID, avatar, at, Condition{}); return err }, ErrUnavailable, 1, 0},
+		{"set avatar, 500", "UpdateItem", []fakeaws.Fault{{Status: 500, Code: "InternalServerError"}},
+			func(s Users) error {
+				if err := s.Create(ctx, u); err != nil {
+					return err
+				}
+				_, _, err := s.Update(ctx, u.ID, Change{Avatar: &avatar, At: at}, Condition{})
+				return err
+			}, ErrUnavailable, 1, 1},
+		{"set avatar of nobody, answer lost", "UpdateItem", []fakeaws.Fault{{Applied: true, Drop: true}},
+			func(s Users) error {
+				_, _, err := s.Update(ctx, u.ID, Change{Avatar: &avatar, At: at}, Condition{})
+				return err
+			}, ErrUnavailable, 1, 0},
 		{"Delete, applied but the answer lost", "DeleteItem", []fakeaws.Fault{{Applied: true, Drop: true}},
 			func(s Users) error {
 				if err := s.Create(ctx, u); err != nil {
@@ -149,15 +152,15 @@ func TestLostAnswers(t *testing.T) {
 	since.Name, since.CreatedAt, since.UpdatedAt = "Anna Since", at, at
 
 	rename := func(users Users, name string) error {
-		_, err := users.Rename(ctx, u.ID, name, at, Condition{})
+		_, _, err := users.Update(ctx, u.ID, Change{Name: name, At: at}, Condition{})
 		return err
 	}
 	setAvatar := func(users Users, a Avatar) error {
-		_, _, err := users.SetAvatar(ctx, u.ID, a, at, Condition{})
+		_, _, err := users.Update(ctx, u.ID, Change{Avatar: &a, At: at}, Condition{})
 		return err
 	}
 	removeAvatar := func(users Users) error {
-		_, err := users.RemoveAvatar(ctx, u.ID, at, Condition{})
+		_, _, err := users.Update(ctx, u.ID, Change{RemoveAvatar: true, At: at}, Condition{})
 		return err
 	}
 	remove := func(users Users) error {
@@ -203,14 +206,14 @@ func TestLostAnswers(t *testing.T) {
 		{name: "rename, created again meanwhile", op: "UpdateItem", exists: true, applied: true,
 			do: func(s Users) error { return rename(s, "Old") }, during: recreate, want: ErrUnavailable, holds: since.Name},
 		{name: "rename, late", op: "UpdateItem", exists: true,
-			do: func(s Users) error { return rename(s, "Old") }, after: func(s Users) error { return rename(s, "New") },
-			holds: "New" + a.Key},
+			do: func(s Users) error { return rename(s, "Old") }, want: ErrUnavailable,
+			after: func(s Users) error { return setAvatar(s, b) }, holds: "Old" + b.Key},
 
 		{name: "set image", op: "UpdateItem", exists: true, applied: true,
 			do: func(s Users) error { return setAvatar(s, b) }, holds: u.Name + b.Key},
 		{name: "set image, renamed meanwhile", op: "UpdateItem", exists: true, applied: true,
 			do: func(s Users) error { return setAvatar(s, b) }, during: func(s Users) error { return rename(s, "New") },
-			holds: "New" + b.Key},
+			want: ErrUnavailable, holds: "New" + b.Key},
 		{name: "set image, replaced meanwhile", op: "UpdateItem", exists: true, applied: true,
 			do: func(s Users) error { return setAvatar(s, b) }, during: func(s Users) error { return setAvatar(s, c) },
 			want: ErrUnavailable, holds: u.Name + c.Key},
@@ -221,7 +224,9 @@ func TestLostAnswers(t *testing.T) {
 		{name: "remove image, set meanwhile", op: "UpdateItem", exists: true, applied: true,
 			do: removeAvatar, during: func(s Users) error { return setAvatar(s, b) }, want: ErrUnavailable, holds: u.Name + b.Key},
 		{name: "remove image, late", op: "UpdateItem", exists: true,
-			do: removeAvatar, after: func(s Users) error { return setAvatar(s, b) }, holds: u.Name + b.Key},
+			do: removeAvatar, want: ErrUnavailable, after: func(s Users) error { return rename(s, "New") }, holds: "New"},
+		{name: "remove image, not applied, removed with the user", op: "UpdateItem", exists: true,
+			do: removeAvatar, want: ErrUnavailable, after: recreate, holds: since.Name},
 
 		{name: "delete", op: "DeleteItem", exists: true, applied: true, do: remove},
 		{name: "delete, created again meanwhile", op: "DeleteItem", exists: true, applied: true,

@@ -326,62 +326,22 @@ func (s localUsers) page(after string, size int) (page []User, err error) {
 	return page, err
 }
 
-// update changes a stored user that meets the condition, and returns it before
-// and after. A change that returns false writes nothing.
-func (s localUsers) update(ctx context.Context, id string, c Condition, change func(*User) bool) (before, after User, err error) {
+func (s localUsers) Update(ctx context.Context, id string, change Change, c Condition) (before, after User, err error) {
+	write := newKey()
 	err = s.write(ctx, func(b *bolt.Bucket) (err error) {
 		if before, err = getLocal(b, id); err != nil {
 			return err
 		}
 		after = before
-		if !change(&after) {
-			return nil
-		}
 		if !c.holds(before) {
 			return ErrPrecondition
+		}
+		if !change.apply(&after, write) {
+			return nil
 		}
 		return b.Put([]byte(id), encodeLocal(after))
 	})
 	return before, after, err
-}
-
-func (s localUsers) Rename(ctx context.Context, id, name string, at time.Time, c Condition) (User, error) {
-	_, after, err := s.update(ctx, id, c, func(u *User) bool {
-		u.Name, u.UpdatedAt, u.Write = name, at, newKey()
-		return true
-	})
-	return after, err
-}
-
-func (s localUsers) SetAvatar(ctx context.Context, id string, a Avatar, at time.Time, c Condition) (u User, previous string, err error) {
-	before, after, err := s.update(ctx, id, c, func(u *User) bool {
-		u.Avatar, u.Removed, u.UpdatedAt, u.Write = &a, "", at, newKey()
-		return true
-	})
-	return after, before.imageKey(), err
-}
-
-func (s localUsers) RemoveAvatar(ctx context.Context, id string, at time.Time, c Condition) (User, error) {
-	_, after, err := s.update(ctx, id, c, func(u *User) bool {
-		if u.Avatar == nil {
-			return false
-		}
-		u.Avatar, u.Removed, u.UpdatedAt, u.Write = nil, u.Avatar.Key, at, newKey()
-		return true
-	})
-	return after, err
-}
-
-func (s localUsers) ForgetRemoved(ctx context.Context, id, key string) error {
-	_, _, err := s.update(ctx, id, Condition{}, func(u *User) bool {
-		forget := u.Removed == key
-		u.Removed = ""
-		return forget
-	})
-	if errors.Is(err, ErrNotFound) {
-		return nil
-	}
-	return err
 }
 
 func (s localUsers) Delete(ctx context.Context, u User, c Condition) (last User, err error) {

@@ -48,6 +48,33 @@ type Avatar struct {
 	Size int64  // bytes
 }
 
+// A Change is a change of one kind: exactly one field beside At is set.
+type Change struct {
+	At           time.Time // the new UpdatedAt
+	Name         string    // the new name
+	Avatar       *Avatar   // the new image, which also replaces a removed one
+	RemoveAvatar bool      // move the key of the image, if any, to Removed
+	Forget       string    // clear Removed if it is this key: the object is deleted
+}
+
+// apply changes the user. It returns false if there is nothing to change.
+func (c Change) apply(u *User, write string) bool {
+	switch {
+	case c.Name != "":
+		u.Name = c.Name
+	case c.Avatar != nil:
+		u.Avatar, u.Removed = c.Avatar, ""
+	case c.RemoveAvatar && u.Avatar != nil:
+		u.Avatar, u.Removed = nil, u.Avatar.Key
+	case c.Forget != "" && u.Removed == c.Forget:
+		u.Removed = ""
+	default:
+		return false
+	}
+	u.UpdatedAt, u.Write = c.At, write
+	return true
+}
+
 // A Condition restricts a write to a user in a known state. If the user differs,
 // the write returns ErrPrecondition. The zero Condition matches every user.
 type Condition struct {
@@ -76,9 +103,9 @@ func (u User) imageKey() string {
 	return u.Removed
 }
 
-// Users stores users. Each change is one conditional write to one item, and each
-// takes effect at most once: if the answer of a write is lost, the store looks
-// whether the write happened, and returns ErrUnavailable if it cannot tell.
+// Users stores users. Each change is one conditional write to one item, and takes
+// effect at most once. If the store cannot tell whether a write took effect, it
+// returns ErrUnavailable: see Lost answers in docs/architecture.md.
 type Users interface {
 	// Create stores a new user with all its fields, or returns ErrExists.
 	Create(ctx context.Context, u User) error
@@ -93,22 +120,11 @@ type Users interface {
 	// Scan is eventually consistent. An error is yielded last.
 	List(ctx context.Context, after string, limit int) iter.Seq2[User, error]
 
-	// Rename sets the name and returns the changed user, or ErrNotFound.
-	Rename(ctx context.Context, id, name string, at time.Time, c Condition) (User, error)
-
-	// SetAvatar sets the pointer to the image. It returns the changed user and
-	// the key of the previous image, if any, or ErrNotFound. The key is "" if a
-	// lost answer hid it.
-	SetAvatar(ctx context.Context, id string, a Avatar, at time.Time, c Condition) (u User, previous string, err error)
-
-	// RemoveAvatar moves the pointer's key to Removed and returns the changed
-	// user, or ErrNotFound. A user without an image is returned as it is,
-	// whatever the condition.
-	RemoveAvatar(ctx context.Context, id string, at time.Time, c Condition) (User, error)
-
-	// ForgetRemoved clears Removed if it still is key: the object is deleted. A
-	// missing user is no error.
-	ForgetRemoved(ctx context.Context, id, key string) error
+	// Update makes a change of a user who meets the condition. It returns the user
+	// before and after the change, or ErrNotFound. With ErrPrecondition, and if there
+	// is nothing to change, both are the current user. If a lost answer hid the user
+	// before the change, it is the zero User.
+	Update(ctx context.Context, id string, change Change, c Condition) (before, after User, err error)
 
 	// Delete deletes the user that Get returned, but not one created since under
 	// the same id. It returns the user as it was at last, its ID alone if a lost

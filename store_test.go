@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -55,15 +54,14 @@ func testUsers(t *testing.T, users Users) {
 	// A missing user cannot be changed.
 	_, err := users.Get(ctx, u.ID)
 	wantError(t, err, ErrNotFound)
-	_, err = users.Rename(ctx, u.ID, "B", later, any)
-	wantError(t, err, ErrNotFound)
-	_, _, err = users.SetAvatar(ctx, u.ID, a, later, any)
-	wantError(t, err, ErrNotFound)
-	_, err = users.RemoveAvatar(ctx, u.ID, later, any)
-	wantError(t, err, ErrNotFound)
+	for _, change := range []Change{
+		{Name: "B", At: later}, {Avatar: &a, At: later}, {RemoveAvatar: true, At: later}, {Forget: a.Key, At: later},
+	} {
+		_, _, err = users.Update(ctx, u.ID, change, any)
+		wantError(t, err, ErrNotFound)
+	}
 	_, err = users.Delete(ctx, u, any)
 	wantError(t, err, ErrNotFound)
-	wantError(t, users.ForgetRemoved(ctx, u.ID, a.Key), nil)
 	wantUsers(t, users)
 
 	wantError(t, users.Create(ctx, u), nil)
@@ -75,72 +73,60 @@ func testUsers(t *testing.T, users Users) {
 
 	// want is the user after each change; every change has a write token of its own.
 	want, tokens := u, map[string]bool{u.Write: true}
-	check := func(got User, err error) {
+	update := func(change Change) {
 		t.Helper()
+		stored, err := users.Get(ctx, u.ID)
 		wantError(t, err, nil)
-		if tokens[got.Write] {
-			t.Fatalf("the write token %q was used before", got.Write)
+		before, after, err := users.Update(ctx, u.ID, change, any)
+		wantError(t, err, nil)
+		wantUser(t, before, stored)
+		if tokens[after.Write] {
+			t.Fatalf("the write token %q was used before", after.Write)
 		}
-		tokens[got.Write] = true
-		want.Write = got.Write
-		wantUser(t, got, want)
+		tokens[after.Write] = true
+		want.Write, want.UpdatedAt = after.Write, change.At
+		wantUser(t, after, want)
+		wantUsers(t, users, want)
+	}
+	wantUnchanged := func(change Change, c Condition, wantErr error) {
+		t.Helper()
+		before, after, err := users.Update(ctx, u.ID, change, c)
+		wantError(t, err, wantErr)
+		wantUser(t, before, want)
+		wantUser(t, after, want)
 		wantUsers(t, users, want)
 	}
 
-	got, err := users.Rename(ctx, u.ID, `Ænna "B." <b> & 日本 😀`, later, any)
-	want.Name, want.UpdatedAt = `Ænna "B." <b> & 日本 😀`, later
-	check(got, err)
-
+	want.Name = `Ænna "B." <b> & 日本 😀`
+	update(Change{Name: want.Name, At: later})
 	later = later.Add(time.Second)
-	got, previous, err := users.SetAvatar(ctx, u.ID, a, later, any)
-	want.Avatar, want.UpdatedAt = &a, later
-	check(got, err)
-	if previous != "" {
-		t.Errorf("previous image %q, want none", previous)
-	}
-
-	got, previous, err = users.SetAvatar(ctx, u.ID, b, later, any)
+	want.Avatar = &a
+	update(Change{Avatar: &a, At: later})
 	want.Avatar = &b
-	check(got, err)
-	if previous != a.Key {
-		t.Errorf("previous image %q, want %q", previous, a.Key)
-	}
-
-	got, err = users.Rename(ctx, u.ID, strings.Repeat("ß", 200), later, any)
+	update(Change{Avatar: &b, At: later})
 	want.Name = strings.Repeat("ß", 200)
-	check(got, err)
-
+	update(Change{Name: want.Name, At: later})
 	later = later.Add(time.Second)
-	got, err = users.RemoveAvatar(ctx, u.ID, later, any)
-	want.Avatar, want.Removed, want.UpdatedAt = nil, b.Key, later
-	check(got, err)
+	want.Avatar, want.Removed = nil, b.Key
+	update(Change{RemoveAvatar: true, At: later})
 
-	// A user without an image is returned as it is, whatever the condition.
-	got, err = users.RemoveAvatar(ctx, u.ID, later.Add(time.Hour), Condition{Write: "another"})
-	wantError(t, err, nil)
-	wantUser(t, got, want)
+	// Without an image there is nothing to remove, but the condition still counts.
+	later = later.Add(time.Second)
+	wantUnchanged(Change{RemoveAvatar: true, At: later}, any, nil)
+	wantUnchanged(Change{RemoveAvatar: true, At: later}, Condition{Write: "another"}, ErrPrecondition)
 
-	wantError(t, users.ForgetRemoved(ctx, u.ID, a.Key), nil)
-	wantUsers(t, users, want)
-	for range 2 {
-		wantError(t, users.ForgetRemoved(ctx, u.ID, b.Key), nil)
-		want.Removed = ""
-		wantUsers(t, users, want)
-	}
+	wantUnchanged(Change{Forget: a.Key, At: later}, any, nil)
+	want.Removed = ""
+	update(Change{Forget: b.Key, At: later})
+	wantUnchanged(Change{Forget: b.Key, At: later}, any, nil)
 
 	// A new image replaces a removed one whose object may still exist.
-	got, _, err = users.SetAvatar(ctx, u.ID, a, later, any)
 	want.Avatar = &a
-	check(got, err)
-	got, err = users.RemoveAvatar(ctx, u.ID, later, any)
+	update(Change{Avatar: &a, At: later})
 	want.Avatar, want.Removed = nil, a.Key
-	check(got, err)
-	got, previous, err = users.SetAvatar(ctx, u.ID, b, later, any)
+	update(Change{RemoveAvatar: true, At: later})
 	want.Avatar, want.Removed = &b, ""
-	check(got, err)
-	if previous != a.Key {
-		t.Errorf("previous image %q, want the removed one, %q", previous, a.Key)
-	}
+	update(Change{Avatar: &b, At: later})
 
 	// An earlier user with this id is gone.
 	earlier := want
@@ -150,7 +136,7 @@ func testUsers(t *testing.T, users Users) {
 	wantUsers(t, users, want)
 
 	// An older copy of the user names the same user.
-	got, err = users.Delete(ctx, u, any)
+	got, err := users.Delete(ctx, u, any)
 	wantError(t, err, nil)
 	wantUser(t, got, want)
 	wantUsers(t, users)
@@ -194,17 +180,15 @@ func testConditions(t *testing.T, users Users) {
 			if image != nil && tt.with || image == nil && tt.none {
 				want = nil
 			}
+			update := func(change Change) func() error {
+				change.At = u.CreatedAt
+				return func() error { _, _, err := users.Update(ctx, u.ID, change, tt.c); return err }
+			}
 			for name, change := range map[string]func() error{
-				"Rename":    func() error { _, err := users.Rename(ctx, u.ID, "B", u.CreatedAt, tt.c); return err },
-				"SetAvatar": func() error { _, _, err := users.SetAvatar(ctx, u.ID, b, u.CreatedAt, tt.c); return err },
-				"Delete":    func() error { _, err := users.Delete(ctx, u, tt.c); return err },
-				"RemoveAvatar": func() error {
-					_, err := users.RemoveAvatar(ctx, u.ID, u.CreatedAt, tt.c)
-					if image == nil && err == nil {
-						return want // it has nothing to do
-					}
-					return err
-				},
+				"rename":        update(Change{Name: "B"}),
+				"set avatar":    update(Change{Avatar: &b}),
+				"remove avatar": update(Change{RemoveAvatar: true}),
+				"delete":        func() error { _, err := users.Delete(ctx, u, tt.c); return err },
 			} {
 				wantError(t, users.Create(ctx, u), nil)
 				if err := change(); !errors.Is(err, want) {
@@ -319,16 +303,16 @@ func testUserRaces(t *testing.T, users Users) {
 	seen := map[string]int{}
 	together(24, func(i int) {
 		a := testAvatar([]byte(fmt.Sprint(i)))
-		_, previous, err := users.SetAvatar(ctx, u.ID, a, u.CreatedAt, Condition{})
+		before, _, err := users.Update(ctx, u.ID, Change{Avatar: &a, At: u.CreatedAt}, Condition{})
 		if err != nil {
-			t.Errorf("SetAvatar: %v", err)
+			t.Errorf("set avatar: %v", err)
 			return
 		}
 		mu.Lock()
 		defer mu.Unlock()
 		seen[a.Key]++
-		if previous != "" {
-			seen[previous]++
+		if before.Avatar != nil {
+			seen[before.Avatar.Key]++
 		}
 	})
 	last, err := users.Get(ctx, u.ID)
@@ -344,23 +328,21 @@ func testUserRaces(t *testing.T, users Users) {
 	}
 
 	// Of many changes on one condition one succeeds.
-	for name, change := range map[string]func(u User, c Condition) (User, error){
-		"Rename": func(u User, c Condition) (User, error) { return users.Rename(ctx, u.ID, newKey(), now(), c) },
-		"SetAvatar": func(u User, c Condition) (User, error) {
-			u, _, err := users.SetAvatar(ctx, u.ID, testAvatar(nil), now(), c)
-			return u, err
-		},
-		"RemoveAvatar": func(u User, c Condition) (User, error) { return users.RemoveAvatar(ctx, u.ID, now(), c) },
+	for name, change := range map[string]func() Change{
+		"rename":        func() Change { return Change{Name: newKey(), At: now()} },
+		"set avatar":    func() Change { a := testAvatar(nil); return Change{Avatar: &a, At: now()} },
+		"remove avatar": func() Change { return Change{RemoveAvatar: true, At: now()} },
 	} {
-		before, _, err := users.SetAvatar(ctx, u.ID, testAvatar(nil), now(), Condition{})
+		a := testAvatar(nil)
+		_, u, err := users.Update(ctx, u.ID, Change{Avatar: &a, At: now()}, Condition{})
 		wantError(t, err, nil)
-		changed := map[string]User{}
+		var changed []User
 		together(12, func(int) {
-			u, err := change(before, Condition{Avatar: before.Avatar.Key, Write: before.Write})
+			_, after, err := users.Update(ctx, u.ID, change(), Condition{Avatar: a.Key, Write: u.Write})
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {
-				changed[u.Write] = u // once for all RemoveAvatar that found no image
+				changed = append(changed, after)
 			} else if !errors.Is(err, ErrPrecondition) {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -368,13 +350,13 @@ func testUserRaces(t *testing.T, users Users) {
 		if len(changed) != 1 {
 			t.Fatalf("%s: %d changes on one condition succeeded, want 1", name, len(changed))
 		}
-		wantUsers(t, users, slices.Collect(maps.Values(changed))...)
+		wantUsers(t, users, changed...)
 	}
 
 	// Many renames at once all succeed.
 	together(12, func(i int) {
-		if _, err := users.Rename(ctx, u.ID, fmt.Sprint("number ", i), now(), Condition{}); err != nil {
-			t.Errorf("Rename: %v", err)
+		if _, _, err := users.Update(ctx, u.ID, Change{Name: fmt.Sprint("number ", i), At: now()}, Condition{}); err != nil {
+			t.Errorf("rename: %v", err)
 		}
 	})
 
@@ -382,14 +364,11 @@ func testUserRaces(t *testing.T, users Users) {
 	deleted, perhaps := 0, 0
 	together(24, func(i int) {
 		a := testAvatar(nil)
+		changes := []Change{{Name: "again", At: u.CreatedAt}, {Avatar: &a, At: u.CreatedAt}, {RemoveAvatar: true, At: u.CreatedAt}}
 		var err error
 		switch i % 4 {
-		case 0:
-			_, err = users.Rename(ctx, u.ID, "again", u.CreatedAt, Condition{})
-		case 1:
-			_, _, err = users.SetAvatar(ctx, u.ID, a, u.CreatedAt, Condition{})
-		case 2:
-			_, err = users.RemoveAvatar(ctx, u.ID, u.CreatedAt, Condition{})
+		default:
+			_, _, err = users.Update(ctx, u.ID, changes[i%4], Condition{})
 		case 3:
 			var before User
 			before, err = users.Delete(ctx, u, Condition{})

@@ -292,7 +292,7 @@ func (s *server) renameUser(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	u, err := s.users.Rename(r.Context(), w.user, name, now(), c)
+	_, u, err := s.users.Update(r.Context(), w.user, Change{Name: name, At: now()}, c)
 	if err != nil {
 		return err
 	}
@@ -308,19 +308,12 @@ func (s *server) deleteUser(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	u, err := s.users.Get(ctx, id)
+	_, u, err := s.users.Update(ctx, id, Change{RemoveAvatar: true, At: now()}, c)
 	if err != nil {
 		return err
 	}
-	if u.Avatar != nil {
-		if u, err = s.users.RemoveAvatar(ctx, id, now(), c); err != nil {
-			return err
-		}
-		if c.Write != "" {
-			c.Write = u.Write
-		}
-	} else if !c.holds(u) {
-		return ErrPrecondition
+	if c.Write != "" {
+		c.Write = u.Write
 	}
 	if u.Removed != "" {
 		if err := s.avatars.Delete(ctx, id, u.Removed); err != nil {
