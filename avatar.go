@@ -72,7 +72,7 @@ func (s *server) putAvatar(w *response, r *http.Request) error {
 	case r.Header.Get("Content-Range") != "": // RFC 9110, section 14.4
 		return badRequest("Content-Range is not supported; send the whole image")
 	}
-	c, err := s.avatarCondition(r, w.user)
+	c, err := avatarCondition(r)
 	if err != nil {
 		return err
 	}
@@ -93,20 +93,14 @@ func (s *server) putAvatar(w *response, r *http.Request) error {
 }
 
 // avatarCondition returns what If-Match and If-None-Match require of the image.
-func (s *server) avatarCondition(r *http.Request, id string) (c Condition, err error) {
+func avatarCondition(r *http.Request) (c Condition, err error) {
 	if none := r.Header.Values("If-None-Match"); len(none) > 0 {
 		if strings.TrimSpace(strings.Join(none, ",")) != "*" {
 			return c, badRequest("If-None-Match can only be * here")
 		}
 		c.NoAvatar = true
 	}
-	c.Avatar, err = ifMatch(r, func() (string, error) {
-		u, err := s.users.Get(r.Context(), id)
-		if err != nil || u.Avatar == nil {
-			return "", err
-		}
-		return u.Avatar.Key, nil
-	})
+	c.Avatar, err = ifMatch(r)
 	return c, err
 }
 
@@ -161,7 +155,7 @@ func (s *server) discard(id, key string) {
 // the key stays in Removed, so that a repeated request deletes it.
 func (s *server) deleteAvatar(w *response, r *http.Request) error {
 	ctx, id := r.Context(), w.user
-	c, err := s.avatarCondition(r, id)
+	c, err := avatarCondition(r)
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,9 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -260,21 +262,28 @@ func (d *dynamoUsers) createTable(ctx context.Context) error {
 }
 
 // expressionOf returns c as an expression led by AND, or "", and adds its values.
-func expressionOf(c Condition, values item) (expression string) {
-	if c.Write != "" {
-		expression += " AND #write = :old"
-		values[":old"] = text(c.Write)
-	}
+func expressionOf(c Condition, values item) string {
+	expression := in("#write", c.Write, values) + in("#avatar.#key", c.Avatar, values)
 	if c.NoAvatar {
 		expression += " AND attribute_not_exists(#avatar)"
 	}
-	if c.Avatar == "*" {
-		expression += " AND attribute_exists(#avatar)"
-	} else if c.Avatar != "" {
-		expression += " AND #avatar.#key = :key"
-		values[":key"] = text(c.Avatar)
-	}
 	return expression
+}
+
+// in returns the expression that an attribute is one of the versions; see Condition.
+func in(path string, versions []string, values item) string {
+	switch {
+	case versions == nil:
+		return ""
+	case slices.Contains(versions, "*"):
+		return " AND attribute_exists(" + path + ")"
+	}
+	names := make([]string, len(versions))
+	for i, version := range versions {
+		names[i] = fmt.Sprint(":in", len(values))
+		values[names[i]] = text(version)
+	}
+	return " AND " + path + " IN (" + strings.Join(names, ", ") + ")"
 }
 
 var attribute = regexp.MustCompile(`#\w+`)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 )
@@ -78,21 +79,21 @@ func (c Change) apply(u *User, write string) bool {
 // A Condition restricts a write to a user in a known state. If the user differs,
 // the write returns ErrPrecondition. The zero Condition matches every user.
 type Condition struct {
-	Write    string // the user's last write
-	Avatar   string // the key of its image, or "*" for any image
-	NoAvatar bool   // without an image
+	Write    []string // the user's last write is one of these; nil: any or none, "*": any
+	Avatar   []string // the key of its image likewise
+	NoAvatar bool     // without an image
 }
 
 // holds reports whether the user meets the condition.
 func (c Condition) holds(u User) bool {
-	switch {
-	case c.Write != "" && c.Write != u.Write,
-		c.Avatar != "" && u.Avatar == nil,
-		c.Avatar != "" && c.Avatar != "*" && c.Avatar != u.Avatar.Key,
-		c.NoAvatar && u.Avatar != nil:
-		return false
+	in := func(versions []string, version string) bool {
+		return versions == nil || version != "" && (slices.Contains(versions, version) || slices.Contains(versions, "*"))
 	}
-	return true
+	key := ""
+	if u.Avatar != nil {
+		key = u.Avatar.Key
+	}
+	return in(c.Write, u.Write) && in(c.Avatar, key) && !(c.NoAvatar && u.Avatar != nil)
 }
 
 // imageKey returns the key of the user's image, current or removed, if any.

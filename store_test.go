@@ -113,7 +113,7 @@ func testUsers(t *testing.T, users Users) {
 	// Without an image there is nothing to remove, but the condition still counts.
 	later = later.Add(time.Second)
 	wantUnchanged(Change{RemoveAvatar: true, At: later}, any, nil)
-	wantUnchanged(Change{RemoveAvatar: true, At: later}, Condition{Write: "another"}, ErrPrecondition)
+	wantUnchanged(Change{RemoveAvatar: true, At: later}, Condition{Write: []string{"another"}}, ErrPrecondition)
 
 	wantUnchanged(Change{Forget: a.Key, At: later}, any, nil)
 	want.Removed = ""
@@ -166,15 +166,19 @@ func testConditions(t *testing.T, users Users) {
 			none bool // holds for the user without
 		}{
 			{Condition{}, true, true},
-			{Condition{Write: u.Write}, true, true},
-			{Condition{Write: newKey()}, false, false},
-			{Condition{Avatar: a.Key}, true, false},
-			{Condition{Avatar: b.Key}, false, false},
-			{Condition{Avatar: "*"}, true, false},
+			{Condition{Write: []string{u.Write}}, true, true},
+			{Condition{Write: []string{newKey()}}, false, false},
+			{Condition{Avatar: []string{a.Key}}, true, false},
+			{Condition{Avatar: []string{b.Key}}, false, false},
+			{Condition{Avatar: []string{"*"}}, true, false},
+			{Condition{Write: []string{"W/", newKey(), u.Write}}, true, true},
+			{Condition{Write: []string{"*"}}, true, true},
+			{Condition{Write: slices.Repeat([]string{"W/"}, maxTags+1)}, false, false},
+			{Condition{Avatar: []string{b.Key, a.Key}}, true, false},
 			{Condition{NoAvatar: true}, false, true},
-			{Condition{Avatar: "*", NoAvatar: true}, false, false},
-			{Condition{Write: u.Write, Avatar: a.Key}, true, false},
-			{Condition{Write: u.Write, NoAvatar: true}, false, true},
+			{Condition{Avatar: []string{"*"}, NoAvatar: true}, false, false},
+			{Condition{Write: []string{u.Write}, Avatar: []string{a.Key}}, true, false},
+			{Condition{Write: []string{u.Write}, NoAvatar: true}, false, true},
 		} {
 			want := ErrPrecondition
 			if image != nil && tt.with || image == nil && tt.none {
@@ -338,7 +342,7 @@ func testUserRaces(t *testing.T, users Users) {
 		wantError(t, err, nil)
 		var changed []User
 		together(12, func(int) {
-			_, after, err := users.Update(ctx, u.ID, change(), Condition{Avatar: a.Key, Write: u.Write})
+			_, after, err := users.Update(ctx, u.ID, change(), Condition{Avatar: []string{a.Key}, Write: []string{u.Write}})
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {

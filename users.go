@@ -26,6 +26,8 @@ const (
 
 	maxNameLength = 200 // characters
 
+	maxTags = 50 // of If-Match; DynamoDB compares with at most 100 values
+
 	// staleAfter is the age from which an object that no user points to is an
 	// orphan. An upload stores its object and sets the pointer within putTimeout
 	// and callTimeout, 25 seconds.
@@ -288,11 +290,11 @@ func (s *server) renameUser(w *response, r *http.Request) error {
 	if fault != nil {
 		return badFields(*fault)
 	}
-	c, err := s.userCondition(r, w.user)
+	versions, err := ifMatch(r)
 	if err != nil {
 		return err
 	}
-	_, u, err := s.users.Update(r.Context(), w.user, Change{Name: name, At: now()}, c)
+	_, u, err := s.users.Update(r.Context(), w.user, Change{Name: name, At: now()}, Condition{Write: versions})
 	if err != nil {
 		return err
 	}
@@ -304,16 +306,16 @@ func (s *server) renameUser(w *response, r *http.Request) error {
 // can be repeated.
 func (s *server) deleteUser(w *response, r *http.Request) error {
 	ctx, id := r.Context(), w.user
-	c, err := s.userCondition(r, id)
+	versions, err := ifMatch(r)
 	if err != nil {
 		return err
 	}
-	_, u, err := s.users.Update(ctx, id, Change{RemoveAvatar: true, At: now()}, c)
+	_, u, err := s.users.Update(ctx, id, Change{RemoveAvatar: true, At: now()}, Condition{Write: versions})
 	if err != nil {
 		return err
 	}
-	if c.Write != "" {
-		c.Write = u.Write
+	if versions != nil {
+		versions = []string{u.Write}
 	}
 	if u.Removed != "" {
 		if err := s.avatars.Delete(ctx, id, u.Removed); err != nil {
@@ -323,7 +325,7 @@ func (s *server) deleteUser(w *response, r *http.Request) error {
 	if err := s.avatars.DeleteStale(ctx, id, time.Now().Add(-staleAfter)); err != nil {
 		return err
 	}
-	last, err := s.users.Delete(ctx, u, c)
+	last, err := s.users.Delete(ctx, u, Condition{Write: versions})
 	if errors.Is(err, ErrNotFound) { // a concurrent request completed the deletion
 		last, err = u, nil
 	}
@@ -337,35 +339,24 @@ func (s *server) deleteUser(w *response, r *http.Request) error {
 	return nil
 }
 
-// userCondition returns what If-Match requires of the user.
-func (s *server) userCondition(r *http.Request, id string) (Condition, error) {
-	write, err := ifMatch(r, func() (string, error) {
-		u, err := s.users.Get(r.Context(), id)
-		return u.Write, err
-	})
-	if write == "*" { // the user must exist, as it must anyway
-		write = ""
-	}
-	return Condition{Write: write}, err
-}
-
-// ifMatch returns the entity tag, without quotes, that If-Match requires: "" for
-// none, "*" for any. If the client names several, it is the current one.
-func ifMatch(r *http.Request, current func() (string, error)) (string, error) {
+// ifMatch returns the entity tags of If-Match, without quotes, as in a Condition.
+func ifMatch(r *http.Request) ([]string, error) {
 	tags := entityTags(r, "If-Match")
 	switch {
 	case len(r.Header.Values("If-Match")) == 0:
-		return "", nil
+		return nil, nil
 	case slices.Contains(tags, "*"):
-		return "*", nil
-	case len(tags) == 1 && len(tags[0]) > 2 && tags[0][0] == '"':
-		return strings.Trim(tags[0], `"`), nil
+		return []string{"*"}, nil
+	case len(tags) > maxTags:
+		return nil, badRequest("If-Match may have at most %d entity tags", maxTags)
 	}
-	key, err := current()
-	if err == nil && (key == "" || !slices.Contains(tags, strconv.Quote(key))) {
-		err = ErrPrecondition
+	versions := []string{"W/"} // no version: weak and malformed tags match nothing
+	for _, tag := range tags {
+		if version := strings.Trim(tag, `"`); version != "*" && tag == strconv.Quote(version) {
+			versions = append(versions, version)
+		}
 	}
-	return key, err
+	return versions, nil
 }
 
 // entityTags splits a header field of entity tags (RFC 9110, section 8.8.3). Those

@@ -402,8 +402,8 @@ func (n *dynamoNames) nested(tokens []string) (dynamoPath, []string, *dynamoErro
 	return nil, nil, errValidation
 }
 
-// condition understands attribute_exists(path), attribute_not_exists(path) and
-// path = :value, joined by AND.
+// condition understands attribute_exists(path), attribute_not_exists(path),
+// path = :value and path IN (:value, …), joined by AND.
 func (n *dynamoNames) condition(expression *string) (func(dynamoItem) bool, *dynamoError) {
 	if expression == nil {
 		return nil, nil
@@ -429,15 +429,30 @@ func (n *dynamoNames) condition(expression *string) (func(dynamoItem) bool, *dyn
 			if err != nil {
 				return nil, err
 			}
-			if len(rest) < 2 || rest[0] != "=" {
+			if len(rest) < 2 || rest[0] != "=" && rest[0] != "IN" {
 				return nil, errValidation
 			}
-			want, err := n.value(rest[1])
-			if err != nil {
-				return nil, err
-			}
+			operands := rest[1:2]
 			tokens = rest[2:]
-			terms = append(terms, func(item dynamoItem) bool { return reflect.DeepEqual(path.get(item), want) })
+			if rest[0] == "IN" {
+				end := slices.Index(rest, ")")
+				if end < 3 || end > 2*100+1 || rest[1] != "(" {
+					return nil, errValidation
+				}
+				operands = strings.Split(strings.Join(rest[2:end], ""), ",")
+				tokens = rest[end+1:]
+			}
+			var values []dynamoValue
+			for _, operand := range operands {
+				want, err := n.value(operand)
+				if err != nil {
+					return nil, err
+				}
+				values = append(values, want)
+			}
+			terms = append(terms, func(item dynamoItem) bool {
+				return slices.ContainsFunc(values, func(want dynamoValue) bool { return reflect.DeepEqual(path.get(item), want) })
+			})
 		}
 		if len(tokens) == 0 {
 			return func(item dynamoItem) bool {
