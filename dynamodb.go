@@ -227,7 +227,7 @@ func (d *dynamoUsers) Delete(ctx context.Context, u User, c Condition) (User, er
 	case textOf(current["created_at"]) == textOf(created):
 		return User{}, ErrPrecondition
 	case retryer.lost:
-		return User{ID: u.ID}, nil
+		return User{}, nil
 	}
 	return User{}, ErrNotFound
 }

@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"iter"
-	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -19,33 +18,24 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// localStore is the embedded store: one directory.
+// localStore is the embedded store: one directory. What it acknowledged survives
+// kill -9 and power loss.
 //
 //	roster.db            users, in bbolt
 //	avatars/{id}/{key}   images, never overwritten
 //	tmp/                 images being written; emptied at start
-//
-// An acknowledged write survives kill -9 and power loss.
 type localStore struct {
-	root    *os.Root
-	db      *bolt.DB
-	writes  chan *localWrite
-	closing chan struct{} // closed when no more writes are taken
-	stopped chan struct{} // closed when the last commit is done
-	metrics *metrics
-
+	root      *os.Root // confines even a malformed id
+	db        *bolt.DB
+	writes    chan *localWrite
 	creations singleflight.Group // of users' directories, by id
+	metrics   *metrics
 }
 
 // localUsers and localAvatars are the two sides of one localStore.
 type (
 	localUsers   struct{ *localStore }
 	localAvatars struct{ *localStore }
-)
-
-var (
-	_ Users   = localUsers{}
-	_ Avatars = localAvatars{}
 )
 
 var usersBucket = []byte("users")
@@ -66,12 +56,9 @@ const (
 )
 
 // openLocal opens the store in dir, and creates it if missing. Its error is meant
-// for the operator.
+// for the operator, and ends the process: it closes nothing.
 func openLocal(dir string, m *metrics) (*localStore, error) {
-	s := &localStore{
-		metrics: m,
-		writes:  make(chan *localWrite), closing: make(chan struct{}), stopped: make(chan struct{}),
-	}
+	s := &localStore{metrics: m, writes: make(chan *localWrite)}
 	if err := s.open(dir); err != nil {
 		return nil, fmt.Errorf("DATA_DIR %s: %w", dir, cause(err))
 	}
@@ -88,11 +75,6 @@ func (s *localStore) open(dir string) (err error) {
 	if s.root, err = os.OpenRoot(dir); err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			s.root.Close()
-		}
-	}()
 	// The map makes finding free pages cheap in a large file.
 	s.db, err = bolt.Open(filepath.Join(dir, "roster.db"), 0o600, &bolt.Options{Timeout: localLockWait, FreelistType: bolt.FreelistMapType})
 	if errors.Is(err, bolterrors.ErrTimeout) {
@@ -101,29 +83,15 @@ func (s *localStore) open(dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(s.createBucket(), s.root.RemoveAll("tmp"), s.root.MkdirAll("tmp", 0o700), s.root.MkdirAll("avatars", 0o700),
-		s.syncDir("."), s.syncDir("avatars"))
-	if err != nil {
-		s.db.Close()
-	}
-	return err
-}
-
-// createBucket creates the users' bucket if missing. It does not write if the
-// bucket exists: users on a full disk must stay readable.
-func (s *localStore) createBucket() error {
-	var exists bool
-	s.db.View(func(tx *bolt.Tx) error {
-		exists = tx.Bucket(usersBucket) != nil
-		return nil
-	})
-	if exists {
-		return nil
-	}
-	return s.db.Update(func(tx *bolt.Tx) error {
+	err = s.db.Update(func(tx *bolt.Tx) error {
 		_, err := tx.CreateBucket(usersBucket)
 		return err
 	})
+	if errors.Is(err, bolterrors.ErrBucketExists) { // nothing was written: a full disk stays readable
+		err = nil
+	}
+	return errors.Join(err, s.root.RemoveAll("tmp"), s.root.MkdirAll("tmp", 0o700), s.root.MkdirAll("avatars", 0o700),
+		s.syncDir("."), s.syncDir("avatars"))
 }
 
 // syncPath makes the names in a directory durable.
@@ -135,11 +103,15 @@ func syncPath(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Close waits for the current commit and closes the store.
-func (s *localStore) Close() error {
-	close(s.closing)
-	<-s.stopped
-	return errors.Join(s.db.Close(), s.root.Close())
+func (s *localStore) syncDir(name string) error { return syncPath(filepath.Join(s.root.Name(), name)) }
+
+// Close waits for the current commit. Later writes are ErrUnavailable.
+func (s *localStore) Close() error { return errors.Join(s.db.Close(), s.root.Close()) }
+
+// Ready looks for the directory of the images.
+func (s *localStore) Ready(context.Context) error {
+	_, err := s.root.Stat("avatars")
+	return err
 }
 
 // A localWrite is one change that waits for its commit. apply shares a transaction
@@ -157,31 +129,21 @@ func (s *localStore) write(ctx context.Context, apply func(*bolt.Bucket) error) 
 		return err
 	}
 	w := &localWrite{apply: apply, done: make(chan struct{})}
-	select {
-	case s.writes <- w:
-		<-w.done
-		return w.err
-	case <-s.closing:
-		return fmt.Errorf("%w: the store is closed", ErrUnavailable)
-	}
+	s.writes <- w
+	<-w.done
+	return w.err
 }
 
 // commitWrites commits the writes that arrived during the last commit together: a
-// commit costs one disk sync, however many writes are in it.
+// commit costs one disk sync, however many writes are in it. It never returns.
 func (s *localStore) commitWrites() {
-	defer close(s.stopped)
 	var writes int         // in the last commit
 	var took time.Duration // by the last commit
-	for {
-		select {
-		case w := <-s.writes:
-			batch := s.gather(w, writes, min(took/4, maxGather))
-			start := time.Now()
-			s.commit(batch)
-			writes, took = len(batch), time.Since(start)
-		case <-s.closing:
-			return
-		}
+	for w := range s.writes {
+		batch := s.gather(w, writes, min(took/4, maxGather))
+		start := time.Now()
+		s.commit(batch)
+		writes, took = len(batch), time.Since(start)
 	}
 }
 
@@ -190,22 +152,19 @@ func (s *localStore) commitWrites() {
 // for as many: to commit the first alone would delay all others by a sync.
 func (s *localStore) gather(first *localWrite, expected int, wait time.Duration) []*localWrite {
 	batch := []*localWrite{first}
-	late := time.NewTimer(wait)
-	defer late.Stop()
+	for late := time.After(wait); len(batch) < expected; {
+		select {
+		case w := <-s.writes:
+			batch = append(batch, w)
+		case <-late:
+			expected = 0
+		}
+	}
 	for len(batch) < localBatch {
 		select {
 		case w := <-s.writes:
 			batch = append(batch, w)
-			continue
 		default:
-		}
-		if len(batch) >= expected {
-			break
-		}
-		select {
-		case w := <-s.writes:
-			batch = append(batch, w)
-		case <-late.C:
 			return batch
 		}
 	}
@@ -244,22 +203,17 @@ func encodeLocal(u User) []byte {
 	return value
 }
 
-func decodeLocal(id, value []byte) (User, error) {
+func decodeLocal(id string, value []byte) (User, error) {
+	if value == nil {
+		return User{}, ErrNotFound
+	}
 	var l localUser
 	if err := json.Unmarshal(value, &l); err != nil {
 		return User{}, fmt.Errorf("user %s: %w", id, err)
 	}
 	u := l.User
-	u.ID, u.CreatedAt, u.UpdatedAt = string(id), time.UnixMilli(l.CreatedAt).UTC(), time.UnixMilli(l.UpdatedAt).UTC()
+	u.ID, u.CreatedAt, u.UpdatedAt = id, time.UnixMilli(l.CreatedAt).UTC(), time.UnixMilli(l.UpdatedAt).UTC()
 	return u, nil
-}
-
-func getLocal(b *bolt.Bucket, id string) (User, error) {
-	value := b.Get([]byte(id))
-	if value == nil {
-		return User{}, ErrNotFound
-	}
-	return decodeLocal([]byte(id), value)
 }
 
 func (s localUsers) Create(ctx context.Context, u User) error {
@@ -274,7 +228,7 @@ func (s localUsers) Create(ctx context.Context, u User) error {
 
 func (s localUsers) Get(_ context.Context, id string) (u User, err error) {
 	err = s.db.View(func(tx *bolt.Tx) error {
-		u, err = getLocal(tx.Bucket(usersBucket), id)
+		u, err = decodeLocal(id, tx.Bucket(usersBucket).Get([]byte(id)))
 		return err
 	})
 	return u, err
@@ -282,25 +236,22 @@ func (s localUsers) Get(_ context.Context, id string) (u User, err error) {
 
 func (s localUsers) List(ctx context.Context, after string, limit int) iter.Seq2[User, error] {
 	return func(yield func(User, error) bool) {
-		for left := limit; limit == 0 || left > 0; {
-			size := localPage
-			if limit > 0 {
-				size = min(size, left)
-			}
+		size := min(cmp.Or(limit, localPage), localPage)
+		for n := 0; ; {
 			page, err := s.page(after, size)
 			if err = cmp.Or(err, ctx.Err()); err != nil {
 				yield(User{}, err)
 				return
 			}
 			for _, u := range page {
-				if !yield(u, nil) {
+				n++
+				if !yield(u, nil) || n == limit {
 					return
 				}
 			}
 			if len(page) < size {
 				return
 			}
-			left -= size
 			after = page[size-1].ID
 		}
 	}
@@ -310,12 +261,8 @@ func (s localUsers) List(ctx context.Context, after string, limit int) iter.Seq2
 func (s localUsers) page(after string, size int) (page []User, err error) {
 	err = s.db.View(func(tx *bolt.Tx) error {
 		c := tx.Bucket(usersBucket).Cursor()
-		k, v := c.Seek([]byte(after))
-		if string(k) == after {
-			k, v = c.Next()
-		}
-		for ; k != nil && len(page) < size; k, v = c.Next() {
-			u, err := decodeLocal(k, v)
+		for k, v := c.Seek([]byte(after + "\x00")); k != nil && len(page) < size; k, v = c.Next() {
+			u, err := decodeLocal(string(k), v)
 			if err != nil {
 				return err
 			}
@@ -329,7 +276,7 @@ func (s localUsers) page(after string, size int) (page []User, err error) {
 func (s localUsers) Update(ctx context.Context, id string, change Change, c Condition) (before, after User, err error) {
 	write := newKey()
 	err = s.write(ctx, func(b *bolt.Bucket) (err error) {
-		if before, err = getLocal(b, id); err != nil {
+		if before, err = decodeLocal(id, b.Get([]byte(id))); err != nil {
 			return err
 		}
 		after = before
@@ -346,26 +293,20 @@ func (s localUsers) Update(ctx context.Context, id string, change Change, c Cond
 
 func (s localUsers) Delete(ctx context.Context, u User, c Condition) (last User, err error) {
 	err = s.write(ctx, func(b *bolt.Bucket) error {
-		if last, err = getLocal(b, u.ID); err != nil {
+		stored, err := decodeLocal(u.ID, b.Get([]byte(u.ID)))
+		switch {
+		case err != nil:
 			return err
-		}
-		if !last.CreatedAt.Equal(u.CreatedAt) {
+		case !stored.CreatedAt.Equal(u.CreatedAt):
 			return ErrNotFound
-		}
-		if !c.holds(last) {
+		case !c.holds(stored):
 			return ErrPrecondition
 		}
+		last = stored
 		return b.Delete([]byte(u.ID))
 	})
 	return last, err
 }
-
-func (s localUsers) Ready(context.Context) error {
-	return s.db.View(func(*bolt.Tx) error { return nil })
-}
-
-// localPath is the path of an image. os.Root confines even a malformed id.
-func localPath(id, key string) string { return "avatars/" + id + "/" + key }
 
 // Put makes the image durable in this order: write the data to tmp and sync it;
 // rename it into the user's directory; sync the parent, if the directory is new, and
@@ -400,23 +341,18 @@ func (s localAvatars) writeFile(name string, data []byte) error {
 }
 
 // moveInto renames a file into the user's directory. A concurrent Delete may
-// remove the directory while it is empty, so it is created again.
+// remove the directory while it is empty, so it may have to be created again.
 func (s localAvatars) moveInto(tmp, id, key string) error {
-	err := s.root.Rename(tmp, localPath(id, key))
 	for range 100 {
-		if !errors.Is(err, fs.ErrNotExist) {
-			break
-		}
+		moved := s.root.Rename(tmp, avatarKey(id, key))
 		if err := s.makeUserDir(id); err != nil {
 			return err
 		}
-		err = s.root.Rename(tmp, localPath(id, key))
+		if !errors.Is(moved, fs.ErrNotExist) {
+			return errors.Join(moved, s.syncDir("avatars/"+id))
+		}
 	}
-	if err != nil {
-		return err
-	}
-	// If another upload is just creating the directory, wait for its sync.
-	return errors.Join(s.makeUserDir(id), s.syncDir("avatars/"+id))
+	return errors.New("its directory was removed again and again")
 }
 
 // makeUserDir creates a missing directory and syncs its name. It returns when the
@@ -437,10 +373,8 @@ func (s localAvatars) makeUserDir(id string) error {
 	return err
 }
 
-func (s *localStore) syncDir(name string) error { return syncPath(filepath.Join(s.root.Name(), name)) }
-
 func (s localAvatars) Get(_ context.Context, id, key string, offset, length int64) (io.ReadCloser, error) {
-	f, err := s.root.Open(localPath(id, key))
+	f, err := s.root.Open(avatarKey(id, key))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNotFound
 	}
@@ -448,7 +382,7 @@ func (s localAvatars) Get(_ context.Context, id, key string, offset, length int6
 		return nil, fmt.Errorf("%w: read image: %w", ErrUnavailable, err)
 	}
 	if length < 0 {
-		length = math.MaxInt64 - offset
+		return f, nil
 	}
 	return struct {
 		io.Reader
@@ -457,52 +391,40 @@ func (s localAvatars) Get(_ context.Context, id, key string, offset, length int6
 }
 
 func (s localAvatars) Delete(_ context.Context, id, key string) error {
-	for _, name := range []string{localPath(id, key), localPath(id, thumbnailKey(key))} {
-		if err := s.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%w: delete image: %w", ErrUnavailable, err)
-		}
+	err := errors.Join(s.remove(avatarKey(id, key)), s.remove(avatarKey(id, thumbnailKey(key))))
+	if err != nil {
+		return fmt.Errorf("%w: delete image: %w", ErrUnavailable, err)
 	}
 	s.root.Remove("avatars/" + id) // fails unless it is empty
 	return nil
 }
 
-func (s localAvatars) DeleteStale(ctx context.Context, id string, before time.Time) error {
-	err := s.deleteStale(ctx, id, before)
-	if err != nil && ctx.Err() == nil {
-		return fmt.Errorf("%w: delete images: %w", ErrUnavailable, err)
-	}
-	return err
-}
-
-func (s localAvatars) deleteStale(ctx context.Context, id string, before time.Time) error {
-	entries, err := fs.ReadDir(s.root.FS(), "avatars/"+id)
-	if errors.Is(err, fs.ErrNotExist) {
-		return s.syncDir("avatars")
-	}
-	if err != nil {
+// remove removes a file, existing or not.
+func (s localAvatars) remove(name string) error {
+	if err := s.root.Remove(name); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	return nil
+}
+
+func (s localAvatars) DeleteStale(_ context.Context, id string, before time.Time) error {
+	dir := "avatars/" + id
+	entries, err := fs.ReadDir(s.root.FS(), dir)
 	for _, entry := range entries {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		info, err := entry.Info()
-		if err == nil && info.ModTime().Before(before) {
-			err = s.root.Remove(localPath(id, entry.Name()))
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+		if info, gone := entry.Info(); gone == nil && info.ModTime().Before(before) {
+			err = errors.Join(err, s.remove(avatarKey(id, entry.Name())))
 		}
 	}
 	// The removals must be durable: a deleted user's images must not come back.
-	if err := s.syncDir("avatars/" + id); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	if err == nil {
+		err = s.syncDir(dir)
 	}
-	s.root.Remove("avatars/" + id) // fails unless it is empty
-	return s.syncDir("avatars")
-}
-
-func (s localAvatars) Ready(context.Context) error {
-	_, err := s.root.Stat("avatars")
-	return err
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: delete images: %w", ErrUnavailable, err)
+	}
+	s.root.Remove(dir) // fails unless it is empty
+	if err := s.syncDir("avatars"); err != nil {
+		return fmt.Errorf("%w: delete images: %w", ErrUnavailable, err)
+	}
+	return nil
 }

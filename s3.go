@@ -23,8 +23,6 @@ type s3Avatars struct {
 	log    awsLog
 }
 
-func avatarKey(id, key string) string { return "avatars/" + id + "/" + key }
-
 func newS3Avatars(cfg aws.Config, bucket string, log *slog.Logger) *s3Avatars {
 	client := s3.NewFromConfig(cfg, func(o *s3.Options) {
 		// Emulators have no DNS name for every bucket.

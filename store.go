@@ -128,8 +128,8 @@ type Users interface {
 	Update(ctx context.Context, id string, change Change, c Condition) (before, after User, err error)
 
 	// Delete deletes the user that Get returned, but not one created since under
-	// the same id. It returns the user as it was at last, its ID alone if a lost
-	// answer hid the rest, or ErrNotFound.
+	// the same id. It returns the user as it was at last, the zero User if a lost
+	// answer hid it, or ErrNotFound.
 	Delete(ctx context.Context, u User, c Condition) (User, error)
 
 	// Ready makes one harmless call.
@@ -142,7 +142,7 @@ type Avatars interface {
 	// Put stores data durably and completely, or not at all.
 	Put(ctx context.Context, id, key, mediaType string, data []byte) error
 
-	// Get returns length bytes from offset (length -1: all that follow), or
+	// Get returns length bytes from offset, the whole image if length is -1, or
 	// ErrNotFound. The caller closes the reader. A reader that returns io.EOF
 	// has returned all of it.
 	Get(ctx context.Context, id, key string, offset, length int64) (io.ReadCloser, error)
@@ -158,6 +158,9 @@ type Avatars interface {
 	// Ready makes one harmless call.
 	Ready(ctx context.Context) error
 }
+
+// avatarKey returns the name of the object of an image.
+func avatarKey(id, key string) string { return "avatars/" + id + "/" + key }
 
 // thumbnailKey returns the key of the thumbnail of the image with this key.
 func thumbnailKey(key string) string { return key + ".256" }

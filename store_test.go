@@ -410,7 +410,7 @@ func testAvatars(t *testing.T, avatars Avatars) {
 	}
 	wantMissing := func(id, key string) {
 		t.Helper()
-		for _, r := range [][2]int64{{0, -1}, {0, 1}, {1, 2}, {1, -1}} {
+		for _, r := range [][2]int64{{0, -1}, {0, 1}, {1, 2}} {
 			_, err := avatars.Get(ctx, id, key, r[0], r[1])
 			wantError(t, err, ErrNotFound)
 		}
@@ -424,7 +424,7 @@ func testAvatars(t *testing.T, avatars Avatars) {
 		wantError(t, avatars.Delete(ctx, anna, newKey()), nil)
 
 		key, size := put(anna, image), int64(len(image))
-		for _, r := range [][2]int64{{0, size}, {0, -1}, {0, 1}, {1, 3}, {1, -1}, {size - 1, 1}, {size - 1, -1}, {size / 2, size - size/2}} {
+		for _, r := range [][2]int64{{0, size}, {0, -1}, {0, 1}, {1, 3}, {size - 1, 1}, {size / 2, size - size/2}} {
 			wantImage(t, avatars, anna, key, r[0], r[1], image)
 		}
 		// A reader may close early.

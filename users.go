@@ -314,7 +314,7 @@ func (s *server) deleteUser(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if versions != nil {
+	if versions != nil && versions[0] != "*" {
 		versions = []string{u.Write}
 	}
 	if u.Removed != "" {
@@ -326,10 +326,7 @@ func (s *server) deleteUser(w *response, r *http.Request) error {
 		return err
 	}
 	last, err := s.users.Delete(ctx, u, Condition{Write: versions})
-	if errors.Is(err, ErrNotFound) { // a concurrent request completed the deletion
-		last, err = u, nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrNotFound) { // else a concurrent request completed the deletion
 		return err
 	}
 	if key := last.imageKey(); key != "" && key != u.Removed {
