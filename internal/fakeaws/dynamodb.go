@@ -2,7 +2,6 @@ package fakeaws
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -34,7 +33,8 @@ type DynamoDB struct {
 
 type dynamoTable struct {
 	key   string
-	items map[string]dynamoItem
+	items map[string]dynamoItem // by hash of the key, see keyOf
+	order []string              // of Scan: the sorted keys of items; nil after a change
 }
 
 type dynamoItem map[string]dynamoValue
@@ -143,8 +143,10 @@ func (f *DynamoDB) do(w http.ResponseWriter, r *http.Request, operation string) 
 	answerDynamoDB(w, http.StatusOK, out)
 }
 
+var tableNames = regexp.MustCompile(`^[a-zA-Z0-9_.-]{3,255}$`)
+
 func (f *DynamoDB) operation(operation string, in dynamoRequest) (map[string]any, *dynamoError) {
-	if !regexp.MustCompile(`^[a-zA-Z0-9_.-]{3,255}$`).MatchString(in.TableName) {
+	if !tableNames.MatchString(in.TableName) {
 		return nil, errValidation
 	}
 	table := f.tables[in.TableName]
@@ -216,6 +218,9 @@ func (f *DynamoDB) operation(operation string, in dynamoRequest) (map[string]any
 		return nil, failed
 	}
 	out := map[string]any{}
+	if old == nil || operation == "DeleteItem" {
+		table.order = nil
+	}
 	switch operation {
 	case "GetItem":
 		if old != nil {
@@ -253,15 +258,17 @@ func (f *DynamoDB) operation(operation string, in dynamoRequest) (map[string]any
 }
 
 func (f *DynamoDB) scan(table *dynamoTable, in dynamoRequest) (map[string]any, *dynamoError) {
-	// DynamoDB keeps items by a hash of the key, and so does not sort them.
-	place := func(key string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(key))) }
-	keys := slices.SortedFunc(maps.Keys(table.items), func(a, b string) int { return cmp.Compare(place(a), place(b)) })
+	if table.order == nil {
+		table.order = slices.Sorted(maps.Keys(table.items))
+	}
+	keys := table.order
 	if in.ExclusiveStartKey != nil {
 		after, err := table.keyOf(in.ExclusiveStartKey)
 		if err != nil {
 			return nil, err
 		}
-		keys = slices.DeleteFunc(keys, func(k string) bool { return place(k) <= place(after) })
+		next, _ := slices.BinarySearch(keys, after+"\x00")
+		keys = keys[next:]
 	}
 	limit := f.pageSize
 	if in.Limit != nil {
@@ -281,13 +288,14 @@ func (f *DynamoDB) scan(table *dynamoTable, in dynamoRequest) (map[string]any, *
 	return out, nil
 }
 
-// keyOf returns the value of an item's key, which is a string and not empty.
+// keyOf returns the hash of an item's key, which is a string and not empty. DynamoDB, too, keeps
+// items by a hash of the key, and so does not list them in the order of their keys.
 func (t *dynamoTable) keyOf(item dynamoItem) (string, *dynamoError) {
 	var s string
 	if len(item) != 1 || json.Unmarshal(item[t.key]["S"], &s) != nil || s == "" {
 		return "", errValidation
 	}
-	return s, nil
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(s))), nil
 }
 
 func (v dynamoValue) check() *dynamoError {
@@ -334,6 +342,8 @@ type dynamoNames struct {
 	usedValues map[string]bool
 }
 
+var attributeNames = regexp.MustCompile(`^[A-Za-z_]`)
+
 // Some of the 573 words that DynamoDB reserves: those that are close at hand.
 var reservedWords = regexp.MustCompile(`(?i)^(name|names|key|keys|type|size|status|write|read|date|time|timestamp|user|users|value|values|role|state|hash|url|owner|order|group|comment|data|file|index|count|token|version|year|zone|set|remove|add|delete)$`)
 
@@ -348,7 +358,7 @@ func (n *dynamoNames) path(token string) (string, *dynamoError) {
 		n.usedNames[token] = true
 		return name, nil
 	}
-	if !regexp.MustCompile(`^[A-Za-z_]`).MatchString(token) || reservedWords.MatchString(token) {
+	if !attributeNames.MatchString(token) || reservedWords.MatchString(token) {
 		return "", errValidation
 	}
 	return token, nil
