@@ -16,14 +16,7 @@ const discardTimeout = 5 * time.Second
 
 // upload answers POST /upload: an image for the user with this id or email.
 func (s *server) upload(w *response, r *http.Request) error {
-	mediaType, params, err := contentType(r)
-	if err != nil {
-		return err
-	}
-	if mediaType != "multipart/form-data" {
-		return unsupported("Content-Type must be multipart/form-data, not %q", abbreviate(mediaType))
-	}
-	f, err := s.readUpload(w, r, params["boundary"], "user_id", "email")
+	f, err := s.readForm(w, r, []string{"multipart/form-data"}, "user_id", "email")
 	if err != nil {
 		return err
 	}
@@ -34,40 +27,30 @@ func (s *server) upload(w *response, r *http.Request) error {
 }
 
 // uploadTarget returns the id of the user that a form names.
-func uploadTarget(f form) (id string, err error) {
+func uploadTarget(f *form) (id string, err error) {
 	// A browser sends an empty input as an empty field.
-	userIDText, email := strings.TrimSpace(f.fields["user_id"]), strings.TrimSpace(f.fields["email"])
-	var target, image *fieldError
+	byID, byEmail := strings.TrimSpace(f.fields["user_id"]) != "", strings.TrimSpace(f.fields["email"]) != ""
 	switch {
-	case userIDText != "" && email != "":
-		target = &fieldError{"user_id", "send user_id or email, not both"}
-	case userIDText != "":
-		var ok bool
-		if id, ok = parseID(userIDText); !ok {
-			target = &fieldError{"user_id", fmt.Sprintf("must be the id of a user, not %q", abbreviate(userIDText))}
-		}
-	case email != "":
-		email, target = cleanEmail(email)
-		id = userID(email)
+	case byID == byEmail:
+		f.fault("user_id", "send either user_id or email")
+	case byID:
+		id = f.clean("user_id", parseID)
 	default:
-		target = &fieldError{"user_id", "send user_id or email"}
+		id = userID(f.clean("email", cleanEmail))
 	}
 	if f.image == nil {
-		image = &fieldError{"avatar", "send the image in this field"}
+		f.fault("avatar", "send the image in this field")
 	}
-	if err := faults(target, image); err != nil {
-		return "", err
-	}
-	return id, nil
+	return id, f.err()
 }
 
 // putAvatar answers PUT /users/{id}/avatar: the image as the raw body.
 func (s *server) putAvatar(w *response, r *http.Request) error {
-	if err := checkEncoding(r); err != nil {
+	mediaType, _, err := contentType(r)
+	switch {
+	case err != nil:
 		return err
-	}
-	switch mediaType, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); {
-	case strings.EqualFold(mediaType, "multipart/form-data"):
+	case mediaType == "multipart/form-data":
 		return unsupported("the body must be the image itself; POST /upload takes a form")
 	case r.Header.Get("Content-Range") != "": // RFC 9110, section 14.4
 		return badRequest("Content-Range is not supported; send the whole image")
@@ -82,10 +65,7 @@ func (s *server) putAvatar(w *response, r *http.Request) error {
 			return err
 		}
 	}
-	if err := s.reserve(w, r, s.MaxAvatarBytes); err != nil {
-		return err
-	}
-	data, err := readAll(r, s.MaxAvatarBytes)
+	data, err := s.readBody(w, r, s.MaxAvatarBytes)
 	if err != nil {
 		return err
 	}

@@ -89,31 +89,33 @@ func TestUploadTarget(t *testing.T) {
 	image := []byte{1}
 	for _, test := range []struct {
 		name   string
-		form   form
+		fields map[string]string
+		image  []byte
 		want   string
-		fields []string
+		faults []string
 	}{
-		{"by id", form{map[string]string{"user_id": id}, image}, id, nil},
-		{"by id in capitals", form{map[string]string{"user_id": " " + strings.ToUpper(id)}, image}, id, nil},
-		{"by email", form{map[string]string{"email": "ADA@example.com "}, image}, id, nil},
-		{"both", form{map[string]string{"user_id": id, "email": "ada@example.com"}, image}, "", []string{"user_id"}},
-		{"neither", form{map[string]string{}, image}, "", []string{"user_id"}},
-		{"no image", form{map[string]string{"user_id": id}, nil}, "", []string{"avatar"}},
-		{"nothing", form{map[string]string{}, nil}, "", []string{"user_id", "avatar"}},
-		{"path for an id", form{map[string]string{"user_id": "../../" + id}, image}, "", []string{"user_id"}},
-		{"empty id", form{map[string]string{"user_id": ""}, image}, "", []string{"user_id"}},
-		{"empty email", form{map[string]string{"email": ""}, image}, "", []string{"user_id"}},
-		{"id and empty email", form{map[string]string{"user_id": id, "email": " "}, image}, id, nil},
+		{"by id", map[string]string{"user_id": id}, image, id, nil},
+		{"by id in capitals", map[string]string{"user_id": " " + strings.ToUpper(id)}, image, id, nil},
+		{"by email", map[string]string{"email": "ADA@example.com "}, image, id, nil},
+		{"both", map[string]string{"user_id": id, "email": "ada@example.com"}, image, "", []string{"user_id"}},
+		{"neither", map[string]string{}, image, "", []string{"user_id"}},
+		{"no image", map[string]string{"user_id": id}, nil, "", []string{"avatar"}},
+		{"nothing", map[string]string{}, nil, "", []string{"user_id", "avatar"}},
+		{"path for an id", map[string]string{"user_id": "../../" + id}, image, "", []string{"user_id"}},
+		{"empty id", map[string]string{"user_id": ""}, image, "", []string{"user_id"}},
+		{"empty email", map[string]string{"email": ""}, image, "", []string{"user_id"}},
+		{"id and empty email", map[string]string{"user_id": id, "email": " "}, image, id, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := uploadTarget(test.form)
-			var fields []string
+			got, err := uploadTarget(&form{fields: test.fields, image: test.image})
+			var faults []string
 			if err != nil {
+				got = ""
 				for _, e := range problemOf(err).Errors {
-					fields = append(fields, e.Field)
+					faults = append(faults, e.Field)
 				}
 			}
-			if diff := cmp.Diff(test.fields, fields); diff != "" || got != test.want {
+			if diff := cmp.Diff(test.faults, faults); diff != "" || got != test.want {
 				t.Errorf("got %q, %v\n%s", got, err, diff)
 			}
 		})

@@ -37,7 +37,8 @@ func TestReadJSON(t *testing.T) {
 		{"number", `{"name":1}`, nil, []string{"name"}},
 		{"null", `{"name":null}`, nil, []string{"name"}},
 		{"object", `{"name":{"name":"Ada"}}`, nil, []string{"name"}},
-		{"deep", `{"name":` + strings.Repeat("[", 30_000), nil, []string{"name"}},
+		{"deep", `{"name":` + strings.Repeat("[", 30_000) + strings.Repeat("]", 30_000) + "}", nil, nil},
+		{"unfinished and deep", `{"name":` + strings.Repeat("[", 30_000), nil, nil},
 		{"two objects", `{"name":"Ada"}{"name":"Eve"}`, nil, nil},
 		{"rest", `{"name":"Ada"} x`, nil, nil},
 		{"array", `["name"]`, nil, nil},
@@ -46,12 +47,16 @@ func TestReadJSON(t *testing.T) {
 		{"unfinished", `{"name":"Ada"`, nil, nil},
 		{"trailing comma", `{"name":"Ada",}`, nil, nil},
 		{"single quotes", `{'name':'Ada'}`, nil, nil},
-		{"not UTF-8", "{\"name\":\"\xff\"}", nil, nil},
+		{"not UTF-8", "{\"name\":\"\xff\"}", nil, []string{"name"}},
+		{"broken escape", `{"name":"\ud800"}`, nil, []string{"name"}},
+		{"huge number", `{"name":1e999}`, nil, []string{"name"}},
+		{"name not UTF-8", "{\"na\xffme\":\"Ada\"}", nil, []string{"na\ufffdme"}},
+		{"all faults of types", `{"name":1,"email":[]}`, nil, []string{"name", "email"}},
 		{"control character", "{\"name\":\"a\nb\"}", nil, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			f, err := readJSON([]byte(test.body), "name", "email")
-			checkForm(t, f, err, test.want, test.fields)
+			f := newForm("name", "email")
+			checkForm(t, f, f.readJSON([]byte(test.body)), test.want, test.fields)
 		})
 	}
 }
@@ -73,13 +78,13 @@ func TestReadURLEncoded(t *testing.T) {
 		{"control character as a field", "%00=1", nil, []string{"\ufffd"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			f, err := readURLEncoded([]byte(test.body), "name", "email")
-			checkForm(t, f, err, test.want, test.fields)
+			f := newForm("name", "email")
+			checkForm(t, f, f.readURLEncoded(test.body), test.want, test.fields)
 		})
 	}
 }
 
-func checkForm(t *testing.T, f form, err error, want map[string]string, fields []string) {
+func checkForm(t *testing.T, f *form, err error, want map[string]string, fields []string) {
 	t.Helper()
 	if want != nil {
 		if diff := cmp.Diff(want, f.fields); diff != "" || err != nil {
@@ -98,6 +103,14 @@ func checkForm(t *testing.T, f form, err error, want map[string]string, fields [
 	if diff := cmp.Diff(fields, got); diff != "" || p.Status != http.StatusBadRequest {
 		t.Errorf("%d: %v\n%s", p.Status, err, diff)
 	}
+}
+
+// cleanField returns the value of a field as a handler gets it.
+func cleanField(value string, clean func(string) (string, error)) (string, error) {
+	f := newForm("field")
+	f.set("field", value)
+	got := f.clean("field", clean)
+	return got, f.err()
 }
 
 func TestReadMultipart(t *testing.T) {
@@ -144,10 +157,11 @@ func TestReadMultipart(t *testing.T) {
 				if length < 0 {
 					body = iotest.OneByteReader(body)
 				}
-				f, err := readMultipart(body, "b", maxImage, length, "name", "email")
+				f := newForm("name", "email")
+				err := f.readMultipart(body, "b", maxImage, length)
 				status := 0
 				if err != nil {
-					status = problemOf(err).Status
+					f, status = &form{}, problemOf(err).Status
 				}
 				if diff := cmp.Diff(test.fields, f.fields); diff != "" || status != test.status || string(f.image) != test.image {
 					t.Errorf("got %d (%v) and an image of %d bytes, want %d and %d\n%s", status, err, len(f.image), test.status, len(test.image), diff)
@@ -164,7 +178,7 @@ func TestReadMultipartOneBuffer(t *testing.T) {
 	body := strings.Repeat("--b\r\nContent-Disposition: form-data; name=avatar; filename=a\r\n\r\nGIF\r\n", 8) + "--b--"
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	_, err := readMultipart(strings.NewReader(body), "b", limit, limit)
+	err := newForm().readMultipart(strings.NewReader(body), "b", limit, limit)
 	runtime.ReadMemStats(&after)
 	if err == nil || problemOf(err).Status != http.StatusBadRequest {
 		t.Errorf("got %v, want 400", err)
@@ -174,7 +188,7 @@ func TestReadMultipartOneBuffer(t *testing.T) {
 	}
 }
 
-func TestReadAll(t *testing.T) {
+func TestReadBody(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		sent    int
@@ -190,9 +204,13 @@ func TestReadAll(t *testing.T) {
 		{"nothing", 0, 0, 0, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			r := httptest.NewRequest("POST", "/", bytes.NewReader(make([]byte, test.sent)))
+			body := io.Reader(bytes.NewReader(make([]byte, test.sent)))
+			if int64(test.sent) < test.length { // as net/http does
+				body = io.MultiReader(body, iotest.ErrReader(io.ErrUnexpectedEOF))
+			}
+			r := httptest.NewRequest("POST", "/", body)
 			r.ContentLength = test.length
-			data, err := readAll(r, 10)
+			data, err := new(server).readBody(&response{}, r, 10)
 			status := 0
 			if err != nil {
 				status = problemOf(err).Status
@@ -213,7 +231,8 @@ func TestContentType(t *testing.T) {
 	}{
 		{"plain", http.Header{"Content-Type": {"application/json"}}, "application/json", true},
 		{"case and parameter", http.Header{"Content-Type": {"Application/JSON; charset=utf-8"}}, "application/json", true},
-		{"none", http.Header{}, "", true},
+		{"none", http.Header{}, "", false},
+		{"not accepted", http.Header{"Content-Type": {"application/xml"}}, "", false},
 		{"twice", http.Header{"Content-Type": {"application/json", "text/plain"}}, "", false},
 		{"unreadable", http.Header{"Content-Type": {"application/json; ="}}, "", false},
 		{"compressed", http.Header{"Content-Type": {"application/json"}, "Content-Encoding": {"gzip"}}, "", false},
@@ -221,7 +240,7 @@ func TestContentType(t *testing.T) {
 		{"twice identity", http.Header{"Content-Encoding": {"identity", "identity"}}, "", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got, _, err := contentType(&http.Request{Header: test.header})
+			got, _, err := contentType(&http.Request{Header: test.header}, "application/json", "text/plain")
 			if got != test.want || (err == nil) != test.ok {
 				t.Errorf("got %q, %v", got, err)
 			}
@@ -229,6 +248,30 @@ func TestContentType(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestAcceptedTypes: the error of a wrong Content-Type lists the types of the route.
+func TestAcceptedTypes(t *testing.T) {
+	for _, test := range []struct{ method, contentType, detail, acceptPatch string }{
+		{"POST", "", "Content-Type is missing; send one of application/json, text/plain", ""},
+		{"POST", "text/html; x", "Content-Type is text/html; x; send one of application/json, text/plain", ""},
+		{"PATCH", "a", "Content-Type is a; send one of application/json, text/plain", "application/json, text/plain"},
+	} {
+		r := httptest.NewRequest(test.method, "/", nil)
+		r.Header.Set("Content-Type", test.contentType)
+		_, _, err := contentType(r, "application/json", "text/plain")
+		p := problemOf(err)
+		if p.Status != http.StatusUnsupportedMediaType || p.Detail != test.detail || p.header.Get("Accept-Patch") != test.acceptPatch {
+			t.Errorf("%s %s: %+v", test.method, test.contentType, p)
+		}
+	}
+	for _, any := range []string{"", "image/png", "image", "image/png; =", "application/x-www-form-urlencoded"} {
+		r := httptest.NewRequest("PUT", "/", nil)
+		r.Header.Set("Content-Type", any)
+		if _, _, err := contentType(r); err != nil {
+			t.Errorf("%s: %v where every type is accepted", any, err)
+		}
 	}
 }
 
@@ -249,7 +292,8 @@ func FuzzMultipart(f *testing.F) {
 	f.Add([]byte("--\r\n\r\n----"), "")
 	f.Fuzz(func(t *testing.T, body []byte, boundary string) {
 		const limit = 10_000
-		form, err := readMultipart(bytes.NewReader(body), boundary, limit, int64(len(body)), "name", "email")
+		form := newForm("name", "email")
+		err := form.readMultipart(bytes.NewReader(body), boundary, limit, int64(len(body)))
 		if len(form.image) > limit {
 			t.Errorf("an image of %d bytes passes", len(form.image))
 		}
@@ -264,8 +308,8 @@ func FuzzJSONForm(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		form, err := readJSON(body, "name", "email")
-		checkFuzzedForm(t, form, err)
+		form := newForm("name", "email")
+		checkFuzzedForm(t, form, form.readJSON(body))
 	})
 }
 
@@ -274,12 +318,12 @@ func FuzzURLEncodedForm(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		form, err := readURLEncoded(body, "name", "email")
-		checkFuzzedForm(t, form, err)
+		form := newForm("name", "email")
+		checkFuzzedForm(t, form, form.readURLEncoded(string(body)))
 	})
 }
 
-func checkFuzzedForm(t *testing.T, form form, err error) {
+func checkFuzzedForm(t *testing.T, form *form, err error) {
 	t.Helper()
 	if err != nil {
 		p := problemOf(err)
@@ -300,7 +344,7 @@ func checkFuzzedForm(t *testing.T, form form, err error) {
 		if !utf8.ValidString(value) {
 			t.Errorf("%q is not valid UTF-8", value)
 		}
-		cleanName(value)
-		cleanEmail(value)
+		cleanField(value, cleanName)
+		cleanField(value, cleanEmail)
 	}
 }

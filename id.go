@@ -2,8 +2,6 @@ package main
 
 import (
 	"crypto/sha256"
-	"encoding/base64"
-	"encoding/hex"
 	"fmt"
 	"net/mail"
 	"regexp"
@@ -24,7 +22,7 @@ func userID(email string) string {
 	id := [16]byte(sum[:16])
 	id[6] = id[6]&0x0f | 0x80 // version 8
 	id[8] = id[8]&0x3f | 0x80 // variant of RFC 9562
-	return formatID(id)
+	return fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
 }
 
 // canonicalEmail is the form in which emails are compared: NFC, lower case, the
@@ -57,28 +55,18 @@ func foldCase(s string) string {
 
 // cleanEmail accepts a bare address: local part, @, domain (RFC 5322), with the
 // international characters of RFC 6531; no display name, comment or quotes.
-func cleanEmail(email string) (string, *fieldError) {
-	email = strings.TrimSpace(email)
-	if email == "" {
-		return "", &fieldError{"email", "must be an email address; it is missing or blank"}
-	}
-	if len(email) > maxEmailLength {
-		return "", &fieldError{"email", fmt.Sprintf("may have at most %d bytes; it has %d", maxEmailLength, len(email))}
-	}
+func cleanEmail(email string) (string, error) {
 	_, domain := splitEmail(email)
 	address, err := mail.ParseAddress(email)
-	if err != nil || address.Name != "" || address.Address != email || !validDomain(domain) ||
-		strings.ContainsFunc(email, notInEmail) {
-		return "", &fieldError{"email", "must be a bare email address such as ada@example.com"}
+	if len(email) > maxEmailLength || err != nil || address.Name != "" || address.Address != email ||
+		!validDomain(domain) || strings.ContainsFunc(email, invisible) {
+		return "", fmt.Errorf("must be a bare email address such as ada@example.com, of at most %d bytes", maxEmailLength)
 	}
 	return email, nil
 }
 
-// notInEmail finds invisible characters and broken escapes: two addresses that
-// differ in them look the same.
-func notInEmail(r rune) bool {
-	return r == unicode.ReplacementChar || unicode.IsSpace(r) || unicode.In(r, unicode.C)
-}
+// invisible finds characters in which two addresses can differ and look the same.
+func invisible(r rune) bool { return unicode.IsSpace(r) || unicode.In(r, unicode.C) }
 
 // validDomain accepts host names (RFC 1123, section 2.1), with or without dots, and
 // their international forms of letters, digits and marks.
@@ -98,31 +86,14 @@ func validDomain(domain string) bool {
 	})
 }
 
-func formatID(id [16]byte) string {
-	h := hex.EncodeToString(id[:])
-	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
-}
-
 var userIDs = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
 
-// parseID returns a user id in lower case (RFC 9562, section 4). It reports whether
-// userID can have made it.
-func parseID(s string) (id string, ok bool) {
-	id = strings.ToLower(s)
-	return id, userIDs.MatchString(id)
-}
-
-// formatCursor returns the opaque cursor of the page behind the user id.
-func formatCursor(id string) string {
-	raw, _ := hex.DecodeString(strings.ReplaceAll(id, "-", ""))
-	return base64.RawURLEncoding.EncodeToString(raw)
-}
-
-// parseCursor returns the user id of a cursor.
-func parseCursor(cursor string) (id string, ok bool) {
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
-	if err != nil || len(raw) != 16 {
-		return "", false
+// parseID returns a user id in lower case (RFC 9562, section 4), if userID can have
+// made it.
+func parseID(s string) (string, error) {
+	id := strings.ToLower(s)
+	if !userIDs.MatchString(id) {
+		return "", fmt.Errorf("must be the id of a user, not %q", abbreviate(s))
 	}
-	return parseID(formatID([16]byte(raw)))
+	return id, nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -119,9 +120,6 @@ func problemOf(err error) *problem {
 	if p, ok := errors.AsType[*problem](err); ok {
 		return p
 	}
-	if tooBig, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return tooLarge("the body may have at most %d bytes", tooBig.Limit)
-	}
 	var p *problem
 	switch {
 	case errors.Is(err, ErrNotFound):
@@ -139,6 +137,18 @@ func problemOf(err error) *problem {
 	}
 	p.cause = err
 	return p
+}
+
+// bodyError explains why a request's body could not be read: the client sent too
+// much, too slowly, or not all of it.
+func bodyError(err error) *problem {
+	if tooBig, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return tooLarge("the body may have at most %d bytes", tooBig.Limit)
+	}
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		return newProblem(kindSlowBody, "the body did not arrive in time").with("Connection", "close")
+	}
+	return badRequest("the body is truncated: %v", err)
 }
 
 // writeProblem sends the problem that err converts to.

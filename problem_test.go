@@ -33,7 +33,6 @@ func TestBodyError(t *testing.T) {
 		{os.ErrDeadlineExceeded, http.StatusRequestTimeout},
 		{fmt.Errorf("multipart: NextPart: %w", os.ErrDeadlineExceeded), http.StatusRequestTimeout},
 		{errors.New("unexpected EOF"), http.StatusBadRequest},
-		{tooLarge("an image"), http.StatusRequestEntityTooLarge},
 	} {
 		if got := problemOf(bodyError(test.err)).Status; got != test.want {
 			t.Errorf("%v: %d, want %d", test.err, got, test.want)

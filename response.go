@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
+
 	"net/http"
 	"strings"
 	"sync"
@@ -209,19 +209,4 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		b.resp.bodyErr = err
 	}
 	return n, err
-}
-
-// bodyError explains why a request's body could not be read: the client sent too
-// much, too slowly, or not all of it.
-func bodyError(err error) error {
-	if _, ok := errors.AsType[*problem](err); ok {
-		return err
-	}
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return err
-	}
-	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
-		return newProblem(kindSlowBody, "the body did not arrive in time").with("Connection", "close")
-	}
-	return badRequest("the body is truncated: %v", err)
 }

@@ -134,9 +134,9 @@ func (s *server) handle(pattern string, timeout time.Duration, a access, handler
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		w.limit(timeout)
-		defer s.release(w)
+		defer s.releaseBody(w)
 		var err error = ErrNotFound
-		if id, ok := parseID(r.PathValue("id")); ok || !strings.Contains(path, "{id}") {
+		if id, badID := parseID(r.PathValue("id")); badID == nil || !strings.Contains(path, "{id}") {
 			w.user = id
 			err = handler(w, r.WithContext(ctx))
 		}

@@ -3,11 +3,11 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -142,7 +142,7 @@ func (s *server) listPage(w *response, r *http.Request, q listQuery) error {
 			return err
 		}
 		if len(page) == q.limit {
-			next := url.Values{"limit": {strconv.Itoa(q.limit)}, "cursor": {formatCursor(page[q.limit-1].ID)}}
+			next := url.Values{"limit": {strconv.Itoa(q.limit)}, "cursor": {page[q.limit-1].ID}}
 			w.Header().Set("Link", fmt.Sprintf(`<%s/users?%s>; rel="next"`, s.PublicURL, next.Encode()))
 			break
 		}
@@ -159,57 +159,39 @@ type listQuery struct {
 }
 
 func parseListQuery(query string) (q listQuery, err error) {
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return q, badRequest("the query is malformed: %v", err)
+	f := newForm("limit", "cursor", "email")
+	if err := f.readURLEncoded(query); err != nil {
+		return q, err
 	}
-	var errs []fieldError
-	fault := func(field, format string, args ...any) {
-		errs = append(errs, fieldError{field, fmt.Sprintf(format, args...)})
-	}
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		v := values[name]
-		switch {
-		case !slices.Contains([]string{"cursor", "email", "limit"}, name):
-			fault(abbreviate(name), "unknown parameter; the parameters are limit, cursor, email")
-		case len(v) > 1:
-			fault(name, "sent more than once")
-		case name == "email" && len(values) > 1:
-			fault(name, "cannot be combined with other parameters")
-		case name == "email":
-			var f *fieldError
-			if q.email, f = cleanEmail(v[0]); f != nil {
-				errs = append(errs, *f)
-			}
-		case name == "limit":
-			if q.limit, err = strconv.Atoi(v[0]); err != nil || q.limit < 1 || q.limit > maxPage {
-				fault(name, "must be a number from 1 to %d, not %q", maxPage, abbreviate(v[0]))
-			}
-		default:
-			var ok bool
-			if q.after, ok = parseCursor(v[0]); !ok {
-				fault(name, "must be a cursor from a Link header, not %q", abbreviate(v[0]))
-			}
+	limit, limited := f.fields["limit"]
+	_, continued := f.fields["cursor"]
+	if limited {
+		if q.limit, err = strconv.Atoi(limit); err != nil || q.limit < 1 || q.limit > maxPage {
+			f.fault("limit", "must be a number from 1 to %d, not %q", maxPage, abbreviate(limit))
 		}
 	}
-	if len(errs) > 0 {
-		return listQuery{}, badFields(errs...)
+	if continued {
+		q.after = f.clean("cursor", parseID)
+		q.limit = cmp.Or(q.limit, defaultPage)
 	}
-	if q.limit == 0 && q.after != "" {
-		q.limit = defaultPage
+	if _, ok := f.fields["email"]; ok {
+		q.email = f.clean("email", cleanEmail)
+		if limited || continued {
+			f.fault("email", "cannot be combined with other parameters")
+		}
 	}
-	return q, nil
+	return q, f.err()
 }
 
 // createUser answers POST /user.
 func (s *server) createUser(w *response, r *http.Request) error {
-	f, err := s.readUserForm(w, r)
+	accepted := []string{"application/json", "application/x-www-form-urlencoded", "multipart/form-data"}
+	f, err := s.readForm(w, r, accepted, "name", "email")
 	if err != nil {
 		return err
 	}
-	name, nameFault := cleanName(f.fields["name"])
-	email, emailFault := cleanEmail(f.fields["email"])
-	if err := faults(nameFault, emailFault); err != nil {
+	name, email := f.clean("name", cleanName), f.clean("email", cleanEmail)
+	if err := f.err(); err != nil {
 		return err
 	}
 	u := User{ID: userID(email), Name: name, Email: email, Write: newKey(), CreatedAt: now()}
@@ -235,25 +217,6 @@ func (s *server) createUser(w *response, r *http.Request) error {
 	return s.writeUser(w, http.StatusCreated, u)
 }
 
-// readUserForm reads a new user in any of the three content types.
-func (s *server) readUserForm(w *response, r *http.Request) (form, error) {
-	mediaType, params, err := contentType(r)
-	if err != nil {
-		return form{}, err
-	}
-	switch mediaType {
-	case "application/json":
-		return readBody(r, readJSON, "name", "email")
-	case "application/x-www-form-urlencoded":
-		return readBody(r, readURLEncoded, "name", "email")
-	case "multipart/form-data":
-		return s.readUpload(w, r, params["boundary"], "name", "email")
-	case "":
-		return form{}, unsupported("the request has no Content-Type; send JSON with Content-Type: application/json")
-	}
-	return form{}, unsupported("Content-Type must be application/json, application/x-www-form-urlencoded or multipart/form-data, not %q", abbreviate(mediaType))
-}
-
 // getUser answers GET /users/{id}.
 func (s *server) getUser(w *response, r *http.Request) error {
 	u, err := s.users.Get(r.Context(), w.user)
@@ -271,24 +234,16 @@ func (s *server) getUser(w *response, r *http.Request) error {
 // renameUser answers PATCH /users/{id}: a JSON merge patch (RFC 7396) whose only
 // member is the name.
 func (s *server) renameUser(w *response, r *http.Request) error {
-	mediaType, _, err := contentType(r)
-	if err != nil {
-		return err
-	}
-	if mediaType != "application/json" && mediaType != "application/merge-patch+json" {
-		return unsupported("Content-Type must be application/json or application/merge-patch+json, not %q", abbreviate(mediaType)).
-			with("Accept-Patch", "application/json, application/merge-patch+json") // RFC 5789, section 2.2
-	}
-	f, err := readBody(r, readJSON, "name", "email")
+	f, err := s.readForm(w, r, []string{"application/json", "application/merge-patch+json"}, "name", "email")
 	if err != nil {
 		return err
 	}
 	if _, sent := f.fields["email"]; sent {
-		return badField("email", "cannot be changed, because the id is derived from it; create another user instead")
+		f.fault("email", "cannot be changed, because the id is derived from it; create another user instead")
 	}
-	name, fault := cleanName(f.fields["name"])
-	if fault != nil {
-		return badFields(*fault)
+	name := f.clean("name", cleanName)
+	if err := f.err(); err != nil {
+		return err
 	}
 	versions, err := ifMatch(r)
 	if err != nil {
@@ -372,24 +327,14 @@ func entityTags(r *http.Request, field string) []string {
 
 // cleanName returns a name as it is stored: trimmed, in Unicode normalization form
 // C, so that equal looks are equal bytes.
-func cleanName(name string) (string, *fieldError) {
-	name = norm.NFC.String(strings.TrimSpace(name))
+func cleanName(name string) (string, error) {
+	name = norm.NFC.String(name)
 	n := utf8.RuneCountInString(name)
-	fault := ""
 	switch {
-	case strings.ContainsRune(name, unicode.ReplacementChar):
-		fault = "is not valid Unicode" // decoded from a broken escape such as \ud800
-	case strings.ContainsFunc(name, unicode.IsControl):
-		fault = "must not contain control characters"
-	case strings.ContainsFunc(name, overridesDirection):
-		fault = "must not contain bidirectional overrides"
-	case !strings.ContainsFunc(name, visible):
-		fault = fmt.Sprintf("must have 1 to %d characters, one of them visible; it is missing or blank", maxNameLength)
-	case n > maxNameLength:
-		fault = fmt.Sprintf("may have at most %d characters; it has %d", maxNameLength, n)
-	}
-	if fault != "" {
-		return "", &fieldError{"name", fault}
+	case strings.ContainsFunc(name, unicode.IsControl) || strings.ContainsFunc(name, overridesDirection):
+		return "", errors.New("must not contain control characters or bidirectional overrides")
+	case n > maxNameLength || !strings.ContainsFunc(name, visible):
+		return "", fmt.Errorf("must have 1 to %d characters, one of them visible; it has %d", maxNameLength, n)
 	}
 	return name, nil
 }

@@ -110,7 +110,7 @@ func TestCheck(t *testing.T) {
 			to("GET", "/users/"+id+"/avatar/aaaaaaaaaaaaaaaaaaaaaaaaaa"), ""},
 		{"part of an image", answer(206, "image/png", "PNG", "ETag", etag, "Accept-Ranges", "bytes", "Cache-Control", "public, max-age=31536000, immutable",
 			"Content-Range", "bytes 1-3/4").to("GET", "/users/"+id+"/avatar/"+version), ""},
-		{"page", answer(200, "application/json", "["+user+"]", "Link", `<https://x.example/users?limit=1&cursor=tfyF5VdVieCQMKEKtEKbaw>; rel="next"`).
+		{"page", answer(200, "application/json", "["+user+"]", "Link", `<https://x.example/users?limit=1&cursor=b5fc85e5-5755-89e0-9030-a10ab4429b6b>; rel="next"`).
 			to("GET", "/users?limit=1"), ""},
 		{"bad request, refused", refusal(400, "invalid-request").to("POST", "/user").sent("application/json", `{"nmae":"Ada"}`), ""},
 		{"bad limit, refused", refusal(400, "invalid-request").to("GET", "/users?limit=0"), ""},
