@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -148,8 +149,13 @@ func (w *logWriter) flush() {
 	}
 }
 
+// heapFloor is memory that is never touched. The garbage collector counts it, and so does not run
+// for every 4 MiB allocated: 0.84 instead of 0.78 of the bare calls of a read.
+const heapFloor = 8 << 20
+
 // serve serves the API until ctx ends and all requests are answered.
 func serve(ctx context.Context, c config, log *slog.Logger, b build) error {
+	defer runtime.KeepAlive(make([]byte, heapFloor))
 	m := newMetrics(b)
 	var t *tokens
 	if c.TokensFile != "" {
