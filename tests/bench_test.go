@@ -2,6 +2,7 @@ package tests
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -49,7 +50,8 @@ import (
 // microsecond of any of them lowers the ratio. "far" are the same servers with AWS-like
 // latency: the ratio is that of latency. "list-canned" uses prepared pages and so measures the service alone.
 // The bare calls of an upload are PutObject, then UpdateItem; those of a read are GetItem,
-// then GetObject.
+// then GetObject. "handler" is a bare net/http handler that makes the same calls, in place of
+// the service: what a second connection costs.
 //
 // It needs the servers in ROSTER_TEST_DYNAMODB and ROSTER_TEST_S3:
 //
@@ -144,8 +146,11 @@ func benchItem(email string) map[string]types.AttributeValue {
 }
 
 // do sends a request that must succeed, with a header of names and values.
-func (w *benchWorld) do(b *testing.B, method, path string, body []byte, header ...string) {
-	req, err := http.NewRequest(method, w.process.url+path, bytes.NewReader(body))
+func (w *benchWorld) do(b *testing.B, method, url string, body []byte, header ...string) {
+	if strings.HasPrefix(url, "/") {
+		url = w.process.url + url
+	}
+	req, err := http.NewRequest(method, url, bytes.NewReader(body))
 	if err != nil {
 		b.Error(err)
 		return
@@ -160,7 +165,7 @@ func (w *benchWorld) do(b *testing.B, method, path string, body []byte, header .
 	}
 	defer resp.Body.Close()
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode >= 400 {
-		b.Errorf("%s %s: %d, %v", method, path, resp.StatusCode, err)
+		b.Errorf("%s %s: %d, %v", method, url, resp.StatusCode, err)
 	}
 }
 
@@ -426,6 +431,19 @@ func benchUpload(b *testing.B, servers awsServers, clients int) {
 		b.Run(name+"/put", func(b *testing.B) {
 			w.compare(b, clients, 6*clients, bare, func(i int) {
 				w.do(b, "PUT", "/users/"+users[i%len(users)]+"/avatar", image)
+			})
+		})
+		b.Run(name+"/handler", func(b *testing.B) {
+			server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				data := make([]byte, r.ContentLength)
+				_, err := io.ReadFull(r.Body, data)
+				if err := cmp.Or(err, w.bareUpload(path.Base(r.URL.Path), data)); err != nil {
+					b.Error(err)
+				}
+			}))
+			defer server.Close()
+			w.compare(b, clients, 6*clients, bare, func(i int) {
+				w.do(b, "PUT", server.URL+"/"+others[i%len(others)], image)
 			})
 		})
 		b.Run(name+"/form", func(b *testing.B) {
