@@ -3,12 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"strconv"
 	"strings"
 	"unicode"
 )
@@ -61,7 +59,6 @@ var (
 
 const (
 	kindPrefix        = "urn:roster:problem:"
-	problemMediaType  = "application/problem+json"
 	retryAfterSeconds = "1" // backends recover and slots fall free within about that
 )
 
@@ -149,26 +146,6 @@ func bodyError(err error) *problem {
 		return newProblem(kindSlowBody, "the body did not arrive in time").with("Connection", "close")
 	}
 	return badRequest("the body is truncated: %v", err)
-}
-
-// writeProblem sends the problem that err converts to.
-func writeProblem(w http.ResponseWriter, err error) {
-	p := *problemOf(err)
-	h := w.Header()
-	p.RequestID = h.Get("X-Request-Id")
-	body, _ := json.Marshal(p) // only strings and numbers: cannot fail
-	body = append(body, '\n')
-	for _, key := range []string{"Etag", "Accept-Ranges", "Content-Disposition", "Content-Encoding", "Location"} {
-		h.Del(key) // of the response that failed
-	}
-	for key, values := range p.header {
-		h[key] = values
-	}
-	h.Set("Content-Type", problemMediaType)
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	h.Set("Cache-Control", "no-store")
-	w.WriteHeader(p.Status)
-	w.Write(body)
 }
 
 // abbreviate prepares a client's text for a message: short, valid UTF-8, without

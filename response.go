@@ -3,10 +3,11 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
-
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -23,11 +24,11 @@ const (
 	// The connection outlives the request's deadline by answerGrace for reads and
 	// twice that for writes, so that the 504 or 408 is still sent.
 	answerGrace = 2 * time.Second
-)
 
-// statusClientGone is logged and counted when the client closed the connection
-// before it had the whole response.
-const statusClientGone = 499
+	// statusClientGone is logged and counted when the client closed the connection
+	// before it had the whole response.
+	statusClientGone = 499
+)
 
 // A response is the ResponseWriter of every handler. It sends the header with the
 // first byte of the body, so that an error until then is still sent as a problem.
@@ -36,21 +37,18 @@ type response struct {
 	control  *http.ResponseController
 	server   *server
 	request  *http.Request
+	body     requestBody
 	start    time.Time
-	readBy   time.Time // deadline of the request's last byte
-	deadline time.Time // deadline of the response's last byte
+	deadline time.Time // of the request's last byte
 	route    string    // path of the matched pattern
 	token    string    // name of the client's token
 	user     string    // id of the user in the path or body
-	status   int       // 0: not set yet
-	sent     bool      // the header is sent
-	replaced bool      // a problem replaces what net/http writes
-	broken   bool      // the connection must be closed
+	reserved int64     // bytes of uploadBudget
 	bytes    int64
-	reserved int64 // bytes of uploadBudget
+	status   int   // 0: not set yet
 	err      error // why the request failed
-	bodyErr  error // why the request's body could not be read
-	writeErr error // why the response could not be written
+	sent     bool  // the header is sent
+	broken   bool  // the connection must be closed
 }
 
 // Unwrap is for http.ResponseController.
@@ -59,63 +57,60 @@ func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // limit sets the connection's deadlines. A slow client meets these; a slow backend
 // meets the context's deadline, which is earlier.
 func (w *response) limit(timeout time.Duration) {
-	w.readBy = w.start.Add(timeout + answerGrace)
-	w.deadline = w.start.Add(timeout + 2*answerGrace)
-	w.control.SetReadDeadline(w.readBy)
-	w.control.SetWriteDeadline(w.deadline)
+	w.deadline = w.start.Add(timeout + answerGrace)
+	w.control.SetReadDeadline(w.deadline)
+	w.control.SetWriteDeadline(w.deadline.Add(answerGrace))
 }
 
-// WriteHeader sets the status. An error that net/http writes as plain text is
-// replaced by a problem.
+// WriteHeader sets the status. An error status of ServeMux or ServeContent becomes a
+// problem, which replaces their text.
 func (w *response) WriteHeader(status int) {
-	h := w.Header()
-	switch {
-	case w.status != 0:
+	if status >= 400 {
+		w.err = w.problemFor(status)
 		return
-	case status < 200:
-		w.ResponseWriter.WriteHeader(status)
-		return
-	case status >= 400 && h.Get("Content-Type") != problemMediaType:
-		writeProblem(w, w.problemFor(status))
-		w.replaced = true
-		return
-	case w.route == "" && strings.HasPrefix(h.Get("Location"), "/"): // from ServeMux
-		h.Set("Location", w.server.PublicURL+h.Get("Location")) // keep a proxy's prefix
+	}
+	if path := w.Header().Get("Location"); w.route == "" && strings.HasPrefix(path, "/") {
+		w.Header().Set("Location", w.server.PublicURL+path) // keep a proxy's prefix
 	}
 	w.status = status
 }
 
 // problemFor returns the problem for an error status of ServeMux or ServeContent.
-func (w *response) problemFor(status int) *problem {
+func (w *response) problemFor(status int) error {
 	h := w.Header()
 	switch status {
 	case http.StatusNotFound:
 		return notFound("no such path; see /openapi.yaml")
 	case http.StatusMethodNotAllowed:
+		hint := ""
 		if w.request.Method == http.MethodPost && w.request.URL.Path == "/users" {
-			return newProblem(kindMethod, "this path allows %s; POST /user creates a user", h.Get("Allow"))
+			hint = "; POST /user creates a user"
 		}
-		return newProblem(kindMethod, "this path allows %s", h.Get("Allow"))
+		return newProblem(kindMethod, "this path allows %s%s", h.Get("Allow"), hint)
 	case http.StatusPreconditionFailed:
-		return problemOf(ErrPrecondition)
+		return ErrPrecondition
 	case http.StatusRequestedRangeNotSatisfiable:
 		return newProblem(kindRange, "the range is outside the image: %s", h.Get("Content-Range"))
 	case http.StatusBadRequest:
 		return badRequest("the request target is not a path")
 	}
-	return problemOf(errors.New(http.StatusText(status)))
+	return errors.New(http.StatusText(status))
 }
 
 func (w *response) Write(b []byte) (int, error) {
-	if w.replaced {
-		return len(b), nil
+	if w.err != nil {
+		return len(b), nil // the text of an error
 	}
+	return w.send(b)
+}
+
+func (w *response) send(b []byte) (int, error) {
 	w.sendHeader()
-	w.control.SetWriteDeadline(earlier(w.deadline, time.Now().Add(writeTimeout)))
+	w.control.SetWriteDeadline(earlier(w.deadline.Add(answerGrace), time.Now().Add(writeTimeout)))
 	n, err := w.ResponseWriter.Write(b)
 	w.bytes += int64(n)
 	if err != nil {
-		w.writeErr = err
+		w.status, w.broken = statusClientGone, true
 	}
 	return n, err
 }
@@ -125,13 +120,30 @@ func (w *response) sendHeader() {
 		return
 	}
 	w.sent = true
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
+	w.status = cmp.Or(w.status, http.StatusOK)
 	if w.server.draining.Load() {
 		w.Header().Set("Connection", "close")
 	}
 	w.ResponseWriter.WriteHeader(w.status)
+}
+
+// sendProblem sends a problem instead of what the handler prepared.
+func (w *response) sendProblem(p problem) {
+	h := w.Header()
+	for _, key := range []string{"Etag", "Accept-Ranges", "Content-Disposition", "Content-Encoding", "Location"} {
+		h.Del(key)
+	}
+	for key, values := range p.header {
+		h[key] = values
+	}
+	p.RequestID = h.Get("X-Request-Id")
+	body, _ := json.Marshal(p) // only strings and numbers: cannot fail
+	body = append(body, '\n')
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Cache-Control", "no-store")
+	w.status = p.Status
+	w.send(body)
 }
 
 // Images are copied through larger buffers than io.Copy's 32 KiB: fewer system
@@ -147,36 +159,29 @@ func (w *response) ReadFrom(src io.Reader) (int64, error) {
 	return io.CopyBuffer(struct{ io.Writer }{w}, src, buffer[:])
 }
 
-// fail ends the response with an error: as a problem if nothing is sent yet, else
-// by closing the connection, so that a partial response never looks complete.
-func (w *response) fail(err error) {
-	w.err = err
-	switch {
-	case w.writeErr != nil || errors.Is(err, context.Canceled):
-		w.status, w.broken = statusClientGone, true
-	case !w.sent:
-		w.status = 0
-		writeProblem(w, err)
-	default:
-		w.status, w.broken = problemOf(err).Status, true
-	}
-}
-
-// finish sends what is buffered. If the client has gone or the deadline has passed,
-// the client does not have the response, and the log must not say that it has.
+// finish sends the rest of the response: after an error the problem or, if a part is
+// sent, nothing, so that it never looks complete. If the client has gone or the deadline
+// has passed, the client does not have the response, and the log must not say that it has.
 func (w *response) finish() {
-	if w.broken {
-		return
-	}
 	gone := w.request.Context().Err() // of the connection, not of the handler
-	w.sendHeader()
-	var err error
-	if w.Header().Get("Content-Length") != "" { // else net/http sends the rest with the end of the chunked body
-		w.control.SetWriteDeadline(earlier(w.deadline, time.Now().Add(writeTimeout)))
-		err = w.control.Flush()
+	switch {
+	case w.broken:
+		return
+	case errors.Is(w.err, context.Canceled):
+		w.status, w.broken = statusClientGone, true
+		return
+	case w.err != nil && w.sent:
+		w.status, w.broken = problemOf(w.err).Status, true
+		return
+	case w.err != nil:
+		w.sendProblem(*problemOf(w.err))
 	}
-	if err = cmp.Or(err, gone); err != nil {
-		w.status, w.writeErr, w.broken = statusClientGone, err, true
+	w.sendHeader()
+	if w.Header().Get("Content-Length") != "" { // else net/http sends the rest with the end of the chunked body
+		gone = cmp.Or(w.control.Flush(), gone)
+	}
+	if gone != nil {
+		w.status, w.broken = statusClientGone, true
 	}
 }
 
@@ -190,9 +195,10 @@ func earlier(a, b time.Time) time.Time {
 // A requestBody counts the bytes of a request's body and enforces minBodyRate.
 type requestBody struct {
 	io.ReadCloser
-	resp  *response
-	start time.Time // of the first read
-	n     int64
+	response *response
+	start    time.Time // of the first read
+	n        int64
+	err      error // why it could not be read
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
@@ -200,13 +206,13 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		b.start = time.Now()
 	}
 	due := b.start.Add(bodyGrace + time.Duration(b.n)*time.Second/minBodyRate)
-	b.resp.control.SetReadDeadline(earlier(b.resp.readBy, due))
+	b.response.control.SetReadDeadline(earlier(b.response.deadline, due))
 	n, err := b.ReadCloser.Read(p)
 	b.n += int64(n)
 	if err == io.EOF { // from here the deadline only detects that the client has gone
-		b.resp.control.SetReadDeadline(b.resp.readBy)
+		b.response.control.SetReadDeadline(b.response.deadline)
 	} else {
-		b.resp.bodyErr = err
+		b.err = err
 	}
 	return n, err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -112,18 +113,14 @@ func (s *server) handle(pattern string, timeout time.Duration, a access, handler
 	if method == http.MethodGet {
 		transfers = &s.downloads
 	}
-	s.mux.HandleFunc(pattern, func(rw http.ResponseWriter, r *http.Request) {
-		w := rw.(*response)
-		w.route = path
+	answer := func(w *response, r *http.Request) error {
 		if err := s.admit(w, r, a); err != nil {
-			w.fail(err)
-			return
+			return err
 		}
 		if timeout > shortTimeout {
 			defer transfers.Add(-1)
 			if transfers.Add(1) > maxTransfers {
-				w.fail(overloaded("%d transfers of this kind are in flight", maxTransfers))
-				return
+				return overloaded("%d transfers of this kind are in flight", maxTransfers)
 			}
 		}
 		ctx := r.Context()
@@ -135,16 +132,22 @@ func (s *server) handle(pattern string, timeout time.Duration, a access, handler
 		defer cancel()
 		w.limit(timeout)
 		defer s.releaseBody(w)
-		var err error = ErrNotFound
-		if id, badID := parseID(r.PathValue("id")); badID == nil || !strings.Contains(path, "{id}") {
-			w.user = id
-			err = handler(w, r.WithContext(ctx))
+		id, err := parseID(r.PathValue("id"))
+		if err != nil && strings.Contains(path, "{id}") {
+			return ErrNotFound
 		}
-		if err != nil && w.bodyErr != nil {
-			err = bodyError(w.bodyErr) // the cause, which not every reader of a body returns
+		w.user = id
+		err = handler(w, r.WithContext(ctx))
+		if err != nil && w.body.err != nil {
+			return bodyError(w.body.err) // the cause, which not every reader of a body returns
 		}
-		if err != nil {
-			w.fail(err)
+		return err
+	}
+	s.mux.HandleFunc(pattern, func(rw http.ResponseWriter, r *http.Request) {
+		w := rw.(*response)
+		w.route = path
+		if err := answer(w, r); err != nil {
+			w.err = err
 		}
 	})
 }
@@ -183,9 +186,9 @@ func (s *server) admit(w *response, r *http.Request, a access) error {
 // ServeHTTP does what all requests have in common.
 func (s *server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w := &response{ResponseWriter: rw, start: time.Now(), control: http.NewResponseController(rw), server: s, request: r}
+	w.body = requestBody{ReadCloser: r.Body, response: w}
 	h := w.Header()
-	id := requestID(r)
-	h.Set("X-Request-Id", id)
+	h.Set("X-Request-Id", requestID(r))
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
@@ -196,12 +199,11 @@ func (s *server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		// Content-Length (RFC 9112, section 6.1). net/http hides which had both.
 		h.Set("Connection", "close")
 	}
-	body := &requestBody{ReadCloser: r.Body, resp: w}
 	if r.Body != http.NoBody {
 		// On a copy: net/http recognises by the original's type that nobody has
 		// read the body (Expect: 100-continue) and that it may skip the rest.
 		r = r.WithContext(r.Context())
-		r.Body = body
+		r.Body = &w.body
 	}
 	w.limit(shortTimeout) // until a route sets its own
 	s.inFlight.Add(1)
@@ -210,12 +212,12 @@ func (s *server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		s.inFlight.Add(-1)
 		s.metrics.requestsInFlight.Dec()
 		if v := recover(); v != nil {
+			w.err = fmt.Errorf("panic: %v", v)
 			s.metrics.panics.Inc()
-			s.log.Error("panic", "value", fmt.Sprint(v), "stack", string(debug.Stack()), "request_id", id)
-			w.fail(fmt.Errorf("panic: %v", v))
+			s.log.Error("panic", "value", fmt.Sprint(v), "stack", string(debug.Stack()), "request_id", h.Get("X-Request-Id"))
 		}
 		w.finish()
-		s.observe(w, r, body.n, id)
+		s.observe(w)
 		if w.broken {
 			panic(http.ErrAbortHandler)
 		}
@@ -224,53 +226,39 @@ func (s *server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 }
 
 // observe logs and measures a completed request.
-func (s *server) observe(w *response, r *http.Request, bodyBytes int64, id string) {
-	elapsed := time.Since(w.start)
-	if w.route == "" {
-		w.route = "unmatched"
-	}
-	method := r.Method
+func (s *server) observe(w *response) {
+	elapsed := time.Since(w.start).Seconds()
+	method, route := w.request.Method, cmp.Or(w.route, "unmatched")
 	if !slices.Contains(methods, method) {
 		method = "other"
 	}
-	s.metrics.requestDuration.WithLabelValues(method, w.route, strconv.Itoa(w.status)).Observe(elapsed.Seconds())
-	s.metrics.requestBytes.WithLabelValues(w.route).Observe(float64(bodyBytes))
-	s.metrics.responseBytes.WithLabelValues(w.route).Observe(float64(w.bytes))
+	s.metrics.requestDuration.WithLabelValues(method, route, strconv.Itoa(w.status)).Observe(elapsed)
+	s.metrics.requestBytes.WithLabelValues(route).Observe(float64(w.body.n))
+	s.metrics.responseBytes.WithLabelValues(route).Observe(float64(w.bytes))
 
-	level := slog.LevelInfo
-	switch {
-	case w.route == "/livez" || w.route == "/readyz": // watchReady logs why it is not ready
+	level, failure, changed := slog.LevelInfo, "", w.user
+	if w.status >= 500 && w.err != nil {
+		level, failure = slog.LevelError, w.err.Error()
+	}
+	if route == "/livez" || route == "/readyz" { // watchReady logs why it is not ready
 		level = slog.LevelDebug
-	case w.status >= 500:
-		level = slog.LevelError
 	}
-	if !s.log.Enabled(r.Context(), level) {
-		return
-	}
-	changed := w.user
 	if method == http.MethodGet || method == http.MethodHead {
 		changed = ""
 	}
-	attrs := make([]slog.Attr, 0, 12)
-	attrs = append(attrs,
-		slog.String("method", method), slog.String("route", w.route), slog.Int("status", w.status),
-		slog.Int64("bytes", w.bytes), slog.Float64("duration", elapsed.Seconds()), slog.String("request_id", id))
-	for _, optional := range [...]slog.Attr{
-		slog.String("trace_id", traceID(r.Header.Get("Traceparent"))),
-		slog.String("client", w.token),
-		slog.String("user", changed),
-	} {
-		if optional.Value.String() != "" {
-			attrs = append(attrs, optional)
-		}
+	s.log.LogAttrs(context.Background(), level, "request",
+		slog.String("method", method), slog.String("route", route), slog.Int("status", w.status),
+		slog.Int64("bytes", w.bytes), slog.Float64("duration", elapsed), slog.String("request_id", w.Header().Get("X-Request-Id")),
+		optional("trace_id", traceID(w.request.Header.Get("Traceparent"))), optional("client", w.token),
+		optional("user", changed), optional("broken", w.broken), optional("error", failure))
+}
+
+// optional returns a log attribute, or the empty one, which is not logged, for a zero value.
+func optional[T comparable](key string, value T) slog.Attr {
+	if value == *new(T) {
+		return slog.Attr{}
 	}
-	if w.broken {
-		attrs = append(attrs, slog.Bool("broken", true))
-	}
-	if w.err != nil && w.status >= 500 {
-		attrs = append(attrs, slog.String("error", w.err.Error()))
-	}
-	s.log.LogAttrs(r.Context(), level, "request", attrs...)
+	return slog.Any(key, value)
 }
 
 // methods are the values of the metrics' label method.
