@@ -70,11 +70,7 @@ func loadAWS(ctx context.Context, localstackHost string, observe observeFunc, lo
 		return aws.Config{}, fmt.Errorf("AWS configuration: %w", err)
 	}
 	if localstackHost != "" && cfg.BaseEndpoint == nil {
-		endpoint, err := localstackEndpoint(localstackHost)
-		if err != nil {
-			return aws.Config{}, err
-		}
-		cfg.BaseEndpoint = &endpoint
+		cfg.BaseEndpoint = aws.String(localstackEndpoint(localstackHost))
 	}
 	// Not with WithRetryer: it makes the SDK ignore AWS_MAX_ATTEMPTS and AWS_RETRY_MODE.
 	cfg.Retryer = func() aws.Retryer {
@@ -86,28 +82,27 @@ func loadAWS(ctx context.Context, localstackHost string, observe observeFunc, lo
 	credentials := cfg.Credentials
 	cfg.Credentials = aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
 		c, err := credentials.Retrieve(ctx)
+		if _, ok := errors.AsType[*processcreds.ProviderError](err); ok { // it quotes the output, perhaps a secret
+			err = errors.New("credential_process failed, or its output is not valid")
+		}
 		if err != nil {
-			err = &credentialsError{err}
+			err = &credentialsError{fmt.Errorf("no credentials: %w", err)}
 		}
 		return c, err
 	})
 	return cfg, nil
 }
 
-// localstackEndpoint returns the endpoint URL for LOCALSTACK_HOST: a URL, or a
-// host with or without a port.
-func localstackEndpoint(host string) (string, error) {
+// localstackEndpoint returns LOCALSTACK_HOST, a URL or a host with or without a
+// port, as a URL.
+func localstackEndpoint(host string) string {
 	if strings.Contains(host, "://") {
-		return host, nil
+		return host
 	}
-	u, err := url.Parse("http://" + host)
-	if err != nil || u.Hostname() == "" || u.Host != host {
-		return "", fmt.Errorf("LOCALSTACK_HOST: %q is neither a URL nor host[:port]", host)
+	if _, _, err := net.SplitHostPort(host); err != nil {
+		host += ":4566"
 	}
-	if u.Port() == "" {
-		u.Host = net.JoinHostPort(u.Hostname(), "4566")
-	}
-	return u.String(), nil
+	return (&url.URL{Scheme: "http", Host: host}).String()
 }
 
 // awsRegion matches names such as us-gov-west-1, but not those of zones.
@@ -181,13 +176,6 @@ type credentialsError struct{ error }
 
 func (e *credentialsError) Unwrap() error { return e.error }
 
-func (e *credentialsError) Error() string {
-	if _, ok := errors.AsType[*processcreds.ProviderError](e.error); ok { // it quotes the output
-		return "no credentials: credential_process failed, or its output is not valid"
-	}
-	return "no credentials: " + e.error.Error()
-}
-
 // secretMessages are the codes whose messages quote what was signed or a token.
 var secretMessages = []string{
 	"AuthFailure", "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidSecurity", "InvalidSignature",
@@ -200,10 +188,18 @@ func describeAWS(err error) (code, cause string) {
 	if err == nil {
 		return "OK", ""
 	}
-	if credentials, ok := errors.AsType[*credentialsError](err); ok {
-		return "credentials", credentials.Error()
+	cause = err.Error()
+	if send, ok := errors.AsType[*url.Error](err); ok {
+		cause = send.Error() // without the SDK's prefixes
 	}
-	if api, ok := errors.AsType[smithy.APIError](err); ok {
+	credentials, unsigned := errors.AsType[*credentialsError](err)
+	api, answered := errors.AsType[smithy.APIError](err)
+	timeout, isNet := errors.AsType[net.Error](err)
+	_, sending := errors.AsType[*smithyhttp.RequestSendError](err)
+	switch {
+	case unsigned:
+		return "credentials", credentials.Error()
+	case answered:
 		code, cause = api.ErrorCode(), api.ErrorCode()
 		if !slices.Contains(secretMessages, strings.TrimSuffix(code, "Exception")) {
 			cause += ": " + api.ErrorMessage()
@@ -214,14 +210,6 @@ func describeAWS(err error) (code, cause string) {
 			}
 		}
 		return code, cause
-	}
-	cause = err.Error()
-	if send, ok := errors.AsType[*url.Error](err); ok {
-		cause = send.Error() // without the SDK's prefixes
-	}
-	timeout, isNet := errors.AsType[net.Error](err)
-	_, sending := errors.AsType[*smithyhttp.RequestSendError](err)
-	switch {
 	case errors.Is(err, context.Canceled):
 		return "canceled", cause
 	case errors.Is(err, context.DeadlineExceeded), isNet && timeout.Timeout():
