@@ -84,7 +84,7 @@ func openRealAWS(t testing.TB, dynamoURL, s3URL string) (*dynamoUsers, *s3Avatar
 	t.Cleanup(func() {
 		users.client.DeleteTable(ctx, &dynamodb.DeleteTableInput{TableName: &users.table})
 		for {
-			page, err := avatars.list(ctx, "", 1000, nil)
+			page, err := avatars.list(ctx, "", nil)
 			if err != nil || len(page.Contents) == 0 {
 				break
 			}
@@ -95,6 +95,11 @@ func openRealAWS(t testing.TB, dynamoURL, s3URL string) (*dynamoUsers, *s3Avatar
 		avatars.client.DeleteBucket(ctx, &s3.DeleteBucketInput{Bucket: &avatars.bucket})
 	})
 	return users, avatars
+}
+
+// tryStores makes the calls of readiness.
+func tryStores(ctx context.Context, users Users, avatars Avatars) error {
+	return (&server{users: users, avatars: avatars}).tryReady(ctx)
 }
 
 // A testServer is a pair of servers that a test may run on.
@@ -241,8 +246,7 @@ func TestBootstrap(t *testing.T) {
 	}
 	users, avatars, err := openAWS(t.Context(), c, ignoreCalls, log)
 	wantError(t, err, nil)
-	wantError(t, users.Ready(t.Context()), nil)
-	wantError(t, avatars.Ready(t.Context()), nil)
+	wantError(t, tryStores(t.Context(), users, avatars), nil)
 }
 
 // TestReadyNames says which of table and bucket is missing.
@@ -253,11 +257,12 @@ func TestReadyNames(t *testing.T) {
 			table, bucket := users.table, avatars.bucket
 			t.Cleanup(func() { users.table, avatars.bucket = table, bucket })
 			users.table, avatars.bucket = "missing-table", "missing-bucket"
-			err := users.Ready(t.Context())
+			err := tryStores(t.Context(), users, avatars)
 			if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "missing-table") {
 				t.Errorf("error %v, want one that names the table", err)
 			}
-			err = avatars.Ready(t.Context())
+			users.table = table
+			err = tryStores(t.Context(), users, avatars)
 			if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "missing-bucket") {
 				t.Errorf("error %v, want one that names the bucket", err)
 			}
@@ -363,10 +368,9 @@ func TestLogOnce(t *testing.T) {
 		for range 3 {
 			users.Get(ctx, u.ID)
 			users.Create(ctx, u)
-			users.Ready(ctx)
 			listAll(ctx, users, "", 0)
 			avatars.Put(ctx, u.ID, "key", "image/png", nil)
-			avatars.Ready(ctx)
+			avatars.DeleteStale(ctx, u.ID, time.Now())
 		}
 		if want := `code=connection error="Post \"` + dynamo.URL; tt.name == "outage" && !strings.Contains(log.String(), want) {
 			t.Errorf("the log does not contain %s:\n%s", want, &log)
@@ -402,7 +406,7 @@ func TestCredentialProcess(t *testing.T) {
 		logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		dynamo := fakeaws.NewDynamoDB(t)
 		users, _ := openTestAWSWith(t, dynamo.URL, dynamo.URL, ignoreCalls, logger)
-		err := users.Ready(t.Context())
+		_, err := users.Get(t.Context(), "id")
 		wantError(t, err, ErrUnavailable)
 		if all := log.String() + err.Error(); strings.Contains(all, "example-secret") || !strings.Contains(log.String(), "credential_process") {
 			t.Errorf("the log contains the output or does not name credential_process: %v\n%s", err, &log)
@@ -416,7 +420,8 @@ func TestRetrySettings(t *testing.T) {
 	dynamo := fakeaws.NewDynamoDB(t)
 	users, _ := openTestAWS(t, dynamo.URL, dynamo.URL)
 	dynamo.Always("*", fakeaws.Fault{Status: 400, Code: "ThrottlingException"})
-	wantError(t, users.Ready(t.Context()), ErrUnavailable)
+	_, err := users.Get(t.Context(), "id")
+	wantError(t, err, ErrUnavailable)
 	wantError(t, users.Create(t.Context(), testUser("anna@example.com")), ErrUnavailable)
 	if reads, writes := dynamo.Calls("GetItem"), dynamo.Calls("PutItem"); reads != 2 || writes != 2 {
 		t.Errorf("%d reads and %d writes, want 2 attempts of each", reads, writes)
@@ -551,14 +556,12 @@ func TestUnreachable(t *testing.T) {
 				return err
 			},
 			"Delete": func(ctx context.Context) error { _, err := users.Delete(ctx, u, Condition{}); return err },
-			"Ready":  func(ctx context.Context) error { return users.Ready(ctx) },
 			"avatar Get": func(ctx context.Context) error {
 				_, err := avatars.Get(ctx, u.ID, a.Key, 0, a.Size)
 				return err
 			},
 			"avatar Delete":      func(ctx context.Context) error { return avatars.Delete(ctx, u.ID, a.Key) },
 			"avatar DeleteStale": func(ctx context.Context) error { return avatars.DeleteStale(ctx, u.ID, u.CreatedAt) },
-			"avatar Ready":       func(ctx context.Context) error { return avatars.Ready(ctx) },
 		} {
 			calls.Go(func() {
 				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

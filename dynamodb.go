@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"log/slog"
 	"net"
 	"net/http"
@@ -123,31 +122,25 @@ func (d *dynamoUsers) Get(ctx context.Context, id string) (User, error) {
 	return userOf(out.Item)
 }
 
-func (d *dynamoUsers) List(ctx context.Context, after string, limit int) iter.Seq2[User, error] {
-	return func(yield func(User, error) bool) {
-		size := min(cmp.Or(limit, scanPage), scanPage)
-		in := &dynamodb.ScanInput{TableName: &d.table, Limit: aws.Int32(int32(size))} // #nosec G115
-		if after != "" {
-			in.ExclusiveStartKey = keyOf(after)
-		}
-		for n := 0; ; {
-			page, err := call(ctx, callTimeout, d.client.Scan, in)
-			if err != nil {
-				yield(User{}, d.failed(ctx, "Scan", err))
-				return
-			}
-			for _, item := range page.Items {
-				u, err := userOf(item)
-				n++
-				if !yield(u, err) || err != nil || n == limit {
-					return
-				}
-			}
-			if in.ExclusiveStartKey = page.LastEvaluatedKey; in.ExclusiveStartKey == nil {
-				return
-			}
-		}
+func (d *dynamoUsers) Page(ctx context.Context, after string, limit int) (page []User, next string, err error) {
+	limit = min(cmp.Or(limit, scanPage), scanPage)
+	in := &dynamodb.ScanInput{TableName: &d.table, Limit: aws.Int32(int32(limit))} // #nosec G115
+	if after != "" {
+		in.ExclusiveStartKey = keyOf(after)
 	}
+	out, err := call(ctx, callTimeout, d.client.Scan, in)
+	if err != nil {
+		return nil, "", d.failed(ctx, "Scan", err)
+	}
+	page = make([]User, 0, len(out.Items))
+	for _, item := range out.Items {
+		u, err := userOf(item)
+		if err != nil {
+			return page, "", err
+		}
+		page = append(page, u)
+	}
+	return page, textOf(out.LastEvaluatedKey["id"]), nil
 }
 
 func (d *dynamoUsers) Update(ctx context.Context, id string, change Change, c Condition) (before, after User, err error) {
@@ -232,14 +225,6 @@ func (d *dynamoUsers) Delete(ctx context.Context, u User, c Condition) (User, er
 	return User{}, ErrNotFound
 }
 
-// Ready reads an item that cannot exist: ready is not an id.
-func (d *dynamoUsers) Ready(ctx context.Context) error {
-	if _, err := d.Get(ctx, "ready"); !errors.Is(err, ErrNotFound) {
-		return err
-	}
-	return nil
-}
-
 // createTable creates the table, or returns ErrExists.
 func (d *dynamoUsers) createTable(ctx context.Context) error {
 	id := aws.String("id")
@@ -249,16 +234,14 @@ func (d *dynamoUsers) createTable(ctx context.Context) error {
 		AttributeDefinitions: []types.AttributeDefinition{{AttributeName: id, AttributeType: types.ScalarAttributeTypeS}},
 		KeySchema:            []types.KeySchemaElement{{AttributeName: id, KeyType: types.KeyTypeHash}},
 	})
-	_, exists := errors.AsType[*types.ResourceInUseException](err)
-	if err != nil && !exists {
-		return d.failed(ctx, "CreateTable", err)
-	}
-	waiter := dynamodb.NewTableExistsWaiter(d.client, func(o *dynamodb.TableExistsWaiterOptions) { o.MinDelay = 500 * time.Millisecond })
-	err = waiter.Wait(ctx, &dynamodb.DescribeTableInput{TableName: &d.table}, time.Minute)
-	if err == nil && exists {
+	if _, exists := errors.AsType[*types.ResourceInUseException](err); exists {
 		return ErrExists
 	}
-	return d.failed(ctx, "DescribeTable", err)
+	if err == nil {
+		waiter := dynamodb.NewTableExistsWaiter(d.client, func(o *dynamodb.TableExistsWaiterOptions) { o.MinDelay = 500 * time.Millisecond })
+		err = waiter.Wait(ctx, &dynamodb.DescribeTableInput{TableName: &d.table}, time.Minute)
+	}
+	return d.failed(ctx, "CreateTable", err)
 }
 
 // expressionOf returns c as an expression led by AND, or "", and adds its values.

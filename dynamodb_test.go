@@ -262,7 +262,7 @@ func TestLostAnswers(t *testing.T) {
 				late()
 			}
 			got := ""
-			for u, err := range users.List(ctx, "", 0) {
+			for u, err := range eachUser(ctx, users, "", 0) {
 				wantError(t, err, nil)
 				if got += u.Name; u.Avatar != nil {
 					got += u.Avatar.Key

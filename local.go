@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"iter"
 	"os"
 	"path/filepath"
 	"time"
@@ -107,12 +106,6 @@ func (s *localStore) syncDir(name string) error { return syncPath(filepath.Join(
 
 // Close waits for the current commit. Later writes are ErrUnavailable.
 func (s *localStore) Close() error { return errors.Join(s.db.Close(), s.root.Close()) }
-
-// Ready looks for the directory of the images.
-func (s *localStore) Ready(context.Context) error {
-	_, err := s.root.Stat("avatars")
-	return err
-}
 
 // A localWrite is one change that waits for its commit. apply shares a transaction
 // with others: it checks first and writes last, so that a failed one wrote nothing.
@@ -234,43 +227,26 @@ func (s localUsers) Get(_ context.Context, id string) (u User, err error) {
 	return u, err
 }
 
-func (s localUsers) List(ctx context.Context, after string, limit int) iter.Seq2[User, error] {
-	return func(yield func(User, error) bool) {
-		size := min(cmp.Or(limit, localPage), localPage)
-		for n := 0; ; {
-			page, err := s.page(after, size)
-			if err = cmp.Or(err, ctx.Err()); err != nil {
-				yield(User{}, err)
-				return
-			}
-			for _, u := range page {
-				n++
-				if !yield(u, nil) || n == limit {
-					return
-				}
-			}
-			if len(page) < size {
-				return
-			}
-			after = page[size-1].ID
-		}
+func (s localUsers) Page(ctx context.Context, after string, limit int) (page []User, next string, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, "", err
 	}
-}
-
-// page reads up to size users behind the id after.
-func (s localUsers) page(after string, size int) (page []User, err error) {
+	limit = min(cmp.Or(limit, localPage), localPage)
 	err = s.db.View(func(tx *bolt.Tx) error {
 		c := tx.Bucket(usersBucket).Cursor()
-		for k, v := c.Seek([]byte(after + "\x00")); k != nil && len(page) < size; k, v = c.Next() {
+		for k, v := c.Seek([]byte(after + "\x00")); k != nil; k, v = c.Next() {
 			u, err := decodeLocal(string(k), v)
 			if err != nil {
 				return err
 			}
-			page = append(page, u)
+			if page = append(page, u); len(page) == limit {
+				next = u.ID
+				break
+			}
 		}
 		return nil
 	})
-	return page, err
+	return page, next, err
 }
 
 func (s localUsers) Update(ctx context.Context, id string, change Change, c Condition) (before, after User, err error) {

@@ -80,7 +80,7 @@ func (j *migration) run(ctx context.Context) error {
 	var workers errgroup.Group
 	workers.SetLimit(migrateWorkers)
 	defer workers.Wait()
-	for u, err := range j.from.List(ctx, "", 0) {
+	for u, err := range eachUser(ctx, j.from, "", 0) {
 		if err != nil {
 			return err
 		}

@@ -13,7 +13,7 @@ import (
 // unavailable is a store that cannot be reached.
 type unavailable struct{ Users }
 
-func (unavailable) Ready(context.Context) error { return ErrUnavailable }
+func (unavailable) Get(context.Context, string) (User, error) { return User{}, ErrUnavailable }
 
 // TestNotReady: the cause of an outage at start is logged once a minute.
 func TestNotReady(t *testing.T) {

@@ -43,40 +43,35 @@ func (s *s3Avatars) Put(ctx context.Context, id, key, mediaType string, data []b
 }
 
 func (s *s3Avatars) Get(ctx context.Context, id, key string, offset, length int64) (io.ReadCloser, error) {
+	in := &s3.GetObjectInput{Bucket: &s.bucket, Key: aws.String(avatarKey(id, key))}
+	if length >= 0 {
+		in.Range = aws.String(fmt.Sprintf("bytes=%d-%d", offset, offset+length-1))
+	}
 	// A slow client may read for long. Each wait for S3 is bounded instead.
 	call, cancel := context.WithCancelCause(ctx)
 	wait := time.AfterFunc(callTimeout, func() { cancel(context.DeadlineExceeded) })
-	in := &s3.GetObjectInput{Bucket: &s.bucket, Key: aws.String(avatarKey(id, key))}
-	options := func(*s3.Options) {}
-	if offset > 0 || length >= 0 {
-		in.Range = aws.String(fmt.Sprintf("bytes=%d-", offset))
-		if length >= 0 {
-			*in.Range += fmt.Sprint(offset + length - 1)
+	out, err := s.client.GetObject(call, in, func(o *s3.Options) {
+		if in.Range != nil { // the checksum is that of the whole object
+			o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 		}
-		// The checksum is that of the whole object.
-		options = func(o *s3.Options) { o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired }
-	}
-	out, err := s.client.GetObject(call, in, options)
+	})
 	wait.Stop()
-	if err != nil {
-		err = cmp.Or(context.Cause(call), err) // the SDK reports a timeout as canceled
-		cancel(nil)
-		if code, _ := describeAWS(err); code == "NoSuchKey" { // needs s3:ListBucket without a condition, else it is AccessDenied
-			return nil, ErrNotFound
-		}
-		return nil, s.failed(ctx, "GetObject", err)
+	if err == nil {
+		return &s3Body{out.Body, ctx, s, wait, cancel}, nil
 	}
-	return &s3Body{ctx, s, out.Body, aws.ToInt64(out.ContentLength), wait, cancel}, nil
+	err = cmp.Or(context.Cause(call), err) // the SDK reports a timeout as canceled
+	cancel(nil)
+	if _, missing := errors.AsType[*types.NoSuchKey](err); missing { // needs s3:ListBucket without a condition, else it is AccessDenied
+		return nil, ErrNotFound
+	}
+	return nil, s.failed(ctx, "GetObject", err)
 }
 
-// s3Body bounds the wait for each piece of an image. It returns the last piece
-// only after the SDK has verified the checksum, if any, so that a reader of
-// exactly left bytes does not miss an error.
+// s3Body bounds the wait for each piece of an image.
 type s3Body struct {
+	io.ReadCloser
 	ctx    context.Context
 	s      *s3Avatars
-	body   io.ReadCloser
-	left   int64
 	wait   *time.Timer
 	cancel context.CancelCauseFunc
 }
@@ -84,20 +79,16 @@ type s3Body struct {
 func (b *s3Body) Read(p []byte) (int, error) {
 	b.wait.Reset(callTimeout)
 	defer b.wait.Stop()
-	n, err := b.body.Read(p)
-	b.left -= int64(n)
-	if err == nil && b.left == 0 {
-		_, err = io.ReadFull(b.body, make([]byte, 1))
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		err = b.s.failed(b.ctx, "GetObject", err)
 	}
-	if err == nil || err == io.EOF {
-		return n, err
-	}
-	return 0, b.s.failed(b.ctx, "GetObject", err)
+	return n, err
 }
 
 func (b *s3Body) Close() error {
 	defer b.cancel(nil)
-	return b.body.Close()
+	return b.ReadCloser.Close()
 }
 
 func (s *s3Avatars) Delete(ctx context.Context, id, key string) error {
@@ -106,7 +97,7 @@ func (s *s3Avatars) Delete(ctx context.Context, id, key string) error {
 
 func (s *s3Avatars) DeleteStale(ctx context.Context, id string, before time.Time) error {
 	for from := (*string)(nil); ; {
-		page, err := s.list(ctx, avatarKey(id, ""), 1000, from)
+		page, err := s.list(ctx, avatarKey(id, ""), from)
 		if err != nil {
 			return s.failed(ctx, "ListObjectsV2", err)
 		}
@@ -125,26 +116,21 @@ func (s *s3Avatars) DeleteStale(ctx context.Context, id string, before time.Time
 	}
 }
 
-// Ready lists one image.
-func (s *s3Avatars) Ready(ctx context.Context) error {
-	_, err := s.list(ctx, "avatars/", 1, nil)
-	return s.failed(ctx, "ListObjectsV2", err)
+// list returns a page of objects, from a continuation token on.
+func (s *s3Avatars) list(ctx context.Context, prefix string, from *string) (*s3.ListObjectsV2Output, error) {
+	return call(ctx, callTimeout, s.client.ListObjectsV2, &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix, ContinuationToken: from})
 }
 
 // createBucket creates the bucket, or returns ErrExists.
 func (s *s3Avatars) createBucket(ctx context.Context) error {
-	_, err := s.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.bucket})
-	if err == nil {
+	if _, err := s.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.bucket}); err == nil {
 		return ErrExists
-	}
-	if _, missing := errors.AsType[*types.NotFound](err); !missing {
-		return s.failed(ctx, "HeadBucket", err)
 	}
 	in := &s3.CreateBucketInput{Bucket: &s.bucket}
 	if region := s.client.Options().Region; region != "us-east-1" { // which S3 rejects as a location
 		in.CreateBucketConfiguration = &types.CreateBucketConfiguration{LocationConstraint: types.BucketLocationConstraint(region)}
 	}
-	_, err = s.client.CreateBucket(ctx, in)
+	_, err := s.client.CreateBucket(ctx, in)
 	return s.failed(ctx, "CreateBucket", err)
 }
 
@@ -163,10 +149,4 @@ func (s *s3Avatars) delete(ctx context.Context, keys ...string) error {
 		err = &smithy.GenericAPIError{Code: aws.ToString(failed.Code), Message: aws.ToString(failed.Message)}
 	}
 	return s.failed(ctx, "DeleteObjects", err)
-}
-
-// list returns a page of objects, from a continuation token on.
-func (s *s3Avatars) list(ctx context.Context, prefix string, limit int32, from *string) (*s3.ListObjectsV2Output, error) {
-	in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix, MaxKeys: &limit, ContinuationToken: from}
-	return call(ctx, callTimeout, s.client.ListObjectsV2, in)
 }

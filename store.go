@@ -114,12 +114,12 @@ type Users interface {
 	// Get returns a user, or ErrNotFound. The read is consistent.
 	Get(ctx context.Context, id string) (User, error)
 
-	// List yields at most limit users (0: all) in the store's own, stable order,
-	// from the first one behind the id after. A user that is created or deleted
-	// meanwhile may be missing; every other user is yielded once. On DynamoDB, a
-	// user created or changed within the last second or so may be missing or old:
-	// Scan is eventually consistent. An error is yielded last.
-	List(ctx context.Context, after string, limit int) iter.Seq2[User, error]
+	// Page returns users in the store's own, stable order, from the first one behind
+	// the id after: at most limit (0: as many as one read returns), and the id to
+	// continue after, "" at the end. It may miss users created or deleted meanwhile.
+	// DynamoDB's Scan is eventually consistent: it may also miss changes of the last
+	// second or so.
+	Page(ctx context.Context, after string, limit int) (page []User, next string, err error)
 
 	// Update makes a change of a user who meets the condition. It returns the user
 	// before and after the change, or ErrNotFound. With ErrPrecondition, and if there
@@ -131,9 +131,29 @@ type Users interface {
 	// the same id. It returns the user as it was at last, the zero User if a lost
 	// answer hid it, or ErrNotFound.
 	Delete(ctx context.Context, u User, c Condition) (User, error)
+}
 
-	// Ready makes one harmless call.
-	Ready(ctx context.Context) error
+// eachUser yields at most limit users (0: all) behind the id after, each once. An
+// error is yielded last.
+func eachUser(ctx context.Context, users Users, after string, limit int) iter.Seq2[User, error] {
+	return func(yield func(User, error) bool) {
+		for n := 0; ; {
+			page, next, err := users.Page(ctx, after, limit)
+			for _, u := range page {
+				n++
+				if !yield(u, nil) || n == limit {
+					return
+				}
+			}
+			if err != nil {
+				yield(User{}, err)
+			}
+			if err != nil || next == "" {
+				return
+			}
+			after = next
+		}
+	}
 }
 
 // Avatars stores images under avatars/{id}/{key}. Nothing is ever overwritten.
@@ -154,9 +174,6 @@ type Avatars interface {
 	// given time. A younger object may belong to an upload in flight, which
 	// deletes it itself if the user is gone.
 	DeleteStale(ctx context.Context, id string, before time.Time) error
-
-	// Ready makes one harmless call.
-	Ready(ctx context.Context) error
 }
 
 // avatarKey returns the name of the object of an image.

@@ -35,6 +35,7 @@ func TestStore(t *testing.T) {
 // testStore checks what every pair of stores promises in store.go. The stores
 // are empty when it begins and empty when it ends.
 func testStore(t *testing.T, users Users, avatars Avatars) {
+	wantError(t, tryStores(t.Context(), users, avatars), nil)
 	t.Run("users", func(t *testing.T) { testUsers(t, users) })
 	t.Run("conditions", func(t *testing.T) { testConditions(t, users) })
 	t.Run("list", func(t *testing.T) { testList(t, users) })
@@ -48,8 +49,6 @@ func testUsers(t *testing.T, users Users) {
 	a, b := testAvatar([]byte("one")), testAvatar([]byte("another"))
 	later := u.CreatedAt.Add(time.Hour + time.Millisecond)
 	any := Condition{}
-
-	wantError(t, users.Ready(ctx), nil)
 
 	// A missing user cannot be changed.
 	_, err := users.Get(ctx, u.ID)
@@ -251,7 +250,7 @@ func testList(t *testing.T, users Users) {
 
 	// A reader may stop wherever it likes.
 	for range 3 {
-		for range users.List(ctx, "", 0) {
+		for range eachUser(ctx, users, "", 0) {
 			break
 		}
 	}
@@ -400,7 +399,6 @@ func testUserRaces(t *testing.T, users Users) {
 
 func testAvatars(t *testing.T, avatars Avatars) {
 	ctx := t.Context()
-	wantError(t, avatars.Ready(ctx), nil)
 	anna, ben := testUser("anna@example.com").ID, testUser("ben@example.com").ID
 	put := func(id string, image []byte) (key string) {
 		t.Helper()
@@ -515,7 +513,7 @@ func testAvatar(image []byte) Avatar {
 
 func listAll(ctx context.Context, users Users, after string, limit int) ([]User, error) {
 	var list []User
-	for u, err := range users.List(ctx, after, limit) {
+	for u, err := range eachUser(ctx, users, after, limit) {
 		if err != nil {
 			return list, err
 		}

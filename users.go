@@ -104,7 +104,7 @@ func (s *server) listUsers(w *response, r *http.Request) error {
 	out := bufio.NewWriterSize(w, 32<<10)
 	encoder := newEncoder(out)
 	separator := byte('[')
-	for u, err := range s.users.List(r.Context(), "", limit) {
+	for u, err := range eachUser(r.Context(), s.users, "", limit) {
 		if err != nil {
 			return err
 		}
@@ -137,7 +137,7 @@ func (s *server) findUser(w *response, r *http.Request, email string) error {
 // there are more users.
 func (s *server) listPage(w *response, r *http.Request, q listQuery) error {
 	page := make([]userJSON, 0, min(q.limit, 64))
-	for u, err := range s.users.List(r.Context(), q.after, q.limit+1) {
+	for u, err := range eachUser(r.Context(), s.users, q.after, q.limit+1) {
 		if err != nil {
 			return err
 		}
