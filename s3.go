@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -91,8 +92,12 @@ func (b *s3Body) Close() error {
 	return b.ReadCloser.Close()
 }
 
-func (s *s3Avatars) Delete(ctx context.Context, id, key string) error {
-	return s.delete(ctx, avatarKey(id, key), avatarKey(id, thumbnailKey(key)))
+func (s *s3Avatars) Delete(ctx context.Context, images ...ImageName) error {
+	var keys []string
+	for _, image := range images {
+		keys = append(keys, avatarKey(image.ID, image.Key), avatarKey(image.ID, thumbnailKey(image.Key)))
+	}
+	return s.delete(ctx, keys...)
 }
 
 func (s *s3Avatars) DeleteStale(ctx context.Context, id string, before time.Time) error {
@@ -134,19 +139,21 @@ func (s *s3Avatars) createBucket(ctx context.Context) error {
 	return s.failed(ctx, "CreateBucket", err)
 }
 
-// delete deletes up to 1000 objects, existing or not.
+// delete deletes objects, existing or not.
 func (s *s3Avatars) delete(ctx context.Context, keys ...string) error {
-	if len(keys) == 0 {
-		return nil
+	for batch := range slices.Chunk(keys, 1000) { // the limit of DeleteObjects
+		objects := &types.Delete{Quiet: aws.Bool(true)}
+		for _, key := range batch {
+			objects.Objects = append(objects.Objects, types.ObjectIdentifier{Key: &key})
+		}
+		out, err := call(ctx, callTimeout, s.client.DeleteObjects, &s3.DeleteObjectsInput{Bucket: &s.bucket, Delete: objects})
+		if err == nil && len(out.Errors) > 0 {
+			failed := out.Errors[0]
+			err = &smithy.GenericAPIError{Code: aws.ToString(failed.Code), Message: aws.ToString(failed.Message)}
+		}
+		if err != nil {
+			return s.failed(ctx, "DeleteObjects", err)
+		}
 	}
-	objects := &types.Delete{Quiet: aws.Bool(true)}
-	for _, key := range keys {
-		objects.Objects = append(objects.Objects, types.ObjectIdentifier{Key: &key})
-	}
-	out, err := call(ctx, callTimeout, s.client.DeleteObjects, &s3.DeleteObjectsInput{Bucket: &s.bucket, Delete: objects})
-	if err == nil && len(out.Errors) > 0 {
-		failed := out.Errors[0]
-		err = &smithy.GenericAPIError{Code: aws.ToString(failed.Code), Message: aws.ToString(failed.Message)}
-	}
-	return s.failed(ctx, "DeleteObjects", err)
+	return nil
 }

@@ -57,8 +57,8 @@ func TestFaultsOfS3(t *testing.T) {
 
 	// An object that cannot be deleted is an error.
 	bucket.Undeletable = map[string]bool{avatarKey(id, thumbnailKey(a.Key)): true}
-	wantError(t, avatars.Delete(ctx, id, newKey()), nil)
-	wantError(t, avatars.Delete(ctx, id, a.Key), ErrUnavailable)
+	wantError(t, avatars.Delete(ctx, ImageName{id, newKey()}), nil)
+	wantError(t, avatars.Delete(ctx, ImageName{id, a.Key}), ErrUnavailable)
 	bucket.Undeletable = nil
 	wantError(t, avatars.Put(ctx, id, a.Key, a.Type, image), nil)
 

@@ -52,6 +52,8 @@ type server struct {
 	pixels      *semaphore.Weighted // of maxThumbnailPixels
 	thumbnails  singleflight.Group  // by user id and key
 	background  sync.WaitGroup      // deletions after the response
+	discardedMu sync.Mutex
+	discarded   []ImageName // to be deleted by the next call
 	inFlight    atomic.Int64
 	downloads   atomic.Int64
 	uploading   atomic.Int64

@@ -167,8 +167,8 @@ type Avatars interface {
 	// has returned all of it.
 	Get(ctx context.Context, id, key string, offset, length int64) (io.ReadCloser, error)
 
-	// Delete deletes an image and its thumbnail, existing or not.
-	Delete(ctx context.Context, id, key string) error
+	// Delete deletes images and their thumbnails, existing or not.
+	Delete(ctx context.Context, images ...ImageName) error
 
 	// DeleteStale deletes everything of the user id last modified before the
 	// given time. A younger object may belong to an upload in flight, which
@@ -178,6 +178,9 @@ type Avatars interface {
 
 // avatarKey returns the name of the object of an image.
 func avatarKey(id, key string) string { return "avatars/" + id + "/" + key }
+
+// An ImageName names an image: avatars/{ID}/{Key}.
+type ImageName struct{ ID, Key string }
 
 // thumbnailKey returns the key of the thumbnail of the image with this key.
 func thumbnailKey(key string) string { return key + ".256" }

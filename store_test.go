@@ -419,7 +419,7 @@ func testAvatars(t *testing.T, avatars Avatars) {
 	rand.Read(big)
 	for _, image := range [][]byte{small, big} {
 		wantMissing(anna, newKey())
-		wantError(t, avatars.Delete(ctx, anna, newKey()), nil)
+		wantError(t, avatars.Delete(ctx, ImageName{anna, newKey()}), nil)
 
 		key, size := put(anna, image), int64(len(image))
 		for _, r := range [][2]int64{{0, size}, {0, -1}, {0, 1}, {1, 3}, {size - 1, 1}, {size / 2, size - size/2}} {
@@ -433,24 +433,24 @@ func testAvatars(t *testing.T, avatars Avatars) {
 
 		// Another user and another key do not matter.
 		wantMissing(ben, key)
-		wantError(t, avatars.Delete(ctx, anna, newKey()), nil)
-		wantError(t, avatars.Delete(ctx, ben, key), nil)
+		wantError(t, avatars.Delete(ctx, ImageName{anna, newKey()}), nil)
+		wantError(t, avatars.Delete(ctx, ImageName{ben, key}), nil)
 		wantImage(t, avatars, anna, key, 0, -1, image)
 
-		wantError(t, avatars.Delete(ctx, anna, key), nil)
+		wantError(t, avatars.Delete(ctx, ImageName{anna, key}), nil)
 		wantMissing(anna, key)
-		wantError(t, avatars.Delete(ctx, anna, key), nil)
+		wantError(t, avatars.Delete(ctx, ImageName{anna, key}), nil)
 	}
 
 	// The thumbnail is deleted with its image, or alone.
 	key := put(anna, small)
 	wantError(t, avatars.Put(ctx, anna, thumbnailKey(key), "image/jpeg", big), nil)
 	wantImage(t, avatars, anna, thumbnailKey(key), 0, -1, big)
-	wantError(t, avatars.Delete(ctx, anna, thumbnailKey(key)), nil)
+	wantError(t, avatars.Delete(ctx, ImageName{anna, thumbnailKey(key)}), nil)
 	wantMissing(anna, thumbnailKey(key))
 	wantImage(t, avatars, anna, key, 0, -1, small)
 	wantError(t, avatars.Put(ctx, anna, thumbnailKey(key), "image/jpeg", big), nil)
-	wantError(t, avatars.Delete(ctx, anna, key), nil)
+	wantError(t, avatars.Delete(ctx, ImageName{anna, key}), nil)
 	wantMissing(anna, key)
 	wantMissing(anna, thumbnailKey(key))
 
@@ -461,7 +461,7 @@ func testAvatars(t *testing.T, avatars Avatars) {
 	got := make([]byte, 1000)
 	_, err = io.ReadFull(body, got)
 	wantError(t, err, nil)
-	wantError(t, avatars.Delete(ctx, anna, key), nil)
+	wantError(t, avatars.Delete(ctx, ImageName{anna, key}), nil)
 	rest, err := io.ReadAll(body)
 	if err == nil && !bytes.Equal(append(got, rest...), big) {
 		t.Error("a reader got something else after the image was deleted")

@@ -273,7 +273,7 @@ func (s *server) deleteUser(w *response, r *http.Request) error {
 		versions = []string{u.Write}
 	}
 	if u.Removed != "" {
-		if err := s.avatars.Delete(ctx, id, u.Removed); err != nil {
+		if err := s.avatars.Delete(ctx, ImageName{id, u.Removed}); err != nil {
 			return err
 		}
 	}
