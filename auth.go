@@ -1,18 +1,14 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -32,157 +28,130 @@ type tokens struct {
 
 	mu      sync.Mutex
 	checked time.Time
-	content []byte // of the file when it was last read, valid or not
-	list    []token
+	failure string // why the file was not read the last time, if so
+	known   tokenSet
 }
 
-// A token is kept as its hash: to compare hashes takes the same time for every
-// token, and a memory dump contains no token.
+// A tokenSet contains no token itself, only hashes: a memory dump reveals none, and
+// the time of a lookup tells nothing about a token.
+type tokenSet map[[sha256.Size]byte]token
+
 type token struct {
 	name     string
-	hash     [sha256.Size]byte
 	readOnly bool
 }
 
 // loadTokens reads the file at path. A file without a valid token is an error.
 func loadTokens(path string, log *slog.Logger, m *metrics) (*tokens, error) {
-	t := &tokens{path: path, log: log, metrics: m, checked: time.Now()}
-	var err error
-	if t.content, err = readTokensFile(path); err == nil {
-		t.list, err = parseTokens(bufio.NewScanner(bytes.NewReader(t.content)))
-	}
+	known, err := readTokens(path)
 	if err != nil {
-		return nil, fmt.Errorf("AUTH_TOKENS_FILE: %s: %w", path, err)
+		return nil, fmt.Errorf("AUTH_TOKENS_FILE: %w", err)
 	}
-	return t, nil
+	return &tokens{path: path, log: log, metrics: m, checked: time.Now(), known: known}, nil
 }
 
-func readTokensFile(path string) ([]byte, error) {
+func readTokens(path string) (tokenSet, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, cause(err)
+		return nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("not a regular file")
-	}
-	if info.Size() > maxTokensFile {
-		return nil, fmt.Errorf("%d bytes, more than %d", info.Size(), maxTokensFile)
+	if !info.Mode().IsRegular() || info.Size() > maxTokensFile {
+		return nil, fmt.Errorf("%s is not a regular file of at most %d bytes", path, maxTokensFile)
 	}
 	content, err := os.ReadFile(path) // #nosec G304 -- the operator names the file
-	return content, cause(err)
-}
-
-// cause returns the error without the path, which the caller names.
-func cause(err error) error {
-	if p, ok := errors.AsType[*fs.PathError](err); ok {
-		return p.Err
+	if err != nil {
+		return nil, err
 	}
-	return err
+	return parseTokens(string(content))
 }
 
-var (
-	tokenName  = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-	tokenValue = regexp.MustCompile(`^[A-Za-z0-9._~+/-]{16,512}=*$`) // b64token of RFC 6750, section 2.1
-)
+// tokenLine has the token as the b64token of RFC 6750, section 2.1.
+var tokenLine = regexp.MustCompile(`^([A-Za-z0-9._-]{1,64}):([A-Za-z0-9._~+/-]{16,512}=*)(:read)?$`)
 
 // parseTokens reads lines name:token or name:token:read. It skips blank lines and
 // lines that begin with #. Its errors name the line, never its content.
-func parseTokens(lines *bufio.Scanner) ([]token, error) {
-	var list []token
-	names := map[string]bool{}
-	hashes := map[[sha256.Size]byte]bool{}
-	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(lines.Text())
+func parseTokens(text string) (tokenSet, error) {
+	known, names := tokenSet{}, map[string]bool{}
+	number := 0
+	for line := range strings.Lines(text) {
+		number++
+		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		name, value, _ := strings.Cut(line, ":")
-		value, right, limited := strings.Cut(value, ":")
-		hash := sha256.Sum256([]byte(value))
-		switch {
-		case !tokenName.MatchString(name):
-			return nil, fmt.Errorf("line %d: must be name:token or name:token:read, the name 1 to 64 of A-Z a-z 0-9 . _ -", n)
-		case !tokenValue.MatchString(value):
-			return nil, fmt.Errorf("line %d: the token must be 16 to 512 of A-Z a-z 0-9 . _ ~ + / -", n)
-		case limited && right != "read":
-			return nil, fmt.Errorf("line %d: only :read can follow the token", n)
-		case names[name]:
-			return nil, fmt.Errorf("line %d: the name is used twice", n)
-		case hashes[hash]:
-			return nil, fmt.Errorf("line %d: the token is used twice", n)
+		m := tokenLine.FindStringSubmatch(line)
+		if m == nil {
+			return nil, fmt.Errorf("line %d must be name:token or name:token:read, with a name of 1 to 64 of A-Z a-z 0-9 . _ - "+
+				"and a token of 16 to 512 of A-Z a-z 0-9 . _ ~ + / -", number)
 		}
-		names[name], hashes[hash] = true, true
-		list = append(list, token{name, hash, limited})
+		hash := sha256.Sum256([]byte(m[2]))
+		if _, twice := known[hash]; twice || names[m[1]] {
+			return nil, fmt.Errorf("line %d repeats a name or a token", number)
+		}
+		names[m[1]] = true
+		known[hash] = token{name: m[1], readOnly: m[3] != ""}
 	}
-	if err := lines.Err(); err != nil {
-		return nil, err
-	}
-	if len(list) == 0 {
+	if len(known) == 0 {
 		return nil, errors.New("no token; a line is name:token or name:token:read")
 	}
-	return list, nil
+	return known, nil
 }
 
-// current returns the valid tokens. If the file becomes unreadable or malformed, the
-// previous tokens stay valid and an error is logged once.
-func (t *tokens) current() []token {
+// current returns the valid tokens.
+func (t *tokens) current() tokenSet {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if time.Since(t.checked) < tokenCheckInterval {
-		return t.list
+	if time.Since(t.checked) >= tokenCheckInterval {
+		t.checked = time.Now()
+		t.reload()
 	}
-	t.checked = time.Now()
-	// The content, not the time of its change: a Secret changes by a symbolic link,
-	// and an editor may keep size and time.
-	content, err := readTokensFile(t.path)
-	if t.content != nil && err == nil && bytes.Equal(content, t.content) || t.content == nil && err != nil {
-		return t.list
-	}
-	t.content = content
-	var list []token
-	if err == nil {
-		list, err = parseTokens(bufio.NewScanner(bytes.NewReader(content)))
-	}
+	return t.known
+}
+
+// reload reads the file, whatever its size and time: an editor may keep both. If the
+// file is unreadable or malformed, the previous tokens stay valid and an error is
+// logged once.
+func (t *tokens) reload() {
+	known, err := readTokens(t.path)
 	if err != nil {
-		t.log.Error("tokens not reloaded; the previous ones stay valid", "error", err)
-		t.metrics.reloadFailures.Inc()
-		return t.list
+		if err.Error() != t.failure {
+			t.failure = err.Error()
+			t.log.Error("tokens not reloaded; the previous ones stay valid", "error", err)
+			t.metrics.reloadFailures.Inc()
+		}
+		return
 	}
-	for _, old := range t.list {
-		if !slices.ContainsFunc(list, func(new token) bool { return new.name == old.name }) {
+	if t.failure == "" && maps.Equal(known, t.known) {
+		return
+	}
+	for hash, old := range t.known {
+		if known[hash].name != old.name {
 			t.metrics.tokenLastUse.DeleteLabelValues(old.name)
 		}
 	}
-	t.list = list
-	t.log.Info("tokens reloaded", "tokens", len(list))
-	return t.list
+	t.known, t.failure = known, ""
+	t.log.Info("tokens reloaded", "tokens", len(known))
 }
 
 // authenticate returns the token of a request.
 func (t *tokens) authenticate(r *http.Request) (token, error) {
 	fields := r.Header.Values("Authorization")
 	if len(fields) == 0 {
-		return token{}, unauthorized(`Bearer realm="roster"`, "a bearer token is required")
+		return token{}, unauthorized("", "a bearer token is required")
 	}
 	scheme, value, _ := strings.Cut(fields[0], " ")
 	if len(fields) > 1 || !strings.EqualFold(scheme, "Bearer") {
-		return token{}, unauthorized(`Bearer realm="roster", error="invalid_request"`, "Authorization must be sent once, as: Bearer TOKEN")
+		return token{}, unauthorized(`, error="invalid_request"`, "Authorization must be sent once, as: Bearer TOKEN")
 	}
-	hash := sha256.Sum256(bytes.TrimSpace([]byte(value)))
-	var found token
-	for _, known := range t.current() { // all, so that the time tells nothing
-		if subtle.ConstantTimeCompare(hash[:], known.hash[:]) == 1 {
-			found = known
-		}
-	}
-	if found.name == "" {
-		return token{}, unauthorized(`Bearer realm="roster", error="invalid_token"`, "the bearer token is not valid")
+	found, ok := t.current()[sha256.Sum256([]byte(strings.TrimSpace(value)))]
+	if !ok {
+		return token{}, unauthorized(`, error="invalid_token"`, "the bearer token is not valid")
 	}
 	t.metrics.tokenLastUse.WithLabelValues(found.name).SetToCurrentTime()
 	return found, nil
 }
 
 // unauthorized sends a challenge (RFC 6750, section 3).
-func unauthorized(challenge, detail string) *problem {
-	return newProblem(kindUnauthorized, "%s", detail).with("WWW-Authenticate", challenge)
+func unauthorized(reason, detail string) *problem {
+	return newProblem(kindUnauthorized, "%s", detail).with("WWW-Authenticate", `Bearer realm="roster"`+reason)
 }

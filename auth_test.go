@@ -1,12 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,34 +25,35 @@ func TestParseTokens(t *testing.T) {
 		want       string // names, or a part of the error
 	}{
 		{"one", "web:" + value, "web"},
-		{"several", "web:" + value + "\nmobile:" + value + "x\n", "web mobile"},
+		{"several", "web:" + value + "\nmobile:" + value + "x\n", "mobile web"},
 		{"comments and blank lines", "# tokens\n\n  \nweb:" + value + "\n#mobile:" + value + "\n", "web"},
 		{"white space and CRLF", "\t web:" + value + " \r\n", "web"},
 		{"whole alphabets", "A-z_0.9:ABC.xyz_~+/-0123456789==", "A-z_0.9"},
 		{"longest", strings.Repeat("n", 64) + ":" + strings.Repeat("t", 512), strings.Repeat("n", 64)},
 		{"empty", "", "no token"},
 		{"comments only", "# nothing\n", "no token"},
-		{"no colon", "web " + value, "line 1: must be name:token"},
-		{"no name", ":" + value, "line 1: must be name:token"},
-		{"name too long", strings.Repeat("n", 65) + ":" + value, "line 1: must be name:token"},
-		{"name with a space", "my web:" + value, "line 1: must be name:token"},
-		{"no token", "web:", "line 1: the token must be"},
-		{"token too short", "web:0123456789abcde", "line 1: the token must be"},
-		{"token too long", "web:" + strings.Repeat("t", 513), "line 1: the token must be"},
+		{"no colon", "web " + value, "line 1 must be name:token"},
+		{"no name", ":" + value, "line 1 must be name:token"},
+		{"name too long", strings.Repeat("n", 65) + ":" + value, "line 1 must be name:token"},
+		{"name with a space", "my web:" + value, "line 1 must be name:token"},
+		{"no token", "web:", "line 1 must be name:token"},
+		{"token too short", "web:0123456789abcde", "line 1 must be name:token"},
+		{"token too long", "web:" + strings.Repeat("t", 513), "line 1 must be name:token"},
 		{"read-only", "web:" + value + ":read", "web"},
-		{"token with a colon", "web:" + value + ":" + value, "line 1: only :read can follow"},
-		{"unknown right", "web:" + value + ":write", "line 1: only :read can follow"},
-		{"token with a quote", `web:"` + value + `"`, "line 1: the token must be"},
-		{"name twice", "web:" + value + "\n\nweb:" + value + "x", "line 3: the name is used twice"},
-		{"token twice", "web:" + value + "\nmobile:" + value, "line 2: the token is used twice"},
-		{"line far too long", "web:" + strings.Repeat("t", 1<<17), "too long"},
+		{"token with a colon", "web:" + value + ":" + value, "line 1 must be name:token"},
+		{"unknown right", "web:" + value + ":write", "line 1 must be name:token"},
+		{"token with a quote", `web:"` + value + `"`, "line 1 must be name:token"},
+		{"name twice", "web:" + value + "\n\nweb:" + value + "x", "line 3 repeats a name or a token"},
+		{"token twice", "web:" + value + "\nmobile:" + value, "line 2 repeats a name or a token"},
+		{"line far too long", "web:" + strings.Repeat("t", 1<<17), "line 1 must be name:token"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			list, err := parseTokens(bufio.NewScanner(strings.NewReader(test.text)))
+			list, err := parseTokens(test.text)
 			var names []string
 			for _, token := range list {
 				names = append(names, token.name)
 			}
+			slices.Sort(names)
 			got := strings.Join(names, " ")
 			if err != nil {
 				got = err.Error()

@@ -59,7 +59,7 @@ const (
 func openLocal(dir string, m *metrics) (*localStore, error) {
 	s := &localStore{metrics: m, writes: make(chan *localWrite)}
 	if err := s.open(dir); err != nil {
-		return nil, fmt.Errorf("DATA_DIR %s: %w", dir, cause(err))
+		return nil, fmt.Errorf("DATA_DIR: %w", err)
 	}
 	go s.commitWrites()
 	return s, nil
