@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,7 +14,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 )
 
@@ -24,7 +24,7 @@ type config struct {
 	Table, Bucket   string // both empty: the embedded store
 	LocalStackHost  string
 	DataDir         string
-	MaxAvatarBytes  int64
+	MaxAvatarBytes  int64  // of an image, which is held in memory
 	PublicURL       string // without a trailing slash
 	TokensFile      string // empty: the API is open
 	AvatarsPublic   bool
@@ -34,173 +34,111 @@ type config struct {
 	ShutdownTimeout time.Duration
 }
 
-// A setting is an environment variable: its default, its meaning, and the function
-// that stores a value and returns what the value must be if it is not.
-type setting struct {
-	name, fallback, meaning string
-	set                     func(value string) (must string)
-}
-
-// maxAvatarBytesLimit bounds MAX_AVATAR_BYTES: an image is held in memory.
-const maxAvatarBytesLimit = 64 << 20
-
-// settings are all variables, in the order in which they are read and shown.
-func (c *config) settings() []setting {
-	return []setting{
-		{"LISTEN_ADDR", ":8080", "address of the API", address(&c.ListenAddr)},
-		{"PORT", "", "port of the API; replaces that of LISTEN_ADDR", port(&c.ListenAddr)},
-		{"METRICS_ADDR", ":8081", "address of /metrics; empty: off", address(&c.MetricsAddr)},
-		{"DYNAMODB_TABLE", "", "DynamoDB table of the users; needs S3_BUCKET", str(&c.Table)},
-		{"S3_BUCKET", "", "S3 bucket of the images; needs DYNAMODB_TABLE", str(&c.Bucket)},
-		{"LOCALSTACK_HOST", "", "endpoint of an emulator, the same as AWS_ENDPOINT_URL", str(&c.LocalStackHost)},
-		{"DATA_DIR", "./data", "directory of the embedded store", str(&c.DataDir)},
-		{"MAX_AVATAR_BYTES", "5242880", "size limit of an image, up to 67108864", number(&c.MaxAvatarBytes, 1, maxAvatarBytesLimit)},
-		{"PUBLIC_URL", "", "prefix of every URL in a response; its origin is trusted", httpURL(&c.PublicURL)},
-		{"AUTH_TOKENS_FILE", "", "bearer tokens, a line each: name:token or name:token:read; unset: the API is open", str(&c.TokensFile)},
-		{"AVATARS_PUBLIC", "false", "whether images can be read without a token", boolean(&c.AvatarsPublic)},
-		{"LOG_LEVEL", "info", "debug, info, warn or error", level(&c.LogLevel)},
-		{"LOG_FORMAT", "", "text or json; unset: text on a terminal, else json", oneOf(&c.LogFormat, "text", "json")},
-		{"SHUTDOWN_DELAY", "1s", "time from SIGTERM, when /readyz fails, until the listener closes", duration(&c.ShutdownDelay, 0)},
-		{"SHUTDOWN_TIMEOUT", "25s", "time for requests in flight after that", duration(&c.ShutdownTimeout, time.Second)},
-	}
+// variables are all environment variables, as flags: with their defaults and with
+// what they must be.
+func (c *config) variables() *flag.FlagSet {
+	v := flag.NewFlagSet("", flag.ContinueOnError)
+	v.StringVar(&c.ListenAddr, "LISTEN_ADDR", ":8080", "address of the API, such as 127.0.0.1:8080")
+	v.Func("PORT", "port of the API, from 1 to 65535; replaces that of LISTEN_ADDR", c.setPort)
+	v.StringVar(&c.MetricsAddr, "METRICS_ADDR", ":8081", "address of /metrics; empty: off")
+	v.StringVar(&c.Table, "DYNAMODB_TABLE", "", "DynamoDB table of the users; needs S3_BUCKET")
+	v.StringVar(&c.Bucket, "S3_BUCKET", "", "S3 bucket of the images; needs DYNAMODB_TABLE")
+	v.StringVar(&c.LocalStackHost, "LOCALSTACK_HOST", "", "endpoint of an emulator, the same as AWS_ENDPOINT_URL")
+	v.StringVar(&c.DataDir, "DATA_DIR", "./data", "directory of the embedded store")
+	v.Int64Var(&c.MaxAvatarBytes, "MAX_AVATAR_BYTES", 5<<20, "size limit of an image, from 1 to 67108864")
+	v.StringVar(&c.PublicURL, "PUBLIC_URL", "", "http or https URL, prefix of every URL in a response; its origin is trusted")
+	v.StringVar(&c.TokensFile, "AUTH_TOKENS_FILE", "", "bearer tokens, a line each: name:token or name:token:read; unset: the API is open")
+	v.BoolVar(&c.AvatarsPublic, "AVATARS_PUBLIC", false, "true or false: whether images can be read without a token")
+	v.TextVar(&c.LogLevel, "LOG_LEVEL", slog.LevelInfo, "debug, info, warn or error")
+	v.StringVar(&c.LogFormat, "LOG_FORMAT", "", "text or json; unset: text on a terminal, else json")
+	v.DurationVar(&c.ShutdownDelay, "SHUTDOWN_DELAY", time.Second,
+		"time from SIGTERM, when /readyz fails, until the listener closes; at most 1h")
+	v.DurationVar(&c.ShutdownTimeout, "SHUTDOWN_TIMEOUT", 25*time.Second, "time for requests in flight after that, from 1s to 1h")
+	return v
 }
 
 // loadConfig reads the configuration with lookup, such as os.LookupEnv. An empty
-// variable counts as unset, except METRICS_ADDR. The error names the variable, what
-// it must be and what it is.
+// variable counts as unset, except METRICS_ADDR. The error names the variable, its
+// value and what it must be.
 func loadConfig(lookup func(string) (string, bool)) (c config, err error) {
-	for _, s := range c.settings() {
-		value, set := lookup(s.name)
-		if value == "" && !(set && s.name == "METRICS_ADDR") {
-			value = s.fallback
+	variables := c.variables()
+	invalid := func(name string) error {
+		value, _ := lookup(name)
+		if u, err := url.Parse(value); err == nil && u.User != nil {
+			value = u.Redacted()
 		}
-		if must := s.set(value); must != "" {
-			if u, err := url.Parse(value); err == nil {
-				value = u.Redacted() // a URL may contain a password
-			}
-			return c, fmt.Errorf("%s must be %s, not %q", s.name, must, value)
-		}
+		return fmt.Errorf("%s: invalid value %q; expected: %s", name, value, variables.Lookup(name).Usage)
 	}
+	variables.VisitAll(func(v *flag.Flag) { // sorted: LISTEN_ADDR before PORT
+		value, set := lookup(v.Name)
+		if value == "" && !(set && v.Name == "METRICS_ADDR") {
+			return
+		}
+		if v.Value.Set(value) != nil && err == nil {
+			err = invalid(v.Name)
+		}
+	})
 	switch {
-	case c.Table == "" && c.Bucket != "":
-		return c, errors.New("S3_BUCKET is set but DYNAMODB_TABLE is not: set both to use AWS, or neither to use the embedded store")
-	case c.Table != "" && c.Bucket == "":
-		return c, errors.New("DYNAMODB_TABLE is set but S3_BUCKET is not: set both to use AWS, or neither to use the embedded store")
+	case err != nil:
+		return c, err
+	case !isAddress(c.ListenAddr):
+		return c, invalid("LISTEN_ADDR")
+	case c.MetricsAddr != "" && !isAddress(c.MetricsAddr):
+		return c, invalid("METRICS_ADDR")
+	case (c.Table == "") != (c.Bucket == ""):
+		return c, errors.New("only one of DYNAMODB_TABLE and S3_BUCKET is set: set both to use AWS, or neither to use the embedded store")
+	case c.MaxAvatarBytes < 1 || c.MaxAvatarBytes > 64<<20: // an image is held in memory
+		return c, invalid("MAX_AVATAR_BYTES")
+	case c.PublicURL != "" && !isBaseURL(c.PublicURL):
+		return c, invalid("PUBLIC_URL")
+	case !slices.Contains([]string{"", "text", "json"}, c.LogFormat):
+		return c, invalid("LOG_FORMAT")
+	case c.ShutdownDelay < 0 || c.ShutdownDelay > time.Hour:
+		return c, invalid("SHUTDOWN_DELAY")
+	case c.ShutdownTimeout < time.Second || c.ShutdownTimeout > time.Hour:
+		return c, invalid("SHUTDOWN_TIMEOUT")
 	}
+	c.PublicURL = strings.TrimRight(c.PublicURL, "/")
 	return c, nil
 }
 
-// printSettings prints the variables for roster -h.
-func printSettings(w io.Writer) {
+func (c *config) setPort(port string) error {
+	host, _, _ := net.SplitHostPort(c.ListenAddr)
+	c.ListenAddr = net.JoinHostPort(host, port)
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return errors.New("not a port")
+	}
+	return nil
+}
+
+// isAddress accepts what net.Listen takes, port 0 included.
+func isAddress(addr string) bool {
+	_, port, err := net.SplitHostPort(addr)
+	_, portErr := strconv.ParseUint(port, 10, 16)
+	return err == nil && portErr == nil
+}
+
+// isBaseURL accepts http and https URLs without user, query and fragment.
+func isBaseURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.User == nil && !strings.ContainsAny(s, "?#")
+}
+
+// printVariables prints the variables for roster -h.
+func printVariables(w io.Writer) {
 	fmt.Fprint(w, "\nEnvironment variables (all optional):\n")
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, s := range new(config).settings() {
-		fmt.Fprintf(t, "  %s\t%s\t%s\n", s.name, cmp.Or(s.fallback, "-"), s.meaning)
-	}
-	fmt.Fprint(t, "  AWS_*\t-\tregion, credentials, endpoints, checksums and retries, as in every AWS program\n")
-	t.Flush()
+	new(config).variables().VisitAll(func(v *flag.Flag) {
+		fmt.Fprintf(w, "  %-16s  %-7s  %s\n", v.Name, cmp.Or(strings.ToLower(v.DefValue), "-"), v.Usage)
+	})
+	fmt.Fprint(w, "  AWS_*             -        region, credentials, endpoints, checksums and retries, as in every AWS program\n")
 }
 
-func str(p *string) func(string) string {
-	return func(v string) string {
-		*p = v
-		return ""
-	}
-}
-
-// address accepts what net.Listen takes, port 0 included.
-func address(p *string) func(string) string {
-	return func(v string) string {
-		_, portText, err := net.SplitHostPort(v)
-		if _, portErr := strconv.ParseUint(portText, 10, 16); v != "" && (err != nil || portErr != nil) {
-			return "an address such as :8080 or 127.0.0.1:8080"
-		}
-		*p = v
-		return ""
-	}
-}
-
-func port(addr *string) func(string) string {
-	return func(v string) string {
-		if n, err := strconv.ParseUint(v, 10, 16); v != "" && (err != nil || n == 0) {
-			return "a port from 1 to 65535"
-		} else if v != "" {
-			host, _, _ := net.SplitHostPort(*addr)
-			*addr = net.JoinHostPort(host, v)
-		}
-		return ""
-	}
-}
-
-func number(p *int64, least, most int64) func(string) string {
-	return func(v string) (must string) {
-		var err error
-		if *p, err = strconv.ParseInt(v, 10, 64); err != nil || *p < least || *p > most {
-			return fmt.Sprintf("a number from %d to %d", least, most)
-		}
-		return ""
-	}
-}
-
-func httpURL(p *string) func(string) string {
-	return func(v string) string {
-		u, err := url.Parse(v)
-		if v != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || strings.ContainsAny(v, "?#")) {
-			return "an http or https URL without user, query and fragment"
-		}
-		*p = strings.TrimRight(v, "/")
-		return ""
-	}
-}
-
-func boolean(p *bool) func(string) string {
-	return func(v string) string {
-		var err error
-		if *p, err = strconv.ParseBool(v); err != nil {
-			return "true or false"
-		}
-		return ""
-	}
-}
-
-func level(p *slog.Level) func(string) string {
-	return func(v string) string {
-		if p.UnmarshalText([]byte(v)) != nil {
-			return "debug, info, warn or error"
-		}
-		return ""
-	}
-}
-
-func oneOf(p *string, values ...string) func(string) string {
-	return func(v string) string {
-		if v != "" && !slices.Contains(values, v) {
-			return strings.Join(values, " or ")
-		}
-		*p = v
-		return ""
-	}
-}
-
-func duration(p *time.Duration, least time.Duration) func(string) string {
-	return func(v string) string {
-		var err error
-		if *p, err = time.ParseDuration(v); err != nil || *p < least || *p > time.Hour {
-			return fmt.Sprintf("a duration from %v to 1h, such as 10s", least)
-		}
-		return ""
-	}
-}
-
-// A configError is a configuration that fails only in use, such as a directory
-// that cannot be written. It means exit status 2.
+// A configError is a wrong configuration. It means exit status 2.
 type configError struct{ error }
-
-func (e *configError) Unwrap() error { return e.error }
 
 // Set by the linker (-X main.version=… -X main.commit=…) in builds that cannot see
 // the repository, such as that of the image.
-var version, commit string
+var version, commit = "", "unknown"
 
 // A build identifies the running program.
 type build struct {
@@ -210,17 +148,14 @@ type build struct {
 }
 
 func readBuild() build {
-	b := build{Version: "devel", Commit: "unknown", Go: runtime.Version()}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		if v := info.Main.Version; v != "" && v != "(devel)" {
-			b.Version = v
-		}
+	b := build{version, commit, runtime.Version()}
+	if info, ok := debug.ReadBuildInfo(); ok && version == "" {
+		b.Version = info.Main.Version
 		for _, setting := range info.Settings {
 			if setting.Key == "vcs.revision" {
 				b.Commit = setting.Value
 			}
 		}
 	}
-	b.Version, b.Commit = cmp.Or(version, b.Version), cmp.Or(commit, b.Commit)
 	return b
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"log/slog"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,8 +22,8 @@ var badConfig = []struct{ setting, want string }{
 	{"PORT=-1", "PORT"},
 	{"PORT=65536", "PORT"},
 	{"METRICS_ADDR=8081", "METRICS_ADDR"},
-	{"DYNAMODB_TABLE=users", "S3_BUCKET is not"},
-	{"S3_BUCKET=avatars", "DYNAMODB_TABLE is not"},
+	{"DYNAMODB_TABLE=users", "only one of DYNAMODB_TABLE and S3_BUCKET"},
+	{"S3_BUCKET=avatars", "only one of DYNAMODB_TABLE and S3_BUCKET"},
 	{"MAX_AVATAR_BYTES=5MB", "MAX_AVATAR_BYTES"},
 	{"MAX_AVATAR_BYTES=0", "MAX_AVATAR_BYTES"},
 	{"MAX_AVATAR_BYTES=-1", "MAX_AVATAR_BYTES"},
@@ -55,6 +56,9 @@ func TestBadConfig(t *testing.T) {
 			}
 			if !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("%q does not say %q in one line", err, test.want)
+			}
+			if name, value, _ := strings.Cut(test.setting, "="); test.want == name && !strings.Contains(value, "secret") && !strings.Contains(err.Error(), strconv.Quote(value)) {
+				t.Errorf("%q does not quote the value", err)
 			}
 			if strings.Contains(err.Error(), "secret") {
 				t.Errorf("%q tells a password", err)

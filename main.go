@@ -32,7 +32,7 @@ func run(args []string, stdout io.Writer, stderr *os.File) int {
 	flags.Usage = func() {
 		fmt.Fprint(stderr, "Usage: roster [flag]\n\nServes the API, or does what the flag says:\n")
 		flags.PrintDefaults()
-		printSettings(stderr)
+		printVariables(stderr)
 	}
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	healthcheck := flags.Bool("healthcheck", false, "request /livez of the running instance; exit 0 if it answers")

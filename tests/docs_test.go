@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -93,6 +94,9 @@ func TestSettings(t *testing.T) {
 	}
 	for _, m := range regexp.MustCompile("(?m)^\\| `(-\\w+)` \\| (.*) \\|$").FindAllStringSubmatch(page, -1) {
 		readme = append(readme, []string{m[1], strings.ReplaceAll(m[2], "`", "")})
+	}
+	for _, list := range [][][]string{program, readme} {
+		slices.SortFunc(list, slices.Compare)
 	}
 	if diff := cmp.Diff(readme, program); diff != "" || len(program) < 19 {
 		t.Errorf("%d variables and flags in README.md and in roster -h (-README +program):\n%s", len(program), diff)
