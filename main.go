@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -245,7 +246,7 @@ func openStores(ctx context.Context, c config, log *slog.Logger, m *metrics) (Us
 	if err != nil {
 		return nil, nil, nil, &configError{err}
 	}
-	m.registerEmbedded(c.DataDir)
+	m.observeSize(filepath.Join(c.DataDir, "roster.db"))
 	log.Info("using the embedded store", "dir", c.DataDir)
 	closeStore := func() {
 		if err := store.Close(); err != nil {

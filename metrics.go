@@ -3,12 +3,11 @@ package main
 import (
 	"net/http"
 	"os"
-	"path/filepath"
-	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
@@ -32,75 +31,61 @@ type metrics struct {
 	tokenLastUse     *prometheus.GaugeVec // token
 }
 
-// nativeFactor is the growth of a native histogram's buckets, 10 % at most.
-const nativeFactor = 1.1
-
 // awsService is not "service": Prometheus' Kubernetes discovery sets that label.
 const awsService = "aws_service"
 
 func newMetrics(b build) *metrics {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	auto := promauto.With(registry)
+	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+		return auto.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+	}
 	seconds := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 	sizes := prometheus.ExponentialBuckets(256, 4, 9) // 256 B to 16 MiB
-	histogram := func(name, help string, buckets []float64) prometheus.HistogramOpts {
-		return prometheus.HistogramOpts{
-			Namespace: "roster", Name: name, Help: help, Buckets: buckets,
-			NativeHistogramBucketFactor: nativeFactor, NativeHistogramMaxBucketNumber: 100,
-			NativeHistogramMinResetDuration: time.Hour,
-		}
+	writes := prometheus.ExponentialBuckets(1, 2, 11)
+	auto.NewGauge(prometheus.GaugeOpts{
+		Name: "roster_build_info", Help: "Always 1; the labels identify the build.",
+		ConstLabels: prometheus.Labels{"version": b.Version, "commit": b.Commit, "go_version": b.Go},
+	}).Set(1)
+	return &metrics{
+		registry: registry,
+		requestDuration: histogram("roster_http_request_duration_seconds",
+			"Time from a request's header to the end of its response.", seconds, "method", "route", "code"),
+		requestsInFlight: auto.NewGauge(prometheus.GaugeOpts{Name: "roster_http_requests_in_flight", Help: "Requests in flight."}),
+		requestBytes:     histogram("roster_http_request_body_bytes", "Bytes read of request bodies.", sizes, "route"),
+		responseBytes:    histogram("roster_http_response_body_bytes", "Bytes written of response bodies.", sizes, "route"),
+		uploadsShed: auto.NewCounter(prometheus.CounterOpts{
+			Name: "roster_uploads_shed_total", Help: "Uploads refused with 503 because the memory for uploads was in use."}),
+		uploadsInFlight: auto.NewGauge(prometheus.GaugeOpts{Name: "roster_uploads_in_flight", Help: "Uploads whose memory is reserved."}),
+		awsDuration: histogram("roster_aws_request_duration_seconds",
+			"Time of a call to AWS, retries included.", seconds, awsService, "operation", "code"),
+		awsRetries: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "roster_aws_request_retries_total", Help: "Retries of calls to AWS."}, []string{awsService, "operation"}),
+		commitDuration: auto.NewHistogram(prometheus.HistogramOpts{
+			Name: "roster_embedded_commit_duration_seconds", Help: "Time of a commit of the embedded store.", Buckets: seconds}),
+		commitWrites: auto.NewHistogram(prometheus.HistogramOpts{
+			Name: "roster_embedded_commit_writes", Help: "Writes that shared a commit of the embedded store.", Buckets: writes}),
+		ready:  auto.NewGauge(prometheus.GaugeOpts{Name: "roster_ready", Help: "1 if /readyz answers 200."}),
+		panics: auto.NewCounter(prometheus.CounterOpts{Name: "roster_panics_total", Help: "Requests that panicked."}),
+		reloadFailures: auto.NewCounter(prometheus.CounterOpts{
+			Name: "roster_auth_reload_failures_total", Help: "Changes of the token file that could not be loaded."}),
+		tokenLastUse: auto.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "roster_auth_token_last_use_seconds", Help: "Unix time of the last request with the token."}, []string{"token"}),
 	}
-	histograms := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
-		return prometheus.NewHistogramVec(histogram(name, help, buckets), labels)
-	}
-	counter := func(name, help string) prometheus.CounterOpts {
-		return prometheus.CounterOpts{Namespace: "roster", Name: name, Help: help}
-	}
-	gauge := func(name, help string) prometheus.Gauge {
-		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "roster", Name: name, Help: help})
-	}
-	m := &metrics{
-		registry:         prometheus.NewRegistry(),
-		requestDuration:  histograms("http_request_duration_seconds", "Time from a request's header to the end of its response.", seconds, "method", "route", "code"),
-		requestsInFlight: gauge("http_requests_in_flight", "Requests in flight."),
-		requestBytes:     histograms("http_request_body_bytes", "Bytes read of request bodies.", sizes, "route"),
-		responseBytes:    histograms("http_response_body_bytes", "Bytes written of response bodies.", sizes, "route"),
-		uploadsShed:      prometheus.NewCounter(counter("uploads_shed_total", "Uploads refused with 503 because the memory for uploads was in use.")),
-		uploadsInFlight:  gauge("uploads_in_flight", "Uploads whose memory is reserved."),
-		awsDuration:      histograms("aws_request_duration_seconds", "Time of a call to AWS, retries included.", seconds, awsService, "operation", "code"),
-		awsRetries:       prometheus.NewCounterVec(counter("aws_request_retries_total", "Retries of calls to AWS."), []string{awsService, "operation"}),
-		commitDuration:   prometheus.NewHistogram(histogram("embedded_commit_duration_seconds", "Time of a commit of the embedded store.", seconds)),
-		commitWrites:     prometheus.NewHistogram(histogram("embedded_commit_writes", "Writes that shared a commit of the embedded store.", prometheus.ExponentialBuckets(1, 2, 11))),
-		ready:            gauge("ready", "1 if /readyz answers 200."),
-		panics:           prometheus.NewCounter(counter("panics_total", "Requests that panicked.")),
-		reloadFailures:   prometheus.NewCounter(counter("auth_reload_failures_total", "Changes of the token file that could not be loaded.")),
-		tokenLastUse: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Namespace: "roster", Name: "auth_token_last_use_seconds", Help: "Unix time of the last request with the token.",
-		}, []string{"token"}),
-	}
-	info := prometheus.NewGauge(prometheus.GaugeOpts{
-		Namespace: "roster", Name: "build_info", Help: "Always 1; the labels identify the build.",
-		ConstLabels: prometheus.Labels{"version": b.Version, "commit": b.Commit, "go_version": runtime.Version()},
-	})
-	info.Set(1)
-	m.registry.MustRegister(
-		m.requestDuration, m.requestsInFlight, m.requestBytes, m.responseBytes, m.uploadsShed, m.uploadsInFlight,
-		m.awsDuration, m.awsRetries, m.ready, m.panics, m.reloadFailures, m.tokenLastUse, info,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-	)
-	return m
 }
 
-// registerEmbedded adds the metrics of the embedded store in dir.
-func (m *metrics) registerEmbedded(dir string) {
-	size := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Namespace: "roster", Name: "embedded_size_bytes", Help: "Size of the embedded store's database file.",
+// observeSize adds the metric of the embedded store's database file.
+func (m *metrics) observeSize(file string) {
+	promauto.With(m.registry).NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "roster_embedded_size_bytes", Help: "Size of the embedded store's database file.",
 	}, func() float64 {
-		info, err := os.Stat(filepath.Join(dir, "roster.db"))
+		info, err := os.Stat(file)
 		if err != nil {
 			return 0
 		}
 		return float64(info.Size())
 	})
-	m.registry.MustRegister(m.commitDuration, m.commitWrites, size)
 }
 
 // observeAWS records a call to AWS. code is "OK" or the error code, d includes all
