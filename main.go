@@ -66,7 +66,7 @@ func run(args []string, stdout io.Writer, stderr *os.File) int {
 	log := newLogger(c, out, isTerminal(stderr))
 	switch {
 	case *healthcheck:
-		err = checkLivez(ctx, c.ListenAddr)
+		err = checkLivez(c.ListenAddr)
 	case (*createMissing || *migrateStore) && c.Table == "":
 		err = &configError{errors.New("-bootstrap and -migrate need DYNAMODB_TABLE and S3_BUCKET")}
 	case *createMissing:

@@ -17,25 +17,17 @@ const (
 // livez answers GET /livez: the process answers requests. It calls no backend: a
 // restart repairs none.
 func (s *server) livez(w *response, _ *http.Request) error {
-	return writeOK(w)
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, err := w.Write([]byte("ok\n"))
+	return err
 }
 
 // readyz answers GET /readyz: whether the process wants traffic.
-func (s *server) readyz(w *response, _ *http.Request) error {
-	switch {
-	case s.draining.Load():
-		return overloaded("the process is shutting down")
-	case !s.ready.Load():
-		return overloaded("the storage has not answered yet")
+func (s *server) readyz(w *response, r *http.Request) error {
+	if s.draining.Load() || !s.ready.Load() {
+		return overloaded("the process is shutting down, or the storage has not answered yet")
 	}
-	return writeOK(w)
-}
-
-func writeOK(w *response) error {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("Content-Length", "3")
-	_, err := w.Write([]byte("ok\n"))
-	return err
+	return s.livez(w, r)
 }
 
 // version answers GET /version.
@@ -44,15 +36,9 @@ func (s *server) version(w *response, _ *http.Request) error {
 }
 
 // checkLivez requests /livez of the instance that listens on addr.
-func checkLivez(ctx context.Context, addr string) error {
-	ctx, cancel := context.WithTimeout(ctx, livezTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+reachable(addr)+"/livez", nil)
-	if err != nil {
-		return err
-	}
-	client := http.Client{Transport: &http.Transport{}} // without the environment's proxy
-	resp, err := client.Do(req)
+func checkLivez(addr string) error {
+	client := http.Client{Timeout: livezTimeout, Transport: &http.Transport{}} // without the environment's proxy
+	resp, err := client.Get("http://" + addr + "/livez")
 	if err != nil {
 		return err
 	}
@@ -63,22 +49,19 @@ func checkLivez(ctx context.Context, addr string) error {
 	return nil
 }
 
-// watchReady sets ready once, after the first successful call to both backends, so
-// that a wrong configuration stops a rollout. A later outage is answered with 503:
-// to take every pod out of service would help nobody. The cause is logged once a
-// minute.
+// watchReady sets ready once, after the first successful call to both backends: see
+// docs/architecture.md#readiness. The cause of a failure is logged once a minute.
 func (s *server) watchReady(ctx context.Context) {
 	var logged time.Time
 	for err := s.tryReady(ctx); err != nil; err = s.tryReady(ctx) {
-		if time.Since(logged) >= time.Minute && ctx.Err() == nil {
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(logged) >= time.Minute {
 			s.log.Error("not ready", "error", err)
 			logged = time.Now()
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(readyRetry):
-		}
+		time.Sleep(readyRetry)
 	}
 	s.ready.Store(true)
 	if !s.draining.Load() {
