@@ -63,7 +63,7 @@ func run(args []string, stdout io.Writer, stderr *os.File) int {
 	context.AfterFunc(ctx, stop) // a second signal kills
 	out := newLogWriter(stderr)
 	defer out.flush()
-	log := newLogger(c, out, isTerminal(stderr))
+	log := newLogger(c, out, isTerminal(os.Stderr))
 	switch {
 	case *healthcheck:
 		err = checkLivez(c.ListenAddr)
@@ -72,7 +72,7 @@ func run(args []string, stdout io.Writer, stderr *os.File) int {
 	case *createMissing:
 		err = bootstrap(ctx, c, log)
 	case *migrateStore:
-		err = migrate(ctx, c, log, stderr)
+		err = migrate(ctx, c, log)
 	default:
 		err = serve(ctx, c, log, b)
 	}
