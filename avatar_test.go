@@ -134,7 +134,7 @@ func BenchmarkPutAvatar(b *testing.B) {
 	dir := b.TempDir()
 	store, err := openLocal(dir, m)
 	wantError(b, err, nil)
-	s := newServer(config{MaxAvatarBytes: 5 << 20}, localUsers{store}, localAvatars{store}, nil, newLogger(config{LogFormat: "json"}, must(os.OpenFile(os.DevNull, os.O_WRONLY, 0)), false), m, build{})
+	s := newServer(config{MaxAvatarBytes: 5 << 20}, localUsers{store}, localAvatars{store}, nil, newLogger(config{LogFormat: "json"}, must(os.OpenFile(os.DevNull, os.O_WRONLY, 0))), m, build{})
 	b.Cleanup(func() {
 		s.background.Wait()
 		store.Close()

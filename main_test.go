@@ -15,7 +15,7 @@ func TestLogWriter(t *testing.T) {
 	for range logLines + 100 {
 		w.Write([]byte("line\n"))
 	}
-	w.flush() // waits a second at most
+	w.close() // waits a second at most
 	if d := time.Since(start); d > 10*time.Second {
 		t.Errorf("%d lines took %v", logLines+100, d)
 	}
@@ -24,7 +24,7 @@ func TestLogWriter(t *testing.T) {
 		data, _ := io.ReadAll(r)
 		read <- string(data)
 	}()
-	w.flush()
+	w.close()
 	to.Close()
 	got := <-read
 	if n := strings.Count(got, "line\n"); n < logLines || !strings.Contains(got, "log lines dropped") {
