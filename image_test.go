@@ -73,7 +73,7 @@ func checkClean(t testing.TB, name string, data []byte) (clean []byte, err error
 	want, err := decodeAll(data)
 	// A Samsung directory decides where an image ends, even a wrong one. Go, unlike browsers,
 	// takes JFXX for the end of JFIF, and so other colors.
-	if err != nil || samsungTrailer(data) > 0 || bytes.Contains(data, []byte("JFXX")) {
+	if err != nil || bytes.HasSuffix(data, []byte("SEFT")) || bytes.Contains(data, []byte("JFXX")) {
 		return clean, nil
 	}
 	got, err := decodeAll(clean)
@@ -110,13 +110,14 @@ func decodeAll(data []byte) (any, error) {
 func TestCleanImageGoTestdata(t *testing.T) {
 	root := strings.TrimSpace(string(must(exec.Command("go", "env", "GOROOT").Output())))
 	module := strings.TrimSpace(string(must(exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "golang.org/x/image").Output())))
+	accepted := []string{"image/png", "image/jpeg", "image/gif", "image/webp"}
 	tried := 0
 	for _, pattern := range []string{
 		root + "/src/image/testdata/*", root + "/src/image/*/testdata/*", root + "/src/image/*/testdata/*/*", module + "/testdata/*",
 	} {
 		for _, file := range must(filepath.Glob(pattern)) {
 			data, err := os.ReadFile(file)
-			if _, err2 := imageFormatOf(data); err != nil || err2 != nil {
+			if err != nil || !slices.Contains(accepted, http.DetectContentType(data)) {
 				continue // a directory, text, TIFF
 			}
 			tried++
@@ -292,14 +293,13 @@ func TestCleanImageOrientation(t *testing.T) {
 				want = 1
 			}
 			exif := exifWith(order, o)
-			if got := orientationOf(exif); got != want {
-				t.Errorf("%v, %d: %d", order, o, got)
-			}
-			if got := new(walker).keepOrientation(exif); want == 1 && got != nil || want > 1 && !bytes.Equal(got, exifOrientation(want)) {
-				t.Errorf("%d is written as %q", want, got)
+			w := walker{}
+			got := w.keepOrientation(exif)
+			if w.orientation != want || want == 1 && got != nil || want > 1 && !bytes.Equal(got, exifOrientation(want)) {
+				t.Errorf("%v, %d: %d, written as %q", order, o, w.orientation, got)
 			}
 			for n := range exif {
-				orientationOf(exif[:n]) // must not panic
+				new(walker).keepOrientation(exif[:n]) // must not panic
 			}
 		}
 	}
@@ -321,7 +321,7 @@ func TestCleanImageRefused(t *testing.T) {
 		detail string
 	}{
 		{"empty", nil, 400, "empty"},
-		{"text", images["note.txt"], 415, "none of them"},
+		{"text", images["note.txt"], 415, "text/plain"},
 		{"HEIC", []byte("\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic"), 415, "HEIC"},
 		{"HEIF", []byte("\x00\x00\x00\x18ftypmif1\x00\x00\x00\x00mif1heic"), 415, "HEIC"},
 		{"AVIF", []byte("\x00\x00\x00\x18ftypavif\x00\x00\x00\x00mif1avif"), 415, "AVIF"},
@@ -333,11 +333,11 @@ func TestCleanImageRefused(t *testing.T) {
 		{"SVG, prolog", []byte("\ufeff <?xml version='1.0'?>\n<!-- a --><SVG>"), 415, "SVG"},
 		{"TIFF", []byte("II*\x00\x08\x00\x00\x00"), 415, "TIFF"},
 		{"TIFF, big-endian", []byte("MM\x00*\x00\x00\x00\x08"), 415, "TIFF"},
-		{"BMP", []byte("BM\x36\x00\x00\x00\x00\x00\x00\x00\x36\x00\x00\x00"), 415, "BMP"},
-		{"ICO", []byte("\x00\x00\x01\x00\x01\x00"), 415, "ICO"},
-		{"PDF", []byte("%PDF-1.7"), 415, "PDF"},
-		{"HTML", []byte("<!DOCTYPE html><title>"), 415, "HTML"},
-		{"HTML, no type", []byte("\n<!-- a --><html>"), 415, "HTML"},
+		{"BMP", []byte("BM\x36\x00\x00\x00\x00\x00\x00\x00\x36\x00\x00\x00"), 415, "image/bmp"},
+		{"ICO", []byte("\x00\x00\x01\x00\x01\x00"), 415, "image/x-icon"},
+		{"PDF", []byte("%PDF-1.7"), 415, "application/pdf"},
+		{"HTML", []byte("<!DOCTYPE html><title>"), 415, "text/html"},
+		{"HTML, no type", []byte("\n<!-- a --><html>"), 415, "text/html"},
 		{"GIF that is a script", images["script.gif"], 400, "unknown type"},
 		{"GIF, small script", images["small-script.gif"], 400, "unknown type"},
 		{"GIF without frames", []byte("GIF89a\x01\x00\x01\x00\x00\x00\x00;"), 400, "no image data"},
@@ -353,7 +353,7 @@ func TestCleanImageRefused(t *testing.T) {
 		{"JPEG, huge", testimage.JPEGClaiming(65500, 65500), 413, "at most"},
 		{"JPEG, arithmetic", patched(jpg, sof, "\xff\xc9"), 415, "arithmetic"},
 		{"JPEG, lossless", patched(jpg, sof, "\xff\xc3"), 415, "lossless"},
-		{"JPEG, 12 bits", patched(jpg, sof+4, "\x0c"), 415, "12 bits"},
+		{"JPEG, 12 bits", patched(jpg, sof+4, "\x0c"), 415, "8-bit"},
 		{"JPEG without scans", []byte("\xff\xd8\xff\xd9"), 400, "no image data"},
 		{"JPEG without data", testimage.JPEGClaiming(10, 10), 400, "no image data"},
 		{"WebP, huge", testimage.WebPClaiming(16383, 16383), 413, "at most"},

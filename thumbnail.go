@@ -145,13 +145,13 @@ func prepareThumbnail(data []byte) (thumbnail, error) {
 		return thumbnail{}, err
 	}
 	clean := w.clean()
-	if w.name == "GIF" { // browsers enlarge the screen for the frame; Go refuses it
+	if w.mediaType == "image/gif" { // browsers enlarge the screen for the frame; Go refuses it
 		screen := []byte{byte(w.width), byte(w.width >> 8), byte(w.height), byte(w.height >> 8)} // #nosec G115 -- at most 65,535
 		clean = slices.Concat(clean[:6], screen, clean[10:])
 	}
 	pixels := int64(w.width) * int64(w.height)
 	memory := int64(w.decoded * float64(pixels))
-	if w.name == "WebP" && string(data[12:16]) != "VP8 " {
+	if w.mediaType == "image/webp" && string(data[12:16]) != "VP8 " {
 		// Huffman trees: up to 256 bytes for each byte that describes them, and 52 kB for
 		// each of the 2,600 groups that the decoder accepts.
 		memory += min(256*int64(len(data)), 2600*52_000)
