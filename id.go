@@ -14,6 +14,9 @@ import (
 
 const maxEmailLength = 254 // bytes; RFC 5321, section 4.5.3.1.3, less the angle brackets
 
+// domains is idna.Lookup with the limits of the DNS.
+var domains = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.VerifyDNSLength(true))
+
 // userID derives a user's id from a clean email: a UUID version 8 (RFC 9562, section
 // 5.8) of the SHA-256 of the email's canonical form. Equal emails have equal ids, so
 // one conditional write to one item keeps emails unique.
@@ -29,7 +32,7 @@ func userID(email string) string {
 // domain in the ASCII form of IDNA (UTS 46).
 func canonicalEmail(email string) string {
 	local, domain := splitEmail(email)
-	ascii, err := idna.Lookup.ToASCII(domain)
+	ascii, err := domains.ToASCII(domain)
 	if err != nil {
 		ascii = strings.ToLower(domain) // not clean: no user has it
 	}
@@ -71,17 +74,9 @@ func invisible(r rune) bool { return unicode.IsSpace(r) || unicode.In(r, unicode
 // validDomain accepts host names (RFC 1123, section 2.1), with or without dots, and
 // their international forms of letters, digits and marks.
 func validDomain(domain string) bool {
-	ascii, err := idna.Lookup.ToASCII(domain)
-	if err != nil || len(ascii) > 253 {
-		return false
-	}
-	for label := range strings.SplitSeq(ascii, ".") {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-	}
-	shown, err := idna.Lookup.ToUnicode(ascii)
-	return err == nil && !strings.ContainsFunc(shown, func(r rune) bool {
+	ascii, err := domains.ToASCII(domain)
+	shown, errShown := domains.ToUnicode(ascii)
+	return err == nil && errShown == nil && !strings.HasSuffix(ascii, ".") && !strings.ContainsFunc(shown, func(r rune) bool {
 		return r != '.' && r != '-' && !unicode.In(r, unicode.L, unicode.N, unicode.M)
 	})
 }

@@ -32,7 +32,7 @@ func (s *server) readyz(w *response, r *http.Request) error {
 
 // version answers GET /version.
 func (s *server) version(w *response, _ *http.Request) error {
-	return writeJSON(w, http.StatusOK, s.build)
+	return w.sendJSON(http.StatusOK, s.build)
 }
 
 // checkLivez requests /livez of the instance that listens on addr.

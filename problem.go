@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +13,7 @@ import (
 // A problem is an error that is sent to the client as RFC 9457 problem details.
 // Handlers return a *problem or any other error, which problemOf converts.
 type problem struct {
-	Type      string       `json:"type"` // one of the kinds below, behind kindPrefix
+	Type      string       `json:"type"` // one of the kinds below, as a URN
 	Title     string       `json:"title"`
 	Status    int          `json:"status"`
 	Detail    string       `json:"detail,omitempty"`
@@ -22,7 +21,6 @@ type problem struct {
 	Errors    []fieldError `json:"errors,omitempty"`     // extension member
 
 	header http.Header // additional response headers
-	cause  error       // logged, never sent
 }
 
 // A fieldError names a field of the request and its fault.
@@ -57,26 +55,14 @@ var (
 	kindTimeout      = kind{"timeout", http.StatusGatewayTimeout, "The request took too long"}
 )
 
-const (
-	kindPrefix        = "urn:roster:problem:"
-	retryAfterSeconds = "1" // backends recover and slots fall free within about that
-)
-
 func newProblem(k kind, format string, args ...any) *problem {
 	return &problem{
-		Type: kindPrefix + k.name, Title: k.title, Status: k.status,
+		Type: "urn:roster:problem:" + k.name, Title: k.title, Status: k.status,
 		Detail: fmt.Sprintf(format, args...), header: http.Header{},
 	}
 }
 
-func (p *problem) Error() string {
-	if p.cause != nil {
-		return p.cause.Error()
-	}
-	return cmp.Or(p.Detail, p.Title)
-}
-
-func (p *problem) Unwrap() error { return p.cause }
+func (p *problem) Error() string { return p.Detail }
 
 // with adds a response header.
 func (p *problem) with(key, value string) *problem {
@@ -91,9 +77,9 @@ func unsupported(format string, args ...any) *problem {
 	return newProblem(kindMediaType, format, args...)
 }
 
-// overloaded refuses a request that this process has no room for.
+// overloaded refuses a request. Backends recover and slots fall free within about a second.
 func overloaded(format string, args ...any) *problem {
-	return newProblem(kindUnavailable, format, args...).with("Retry-After", retryAfterSeconds)
+	return newProblem(kindUnavailable, format, args...).with("Retry-After", "1")
 }
 
 // maxFaults bounds the fields that a response names, so that a small request
@@ -117,23 +103,19 @@ func problemOf(err error) *problem {
 	if p, ok := errors.AsType[*problem](err); ok {
 		return p
 	}
-	var p *problem
 	switch {
 	case errors.Is(err, ErrNotFound):
-		p = notFound("there is no such user")
+		return notFound("there is no such user")
 	case errors.Is(err, ErrExists):
-		p = newProblem(kindEmailTaken, "a user with this email exists")
+		return newProblem(kindEmailTaken, "a user with this email exists")
 	case errors.Is(err, ErrPrecondition):
-		p = newProblem(kindPrecondition, "the resource does not match If-Match or If-None-Match")
+		return newProblem(kindPrecondition, "the resource does not match If-Match or If-None-Match")
 	case errors.Is(err, ErrUnavailable):
-		p = overloaded("the storage does not answer; nothing is lost, retry")
+		return overloaded("the storage does not answer; nothing is lost, retry")
 	case errors.Is(err, context.DeadlineExceeded):
-		p = newProblem(kindTimeout, "the request did not complete before its deadline")
-	default:
-		p = newProblem(kindInternal, "an unexpected error; please report it with the request id")
+		return newProblem(kindTimeout, "the request did not complete before its deadline")
 	}
-	p.cause = err
-	return p
+	return newProblem(kindInternal, "an unexpected error; please report it with the request id")
 }
 
 // bodyError explains why a request's body could not be read: the client sent too

@@ -106,7 +106,7 @@ func (w *response) Write(b []byte) (int, error) {
 
 func (w *response) send(b []byte) (int, error) {
 	w.sendHeader()
-	w.control.SetWriteDeadline(earlier(w.deadline.Add(answerGrace), time.Now().Add(writeTimeout)))
+	w.control.SetWriteDeadline(time.Now().Add(min(writeTimeout, time.Until(w.deadline)+answerGrace)))
 	n, err := w.ResponseWriter.Write(b)
 	w.bytes += int64(n)
 	if err != nil {
@@ -136,14 +136,27 @@ func (w *response) sendProblem(p problem) {
 	for key, values := range p.header {
 		h[key] = values
 	}
-	p.RequestID = h.Get("X-Request-Id")
-	body, _ := json.Marshal(p) // only strings and numbers: cannot fail
-	body = append(body, '\n')
-	h.Set("Content-Type", "application/problem+json")
-	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "no-store")
-	w.status = p.Status
-	w.send(body)
+	p.RequestID = h.Get("X-Request-Id")
+	_ = w.sendJSON(p.Status, p)
+}
+
+// sendJSON sends v, in one packet. With an error status, v is a problem.
+func (w *response) sendJSON(status int, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	body = append(body, '\n')
+	mediaType := "application/json"
+	if status >= 400 {
+		mediaType = "application/problem+json"
+	}
+	w.Header().Set("Content-Type", mediaType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.status = status
+	_, err = w.send(body)
+	return err
 }
 
 // Images are copied through larger buffers than io.Copy's 32 KiB: fewer system
@@ -185,13 +198,6 @@ func (w *response) finish() {
 	}
 }
 
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
-}
-
 // A requestBody counts the bytes of a request's body and enforces minBodyRate.
 type requestBody struct {
 	io.ReadCloser
@@ -206,7 +212,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		b.start = time.Now()
 	}
 	due := b.start.Add(bodyGrace + time.Duration(b.n)*time.Second/minBodyRate)
-	b.response.control.SetReadDeadline(earlier(b.response.deadline, due))
+	b.response.control.SetReadDeadline(time.Now().Add(min(time.Until(due), time.Until(b.response.deadline))))
 	n, err := b.ReadCloser.Read(p)
 	b.n += int64(n)
 	if err == io.EOF { // from here the deadline only detects that the client has gone

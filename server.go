@@ -141,7 +141,7 @@ func (s *server) handle(pattern string, timeout time.Duration, a access, handler
 		w.user = id
 		err = handler(w, r.WithContext(ctx))
 		if err != nil && w.body.err != nil {
-			return bodyError(w.body.err) // the cause, which not every reader of a body returns
+			return bodyError(w.body.err) // the cause, which multipart.Reader may hide
 		}
 		return err
 	}

@@ -321,6 +321,7 @@ func TestBodyTimeout(t *testing.T) {
 		{"POST /user", "application/x-www-form-urlencoded", "name=Ada"},
 		{"POST /user", contentType, string(form[:len(form)-100])},
 		{"POST /user", contentType, string(form[:20])},
+		{"POST /user", contentType, string(form[:bytes.Index(form, []byte("Content-Disp"))+10])},
 		{"POST /upload", contentType, string(form[:len(form)-70])},
 		{"PUT /users/" + u.ID + "/avatar", "image/png", "\x89PNG"},
 		{"PATCH /users/" + u.ID, "application/json", "{"},

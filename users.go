@@ -2,14 +2,11 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,31 +55,10 @@ func (s *server) userJSON(u User) userJSON {
 	return j
 }
 
-func newEncoder(w io.Writer) *json.Encoder {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false) // never HTML, and nosniff enforces it
-	return e
-}
-
-// writeJSON sends v with its length, in one packet.
-func writeJSON(w *response, status int, v any) error {
-	var body bytes.Buffer
-	if err := newEncoder(&body).Encode(v); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))
-	w.WriteHeader(status)
-	w.Write(body.Bytes())
-	return nil
-}
-
 // writeUser sends a user that the request's URL or the Location names.
 func (s *server) writeUser(w *response, status int, u User) error {
-	if u.Write != "" { // "": stored before users had one
-		w.Header().Set("ETag", strconv.Quote(u.Write))
-	}
-	return writeJSON(w, status, s.userJSON(u))
+	w.Header().Set("ETag", strconv.Quote(u.Write))
+	return w.sendJSON(status, s.userJSON(u))
 }
 
 // listUsers answers GET /users: all users, a page, or the user with an email.
@@ -102,20 +78,18 @@ func (s *server) listUsers(w *response, r *http.Request) error {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	out := bufio.NewWriterSize(w, 32<<10)
-	encoder := newEncoder(out)
-	separator := byte('[')
+	encoder := json.NewEncoder(out)
+	out.WriteByte('[')
+	separator := ""
 	for u, err := range eachUser(r.Context(), s.users, "", limit) {
 		if err != nil {
 			return err
 		}
-		out.WriteByte(separator)
+		out.WriteString(separator)
 		if err := encoder.Encode(s.userJSON(u)); err != nil {
 			return err
 		}
-		separator = ','
-	}
-	if separator == '[' {
-		out.WriteByte('[')
+		separator = ","
 	}
 	out.WriteString("]\n")
 	return out.Flush()
@@ -123,32 +97,32 @@ func (s *server) listUsers(w *response, r *http.Request) error {
 
 // findUser answers GET /users?email=E with an array of one or none.
 func (s *server) findUser(w *response, r *http.Request, email string) error {
-	found := []userJSON{}
 	u, err := s.users.Get(r.Context(), userID(email))
-	if err == nil {
-		found = append(found, s.userJSON(u))
-	} else if !errors.Is(err, ErrNotFound) {
+	if errors.Is(err, ErrNotFound) {
+		return w.sendJSON(http.StatusOK, []userJSON{})
+	}
+	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, found)
+	return w.sendJSON(http.StatusOK, []userJSON{s.userJSON(u)})
 }
 
 // listPage reads one user more than the page has, so that it sends a Link only if
 // there are more users.
 func (s *server) listPage(w *response, r *http.Request, q listQuery) error {
-	page := make([]userJSON, 0, min(q.limit, 64))
+	page := []userJSON{}
 	for u, err := range eachUser(r.Context(), s.users, q.after, q.limit+1) {
 		if err != nil {
 			return err
 		}
 		if len(page) == q.limit {
-			next := url.Values{"limit": {strconv.Itoa(q.limit)}, "cursor": {page[q.limit-1].ID}}
-			w.Header().Set("Link", fmt.Sprintf(`<%s/users?%s>; rel="next"`, s.PublicURL, next.Encode()))
+			const next = `<%s/users?cursor=%s&limit=%d>; rel="next"`
+			w.Header().Set("Link", fmt.Sprintf(next, s.PublicURL, page[q.limit-1].ID, q.limit))
 			break
 		}
 		page = append(page, s.userJSON(u))
 	}
-	return writeJSON(w, http.StatusOK, page)
+	return w.sendJSON(http.StatusOK, page)
 }
 
 // A listQuery is the query of GET /users.
