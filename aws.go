@@ -146,12 +146,13 @@ func retryOptions(o *retry.StandardOptions) {
 
 // call makes one call, all attempts within the timeout.
 func call[In, Out, Options any](
-	ctx context.Context, timeout time.Duration,
+	ctx context.Context, log *awsLog, operation string, timeout time.Duration,
 	do func(context.Context, In, ...func(*Options)) (Out, error), in In, options ...func(*Options),
 ) (Out, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	bounded, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	return do(ctx, in, options...)
+	out, err := do(bounded, in, options...)
+	return out, log.failed(ctx, operation, err)
 }
 
 // observeFunc receives every finished operation: the service ("DynamoDB", "S3"),
@@ -220,23 +221,27 @@ func describeAWS(err error) (code, cause string) {
 	return "error", cause
 }
 
-// An awsLog logs failed calls to one service.
+// An awsLog logs failed calls to a table or bucket.
 type awsLog struct {
 	*slog.Logger
-	last sync.Map // time by kind of failure
+	service, target string   // such as DynamoDB and "table users"
+	last            sync.Map // time by kind of failure
 }
 
-// failed logs the error of an operation, if any. It returns ErrUnavailable, or the
-// error of ctx if it has ended. Every refusal by AWS is an ErrUnavailable: the
-// operator can correct it, the client cannot.
+// failed returns an error of an operation as one of the stores, and logs it. Every
+// refusal by AWS is an ErrUnavailable: the operator can correct it, the client
+// cannot. It returns an unmet condition as it is.
 func (l *awsLog) failed(ctx context.Context, operation string, err error) error {
-	if err == nil {
-		return nil
-	}
-	if ctx.Err() != nil {
-		return fmt.Errorf("%s: %w", operation, ctx.Err())
-	}
+	operation = l.service + " " + operation + " on " + l.target
 	code, cause := describeAWS(err)
+	switch {
+	case code == "OK", code == "ConditionalCheckFailedException":
+		return err
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", operation, ctx.Err())
+	case code == "NoSuchKey": // AccessDenied without s3:ListBucket, or if that has a condition
+		return ErrNotFound
+	}
 	kind := code
 	if strings.HasPrefix(code, "AccessDenied") {
 		kind += operation // each operation has its own permission

@@ -257,6 +257,7 @@ func TestReadyNames(t *testing.T) {
 			table, bucket := users.table, avatars.bucket
 			t.Cleanup(func() { users.table, avatars.bucket = table, bucket })
 			users.table, avatars.bucket = "missing-table", "missing-bucket"
+			users.log.target, avatars.log.target = "table missing-table", "bucket missing-bucket"
 			err := tryStores(t.Context(), users, avatars)
 			if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "missing-table") {
 				t.Errorf("error %v, want one that names the table", err)

@@ -36,15 +36,9 @@ type dynamoUsers struct {
 	log    awsLog
 }
 
-type item = map[string]types.AttributeValue
-
 func newDynamoUsers(cfg aws.Config, table string, log *slog.Logger) *dynamoUsers {
 	client := dynamodb.NewFromConfig(cfg, func(o *dynamodb.Options) { o.HTTPClient = oneWrite{o.HTTPClient} })
-	return &dynamoUsers{client: client, table: table, log: awsLog{Logger: log}}
-}
-
-func (d *dynamoUsers) failed(ctx context.Context, operation string, err error) error {
-	return d.log.failed(ctx, "DynamoDB "+operation+" on table "+d.table, err)
+	return &dynamoUsers{client: client, table: table, log: awsLog{Logger: log, service: "DynamoDB", target: "table " + table}}
 }
 
 // oneWrite sends header and body in one packet and one TLS record. net/http does so
@@ -91,14 +85,14 @@ func notApplied(err error) bool {
 func (d *dynamoUsers) Create(ctx context.Context, u User) error {
 	in := &dynamodb.PutItemInput{TableName: &d.table, Item: itemOf(u), ConditionExpression: aws.String("attribute_not_exists(id)")}
 	retryer := writeRetryer{once: true}
-	_, err := call(ctx, callTimeout/2, d.client.PutItem, in, retryer.use)
-	if _, exists := refused(err); exists {
+	_, err := call(ctx, &d.log, "PutItem", callTimeout/2, d.client.PutItem, in, retryer.use)
+	if _, exists := errors.AsType[*types.ConditionalCheckFailedException](err); exists {
 		return ErrExists
 	}
 	if retryer.lost && d.look(ctx, u.ID).Write == u.Write {
 		return nil
 	}
-	return d.failed(ctx, "PutItem", err)
+	return err
 }
 
 // look reads a user after a lost answer, in the other half of callTimeout. It
@@ -112,9 +106,9 @@ func (d *dynamoUsers) look(ctx context.Context, id string) User {
 
 func (d *dynamoUsers) Get(ctx context.Context, id string) (User, error) {
 	in := &dynamodb.GetItemInput{TableName: &d.table, Key: keyOf(id), ConsistentRead: aws.Bool(true)}
-	out, err := call(ctx, callTimeout, d.client.GetItem, in)
+	out, err := call(ctx, &d.log, "GetItem", callTimeout, d.client.GetItem, in)
 	if err != nil {
-		return User{}, d.failed(ctx, "GetItem", err)
+		return User{}, err
 	}
 	if len(out.Item) == 0 {
 		return User{}, ErrNotFound
@@ -128,9 +122,9 @@ func (d *dynamoUsers) Page(ctx context.Context, after string, limit int) (page [
 	if after != "" {
 		in.ExclusiveStartKey = keyOf(after)
 	}
-	out, err := call(ctx, callTimeout, d.client.Scan, in)
+	out, err := call(ctx, &d.log, "Scan", callTimeout, d.client.Scan, in)
 	if err != nil {
-		return nil, "", d.failed(ctx, "Scan", err)
+		return nil, "", err
 	}
 	page = make([]User, 0, len(out.Items))
 	for _, item := range out.Items {
@@ -164,7 +158,7 @@ func (d *dynamoUsers) Update(ctx context.Context, id string, change Change, c Co
 	}
 	condition += expressionOf(c, values)
 	retryer := writeRetryer{once: true}
-	out, err := call(ctx, callTimeout/2, d.client.UpdateItem, &dynamodb.UpdateItemInput{
+	out, err := call(ctx, &d.log, "UpdateItem", callTimeout/2, d.client.UpdateItem, &dynamodb.UpdateItemInput{
 		TableName:                           &d.table,
 		Key:                                 keyOf(id),
 		UpdateExpression:                    &update,
@@ -174,17 +168,17 @@ func (d *dynamoUsers) Update(ctx context.Context, id string, change Change, c Co
 		ReturnValues:                        types.ReturnValueAllOld,
 		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
 	}, retryer.use)
-	current, unmet := refused(err)
+	failed, unmet := errors.AsType[*types.ConditionalCheckFailedException](err)
 	switch {
 	case err == nil:
 		before, err = userOf(out.Attributes)
 		after = before
 		change.apply(&after, write)
 		return before, after, err
-	case unmet && len(current) == 0:
+	case unmet && len(failed.Item) == 0:
 		return User{}, User{}, ErrNotFound
 	case unmet:
-		u, err := userOf(current)
+		u, err := userOf(failed.Item)
 		if err == nil && !c.holds(u) {
 			err = ErrPrecondition
 		}
@@ -194,7 +188,7 @@ func (d *dynamoUsers) Update(ctx context.Context, id string, change Change, c Co
 			return User{}, u, nil
 		}
 	}
-	return User{}, User{}, d.failed(ctx, "UpdateItem", err)
+	return User{}, User{}, err
 }
 
 func (d *dynamoUsers) Delete(ctx context.Context, u User, c Condition) (User, error) {
@@ -202,7 +196,7 @@ func (d *dynamoUsers) Delete(ctx context.Context, u User, c Condition) (User, er
 	values := item{":created": created}
 	condition := "#created_at = :created" + expressionOf(c, values)
 	var retryer writeRetryer
-	out, err := call(ctx, callTimeout, d.client.DeleteItem, &dynamodb.DeleteItemInput{
+	out, err := call(ctx, &d.log, "DeleteItem", callTimeout, d.client.DeleteItem, &dynamodb.DeleteItemInput{
 		TableName:                           &d.table,
 		Key:                                 keyOf(u.ID),
 		ConditionExpression:                 &condition,
@@ -211,13 +205,13 @@ func (d *dynamoUsers) Delete(ctx context.Context, u User, c Condition) (User, er
 		ReturnValues:                        types.ReturnValueAllOld,
 		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
 	}, retryer.use)
-	current, changed := refused(err)
+	failed, unmet := errors.AsType[*types.ConditionalCheckFailedException](err)
 	switch {
 	case err == nil:
 		return userOf(out.Attributes)
-	case !changed:
-		return User{}, d.failed(ctx, "DeleteItem", err)
-	case textOf(current["created_at"]) == textOf(created):
+	case !unmet:
+		return User{}, err
+	case textOf(failed.Item["created_at"]) == textOf(created):
 		return User{}, ErrPrecondition
 	case retryer.lost:
 		return User{}, nil
@@ -241,7 +235,7 @@ func (d *dynamoUsers) createTable(ctx context.Context) error {
 		waiter := dynamodb.NewTableExistsWaiter(d.client, func(o *dynamodb.TableExistsWaiterOptions) { o.MinDelay = 500 * time.Millisecond })
 		err = waiter.Wait(ctx, &dynamodb.DescribeTableInput{TableName: &d.table}, time.Minute)
 	}
-	return d.failed(ctx, "CreateTable", err)
+	return d.log.failed(ctx, "CreateTable", err)
 }
 
 // expressionOf returns c as an expression led by AND, or "", and adds its values.
@@ -281,13 +275,7 @@ func namesIn(expressions string) map[string]string {
 	return names
 }
 
-// refused returns the item that does not meet the condition of a write, if any.
-func refused(err error) (item, bool) {
-	if failed, ok := errors.AsType[*types.ConditionalCheckFailedException](err); ok {
-		return failed.Item, true
-	}
-	return nil, false
-}
+type item = map[string]types.AttributeValue
 
 func keyOf(id string) item { return item{"id": text(id)} }
 

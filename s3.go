@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -30,17 +29,13 @@ func newS3Avatars(cfg aws.Config, bucket string, log *slog.Logger) *s3Avatars {
 		o.UsePathStyle = o.BaseEndpoint != nil
 		o.DisableLogOutputChecksumValidationSkipped = true
 	})
-	return &s3Avatars{client: client, bucket: bucket, log: awsLog{Logger: log}}
-}
-
-func (s *s3Avatars) failed(ctx context.Context, operation string, err error) error {
-	return s.log.failed(ctx, "S3 "+operation+" on bucket "+s.bucket, err)
+	return &s3Avatars{client: client, bucket: bucket, log: awsLog{Logger: log, service: "S3", target: "bucket " + bucket}}
 }
 
 func (s *s3Avatars) Put(ctx context.Context, id, key, mediaType string, data []byte) error {
 	in := &s3.PutObjectInput{Bucket: &s.bucket, Key: aws.String(avatarKey(id, key)), Body: bytes.NewReader(data), ContentType: &mediaType}
-	_, err := call(ctx, putTimeout, s.client.PutObject, in)
-	return s.failed(ctx, "PutObject", err)
+	_, err := call(ctx, &s.log, "PutObject", putTimeout, s.client.PutObject, in)
+	return err
 }
 
 func (s *s3Avatars) Get(ctx context.Context, id, key string, offset, length int64) (io.ReadCloser, error) {
@@ -57,22 +52,18 @@ func (s *s3Avatars) Get(ctx context.Context, id, key string, offset, length int6
 		}
 	})
 	wait.Stop()
-	if err == nil {
-		return &s3Body{out.Body, ctx, s, wait, cancel}, nil
+	if err != nil {
+		defer cancel(nil)
+		return nil, s.log.failed(ctx, "GetObject", cmp.Or(context.Cause(call), err)) // the SDK reports a timeout as canceled
 	}
-	err = cmp.Or(context.Cause(call), err) // the SDK reports a timeout as canceled
-	cancel(nil)
-	if _, missing := errors.AsType[*types.NoSuchKey](err); missing { // needs s3:ListBucket without a condition, else it is AccessDenied
-		return nil, ErrNotFound
-	}
-	return nil, s.failed(ctx, "GetObject", err)
+	return &s3Body{out.Body, ctx, &s.log, wait, cancel}, nil
 }
 
 // s3Body bounds the wait for each piece of an image.
 type s3Body struct {
 	io.ReadCloser
 	ctx    context.Context
-	s      *s3Avatars
+	log    *awsLog
 	wait   *time.Timer
 	cancel context.CancelCauseFunc
 }
@@ -82,7 +73,7 @@ func (b *s3Body) Read(p []byte) (int, error) {
 	defer b.wait.Stop()
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
-		err = b.s.failed(b.ctx, "GetObject", err)
+		err = b.log.failed(b.ctx, "GetObject", err)
 	}
 	return n, err
 }
@@ -104,7 +95,7 @@ func (s *s3Avatars) DeleteStale(ctx context.Context, id string, before time.Time
 	for from := (*string)(nil); ; {
 		page, err := s.list(ctx, avatarKey(id, ""), from)
 		if err != nil {
-			return s.failed(ctx, "ListObjectsV2", err)
+			return err
 		}
 		var stale []string
 		for _, object := range page.Contents {
@@ -123,7 +114,8 @@ func (s *s3Avatars) DeleteStale(ctx context.Context, id string, before time.Time
 
 // list returns a page of objects, from a continuation token on.
 func (s *s3Avatars) list(ctx context.Context, prefix string, from *string) (*s3.ListObjectsV2Output, error) {
-	return call(ctx, callTimeout, s.client.ListObjectsV2, &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix, ContinuationToken: from})
+	in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix, ContinuationToken: from}
+	return call(ctx, &s.log, "ListObjectsV2", callTimeout, s.client.ListObjectsV2, in)
 }
 
 // createBucket creates the bucket, or returns ErrExists.
@@ -136,7 +128,7 @@ func (s *s3Avatars) createBucket(ctx context.Context) error {
 		in.CreateBucketConfiguration = &types.CreateBucketConfiguration{LocationConstraint: types.BucketLocationConstraint(region)}
 	}
 	_, err := s.client.CreateBucket(ctx, in)
-	return s.failed(ctx, "CreateBucket", err)
+	return s.log.failed(ctx, "CreateBucket", err)
 }
 
 // delete deletes objects, existing or not.
@@ -146,13 +138,14 @@ func (s *s3Avatars) delete(ctx context.Context, keys ...string) error {
 		for _, key := range batch {
 			objects.Objects = append(objects.Objects, types.ObjectIdentifier{Key: &key})
 		}
-		out, err := call(ctx, callTimeout, s.client.DeleteObjects, &s3.DeleteObjectsInput{Bucket: &s.bucket, Delete: objects})
+		in := &s3.DeleteObjectsInput{Bucket: &s.bucket, Delete: objects}
+		out, err := call(ctx, &s.log, "DeleteObjects", callTimeout, s.client.DeleteObjects, in)
 		if err == nil && len(out.Errors) > 0 {
 			failed := out.Errors[0]
-			err = &smithy.GenericAPIError{Code: aws.ToString(failed.Code), Message: aws.ToString(failed.Message)}
+			err = s.log.failed(ctx, "DeleteObjects", &smithy.GenericAPIError{Code: aws.ToString(failed.Code), Message: aws.ToString(failed.Message)})
 		}
 		if err != nil {
-			return s.failed(ctx, "DeleteObjects", err)
+			return err
 		}
 	}
 	return nil
