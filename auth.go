@@ -135,13 +135,9 @@ func (t *tokens) reload() {
 
 // authenticate returns the token of a request.
 func (t *tokens) authenticate(r *http.Request) (token, error) {
-	fields := r.Header.Values("Authorization")
-	if len(fields) == 0 {
-		return token{}, unauthorized("", "a bearer token is required")
-	}
-	scheme, value, _ := strings.Cut(fields[0], " ")
-	if len(fields) > 1 || !strings.EqualFold(scheme, "Bearer") {
-		return token{}, unauthorized(`, error="invalid_request"`, "Authorization must be sent once, as: Bearer TOKEN")
+	scheme, value, _ := strings.Cut(strings.Join(r.Header.Values("Authorization"), ", "), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return token{}, unauthorized("", "a bearer token is required, as Authorization: Bearer TOKEN")
 	}
 	found, ok := t.current()[sha256.Sum256([]byte(strings.TrimSpace(value)))]
 	if !ok {
