@@ -18,7 +18,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -94,7 +93,6 @@ func isTerminal(f *os.File) bool {
 type logWriter struct {
 	lines   chan []byte // nil: the end
 	written chan struct{}
-	dropped atomic.Int64
 }
 
 const logLines = 4096 // held for a slow reader
@@ -104,8 +102,8 @@ func newLogWriter(to io.Writer) *logWriter {
 	go func() {
 		for line := <-w.lines; line != nil; line = <-w.lines {
 			to.Write(line)
-			if n := w.dropped.Swap(0); n > 0 {
-				fmt.Fprintf(to, "roster: %d log lines dropped: standard error was not read\n", n)
+			if len(w.lines) == logLines {
+				fmt.Fprintln(to, "roster: log lines dropped: standard error is not read fast enough")
 			}
 		}
 		close(w.written)
@@ -117,7 +115,6 @@ func (w *logWriter) Write(line []byte) (int, error) {
 	select {
 	case w.lines <- bytes.Clone(line):
 	default:
-		w.dropped.Add(1)
 	}
 	return len(line), nil
 }
@@ -154,7 +151,6 @@ func serve(ctx context.Context, c config, log *slog.Logger, b build) error {
 	if err != nil {
 		return &configError{fmt.Errorf("LISTEN_ADDR: %w", err)}
 	}
-	defer api.Close()
 	if c.MetricsAddr != "" {
 		listener, err := net.Listen("tcp", c.MetricsAddr)
 		if err != nil {
@@ -163,7 +159,6 @@ func serve(ctx context.Context, c config, log *slog.Logger, b build) error {
 		server := newHTTPServer(m.handler(), log)
 		server.WriteTimeout = shortTimeout
 		go server.Serve(listener)
-		defer server.Close()
 		log.Info("serving metrics", "addr", listener.Addr().String())
 	}
 	addr := api.Addr().String()

@@ -21,7 +21,7 @@ type metrics struct {
 	responseBytes    *prometheus.HistogramVec // route
 	uploadsShed      prometheus.Counter
 	uploadsInFlight  prometheus.Gauge
-	awsDuration      *prometheus.HistogramVec // aws_service, operation, code
+	awsDuration      *prometheus.HistogramVec // aws_service, operation, code; Kubernetes discovery sets service
 	awsRetries       *prometheus.CounterVec   // aws_service, operation
 	commitDuration   prometheus.Histogram
 	commitWrites     prometheus.Histogram
@@ -30,9 +30,6 @@ type metrics struct {
 	reloadFailures   prometheus.Counter
 	tokenLastUse     *prometheus.GaugeVec // token
 }
-
-// awsService is not "service": Prometheus' Kubernetes discovery sets that label.
-const awsService = "aws_service"
 
 func newMetrics(b build) *metrics {
 	registry := prometheus.NewRegistry()
@@ -59,9 +56,9 @@ func newMetrics(b build) *metrics {
 			Name: "roster_uploads_shed_total", Help: "Uploads refused with 503 because the memory for uploads was in use."}),
 		uploadsInFlight: auto.NewGauge(prometheus.GaugeOpts{Name: "roster_uploads_in_flight", Help: "Uploads whose memory is reserved."}),
 		awsDuration: histogram("roster_aws_request_duration_seconds",
-			"Time of a call to AWS, retries included.", seconds, awsService, "operation", "code"),
+			"Time of a call to AWS, retries included.", seconds, "aws_service", "operation", "code"),
 		awsRetries: auto.NewCounterVec(prometheus.CounterOpts{
-			Name: "roster_aws_request_retries_total", Help: "Retries of calls to AWS."}, []string{awsService, "operation"}),
+			Name: "roster_aws_request_retries_total", Help: "Retries of calls to AWS."}, []string{"aws_service", "operation"}),
 		commitDuration: auto.NewHistogram(prometheus.HistogramOpts{
 			Name: "roster_embedded_commit_duration_seconds", Help: "Time of a commit of the embedded store.", Buckets: seconds}),
 		commitWrites: auto.NewHistogram(prometheus.HistogramOpts{
@@ -80,11 +77,10 @@ func (m *metrics) observeSize(file string) {
 	promauto.With(m.registry).NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "roster_embedded_size_bytes", Help: "Size of the embedded store's database file.",
 	}, func() float64 {
-		info, err := os.Stat(file)
-		if err != nil {
-			return 0
+		if info, err := os.Stat(file); err == nil {
+			return float64(info.Size())
 		}
-		return float64(info.Size())
+		return 0
 	})
 }
 

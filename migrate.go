@@ -15,11 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-const (
-	migrateWorkers = 16
-	migrateTries   = 4 // per user, while the backend is unavailable
-)
-
 // A migration copies the embedded store to the table and the bucket: users with
 // their times, images under their versions. It leaves existing users alone, so it
 // can be interrupted and repeated.
@@ -54,7 +49,7 @@ func migrate(ctx context.Context, c config, log *slog.Logger) error {
 		return nil
 	})
 	var workers errgroup.Group
-	workers.SetLimit(migrateWorkers)
+	workers.SetLimit(16)
 	defer workers.Wait()
 	shown := time.Now()
 	for u, err := range eachUser(ctx, localUsers{store}, "", 0) {
@@ -91,10 +86,10 @@ func (j *migration) show(end string) {
 	fmt.Fprintf(os.Stderr, "\r[%-*s] %d of %d users%s", width, bar, done, j.total, end)
 }
 
-// copyUser copies a user and counts the result.
+// copyUser copies a user, with four tries while the backend is unavailable.
 func (j *migration) copyUser(ctx context.Context, u User) {
 	err := j.try(ctx, u)
-	for n := 1; errors.Is(err, ErrUnavailable) && ctx.Err() == nil && n < migrateTries; n++ {
+	for n := 1; errors.Is(err, ErrUnavailable) && ctx.Err() == nil && n < 4; n++ {
 		time.Sleep(time.Second << n)
 		err = j.try(ctx, u)
 	}

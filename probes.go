@@ -64,21 +64,20 @@ func (s *server) watchReady(ctx context.Context) {
 		time.Sleep(readyRetry)
 	}
 	s.ready.Store(true)
-	if !s.draining.Load() {
-		s.metrics.ready.Set(1)
-	}
+	s.metrics.ready.Set(1)
 	s.log.Info("ready")
 }
 
+// tryReady makes a harmless call to each store.
 func (s *server) tryReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	// ready is not an id: both calls find nothing.
-	if _, err := s.users.Get(ctx, "ready"); !errors.Is(err, ErrNotFound) {
-		return err
+	_, err := s.users.Get(ctx, "ready") // not an id: both calls find nothing
+	if errors.Is(err, ErrNotFound) {
+		_, err = s.avatars.Get(ctx, "ready", "ready", 0, 1)
 	}
-	if _, err := s.avatars.Get(ctx, "ready", "ready", 0, 1); !errors.Is(err, ErrNotFound) {
-		return err
+	if errors.Is(err, ErrNotFound) {
+		return nil
 	}
-	return nil
+	return err
 }
