@@ -273,7 +273,7 @@ func (c *storedImage) Seek(offset int64, whence int) (int64, error) {
 
 func (c *storedImage) Read(p []byte) (n int, err error) {
 	if c.body == nil {
-		if c.body, c.err = c.avatars.Get(c.ctx, c.id, c.key, c.pos, c.size-c.pos); c.err != nil {
+		if c.body, c.err = c.avatars.Get(c.ctx, c.id, c.key, c.pos); c.err != nil {
 			return 0, c.err
 		}
 	}

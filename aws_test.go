@@ -487,7 +487,7 @@ func TestObserve(t *testing.T) {
 		bucket.Next("GetObject", fakeaws.Fault{Status: 503, Code: "SlowDown"})
 		dynamo.Next("GetItem", fakeaws.Fault{Drop: true})
 	}
-	avatars.Get(ctx, u.ID, a.Key, 0, a.Size)
+	avatars.Get(ctx, u.ID, a.Key, 0)
 	users.Get(ctx, u.ID)
 	dynamo.Next("Scan", fakeaws.Fault{Hang: true})
 	soon, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
@@ -558,7 +558,7 @@ func TestUnreachable(t *testing.T) {
 			},
 			"Delete": func(ctx context.Context) error { _, err := users.Delete(ctx, u, Condition{}); return err },
 			"avatar Get": func(ctx context.Context) error {
-				_, err := avatars.Get(ctx, u.ID, a.Key, 0, a.Size)
+				_, err := avatars.Get(ctx, u.ID, a.Key, 0)
 				return err
 			},
 			"avatar Delete":      func(ctx context.Context) error { return avatars.Delete(ctx, ImageName{u.ID, a.Key}) },

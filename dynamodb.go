@@ -231,10 +231,6 @@ func (d *dynamoUsers) createTable(ctx context.Context) error {
 	if _, exists := errors.AsType[*types.ResourceInUseException](err); exists {
 		return ErrExists
 	}
-	if err == nil {
-		waiter := dynamodb.NewTableExistsWaiter(d.client, func(o *dynamodb.TableExistsWaiterOptions) { o.MinDelay = 500 * time.Millisecond })
-		err = waiter.Wait(ctx, &dynamodb.DescribeTableInput{TableName: &d.table}, time.Minute)
-	}
 	return d.log.failed(ctx, "CreateTable", err)
 }
 

@@ -349,21 +349,18 @@ func (s localAvatars) makeUserDir(id string) error {
 	return err
 }
 
-func (s localAvatars) Get(_ context.Context, id, key string, offset, length int64) (io.ReadCloser, error) {
+func (s localAvatars) Get(_ context.Context, id, key string, offset int64) (io.ReadCloser, error) {
 	f, err := s.root.Open(avatarKey(id, key))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNotFound
 	}
+	if err == nil {
+		_, err = f.Seek(offset, io.SeekStart)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: read image: %w", ErrUnavailable, err)
 	}
-	if length < 0 {
-		return f, nil
-	}
-	return struct {
-		io.Reader
-		io.Closer
-	}{io.NewSectionReader(f, offset, length), f}, nil
+	return f, nil
 }
 
 func (s localAvatars) Delete(_ context.Context, images ...ImageName) (err error) {

@@ -74,7 +74,7 @@ func (s *server) tryReady(ctx context.Context) error {
 	defer cancel()
 	_, err := s.users.Get(ctx, "ready") // not an id: both calls find nothing
 	if errors.Is(err, ErrNotFound) {
-		_, err = s.avatars.Get(ctx, "ready", "ready", 0, 1)
+		_, err = s.avatars.Get(ctx, "ready", "ready", 0)
 	}
 	if errors.Is(err, ErrNotFound) {
 		return nil

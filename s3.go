@@ -38,10 +38,10 @@ func (s *s3Avatars) Put(ctx context.Context, id, key, mediaType string, data []b
 	return err
 }
 
-func (s *s3Avatars) Get(ctx context.Context, id, key string, offset, length int64) (io.ReadCloser, error) {
+func (s *s3Avatars) Get(ctx context.Context, id, key string, offset int64) (io.ReadCloser, error) {
 	in := &s3.GetObjectInput{Bucket: &s.bucket, Key: aws.String(avatarKey(id, key))}
-	if length >= 0 {
-		in.Range = aws.String(fmt.Sprintf("bytes=%d-%d", offset, offset+length-1))
+	if offset > 0 { // no range of an empty object is valid
+		in.Range = aws.String(fmt.Sprintf("bytes=%d-", offset))
 	}
 	// A slow client may read for long. Each wait for S3 is bounded instead.
 	call, cancel := context.WithCancelCause(ctx)

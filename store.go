@@ -162,10 +162,9 @@ type Avatars interface {
 	// Put stores data durably and completely, or not at all.
 	Put(ctx context.Context, id, key, mediaType string, data []byte) error
 
-	// Get returns length bytes from offset, the whole image if length is -1, or
-	// ErrNotFound. The caller closes the reader. A reader that returns io.EOF
-	// has returned all of it.
-	Get(ctx context.Context, id, key string, offset, length int64) (io.ReadCloser, error)
+	// Get returns an image from offset to its end, or ErrNotFound. The caller closes
+	// the reader. A reader that returns io.EOF has returned all of it.
+	Get(ctx context.Context, id, key string, offset int64) (io.ReadCloser, error)
 
 	// Delete deletes images and their thumbnails, existing or not.
 	Delete(ctx context.Context, images ...ImageName) error

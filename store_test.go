@@ -408,8 +408,8 @@ func testAvatars(t *testing.T, avatars Avatars) {
 	}
 	wantMissing := func(id, key string) {
 		t.Helper()
-		for _, r := range [][2]int64{{0, -1}, {0, 1}, {1, 2}} {
-			_, err := avatars.Get(ctx, id, key, r[0], r[1])
+		for _, offset := range []int64{0, 1} {
+			_, err := avatars.Get(ctx, id, key, offset)
 			wantError(t, err, ErrNotFound)
 		}
 	}
@@ -422,11 +422,11 @@ func testAvatars(t *testing.T, avatars Avatars) {
 		wantError(t, avatars.Delete(ctx, ImageName{anna, newKey()}), nil)
 
 		key, size := put(anna, image), int64(len(image))
-		for _, r := range [][2]int64{{0, size}, {0, -1}, {0, 1}, {1, 3}, {size - 1, 1}, {size / 2, size - size/2}} {
-			wantImage(t, avatars, anna, key, r[0], r[1], image)
+		for _, offset := range []int64{0, 1, size / 2, size - 1} {
+			wantImage(t, avatars, anna, key, offset, image)
 		}
 		// A reader may close early.
-		body, err := avatars.Get(ctx, anna, key, 0, size)
+		body, err := avatars.Get(ctx, anna, key, 0)
 		wantError(t, err, nil)
 		io.CopyN(io.Discard, body, 2)
 		wantError(t, body.Close(), nil)
@@ -435,7 +435,7 @@ func testAvatars(t *testing.T, avatars Avatars) {
 		wantMissing(ben, key)
 		wantError(t, avatars.Delete(ctx, ImageName{anna, newKey()}), nil)
 		wantError(t, avatars.Delete(ctx, ImageName{ben, key}), nil)
-		wantImage(t, avatars, anna, key, 0, -1, image)
+		wantImage(t, avatars, anna, key, 0, image)
 
 		wantError(t, avatars.Delete(ctx, ImageName{anna, key}), nil)
 		wantMissing(anna, key)
@@ -445,10 +445,10 @@ func testAvatars(t *testing.T, avatars Avatars) {
 	// The thumbnail is deleted with its image, or alone.
 	key := put(anna, small)
 	wantError(t, avatars.Put(ctx, anna, thumbnailKey(key), "image/jpeg", big), nil)
-	wantImage(t, avatars, anna, thumbnailKey(key), 0, -1, big)
+	wantImage(t, avatars, anna, thumbnailKey(key), 0, big)
 	wantError(t, avatars.Delete(ctx, ImageName{anna, thumbnailKey(key)}), nil)
 	wantMissing(anna, thumbnailKey(key))
-	wantImage(t, avatars, anna, key, 0, -1, small)
+	wantImage(t, avatars, anna, key, 0, small)
 	wantError(t, avatars.Put(ctx, anna, thumbnailKey(key), "image/jpeg", big), nil)
 	wantError(t, avatars.Delete(ctx, ImageName{anna, key}), nil)
 	wantMissing(anna, key)
@@ -456,7 +456,7 @@ func testAvatars(t *testing.T, avatars Avatars) {
 
 	// A reader of a deleted image gets all of it or an error.
 	key = put(anna, big)
-	body, err := avatars.Get(ctx, anna, key, 0, -1)
+	body, err := avatars.Get(ctx, anna, key, 0)
 	wantError(t, err, nil)
 	got := make([]byte, 1000)
 	_, err = io.ReadFull(body, got)
@@ -480,13 +480,13 @@ func testAvatars(t *testing.T, avatars Avatars) {
 	bens := put(ben, small)
 	wantError(t, avatars.DeleteStale(ctx, anna, time.Now().Add(-time.Minute)), nil)
 	for i, key := range keys {
-		wantImage(t, avatars, anna, key, 0, -1, []byte(fmt.Sprint("image ", i)))
+		wantImage(t, avatars, anna, key, 0, []byte(fmt.Sprint("image ", i)))
 	}
 	wantError(t, avatars.DeleteStale(ctx, anna, soon()), nil)
 	for _, key := range keys {
 		wantMissing(anna, key)
 	}
-	wantImage(t, avatars, ben, bens, 0, -1, small)
+	wantImage(t, avatars, ben, bens, 0, small)
 	wantError(t, avatars.DeleteStale(ctx, ben, soon()), nil)
 	wantMissing(ben, bens)
 }
@@ -560,18 +560,14 @@ func wantUsers(t *testing.T, users Users, want ...User) {
 	}
 }
 
-func wantImage(t *testing.T, avatars Avatars, id, key string, offset, length int64, image []byte) {
+func wantImage(t *testing.T, avatars Avatars, id, key string, offset int64, image []byte) {
 	t.Helper()
-	body, err := avatars.Get(t.Context(), id, key, offset, length)
+	body, err := avatars.Get(t.Context(), id, key, offset)
 	wantError(t, err, nil)
 	defer body.Close()
 	got, err := io.ReadAll(body)
 	wantError(t, err, nil)
-	want := image[offset:]
-	if length >= 0 {
-		want = want[:length]
-	}
-	if !bytes.Equal(got, want) {
-		t.Fatalf("%d bytes from %d are not the image's", length, offset)
+	if !bytes.Equal(got, image[offset:]) {
+		t.Fatalf("%d bytes from %d are not the image's", len(got), offset)
 	}
 }

@@ -115,7 +115,7 @@ func (s *server) render(ctx context.Context, id string, a *Avatar) ([]byte, erro
 
 // readObject reads a stored object of size bytes, -1 if unknown.
 func readObject(ctx context.Context, avatars Avatars, id, key string, size int64) ([]byte, error) {
-	body, err := avatars.Get(ctx, id, key, 0, size)
+	body, err := avatars.Get(ctx, id, key, 0)
 	if err != nil {
 		return nil, err
 	}
