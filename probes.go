@@ -8,12 +8,6 @@ import (
 	"time"
 )
 
-const (
-	readyTimeout = 5 * time.Second // for one call to both backends
-	readyRetry   = time.Second     // between two calls
-	livezTimeout = 3 * time.Second // of -healthcheck
-)
-
 // livez answers GET /livez: the process answers requests. It calls no backend: a
 // restart repairs none.
 func (s *server) livez(w *response, _ *http.Request) error {
@@ -37,7 +31,7 @@ func (s *server) version(w *response, _ *http.Request) error {
 
 // checkLivez requests /livez of the instance that listens on addr.
 func checkLivez(addr string) error {
-	client := http.Client{Timeout: livezTimeout, Transport: &http.Transport{}} // without the environment's proxy
+	client := http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{}} // without the environment's proxy
 	resp, err := client.Get("http://" + addr + "/livez")
 	if err != nil {
 		return err
@@ -61,7 +55,7 @@ func (s *server) watchReady(ctx context.Context) {
 			s.log.Error("not ready", "error", err)
 			logged = time.Now()
 		}
-		time.Sleep(readyRetry)
+		time.Sleep(time.Second)
 	}
 	s.ready.Store(true)
 	s.metrics.ready.Set(1)
@@ -70,7 +64,7 @@ func (s *server) watchReady(ctx context.Context) {
 
 // tryReady makes a harmless call to each store.
 func (s *server) tryReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	_, err := s.users.Get(ctx, "ready") // not an id: both calls find nothing
 	if errors.Is(err, ErrNotFound) {
