@@ -186,18 +186,17 @@ var secretMessages = []string{
 // describeAWS returns the error code of AWS, or a word for an error without one,
 // and the cause as the operator needs it, without secrets.
 func describeAWS(err error) (code, cause string) {
-	if err == nil {
-		return "OK", ""
-	}
-	cause = err.Error()
-	if send, ok := errors.AsType[*url.Error](err); ok {
-		cause = send.Error() // without the SDK's prefixes
-	}
 	credentials, unsigned := errors.AsType[*credentialsError](err)
 	api, answered := errors.AsType[smithy.APIError](err)
+	send, sending := errors.AsType[*url.Error](err)
 	timeout, isNet := errors.AsType[net.Error](err)
-	_, sending := errors.AsType[*smithyhttp.RequestSendError](err)
+	code, cause = "error", fmt.Sprint(err)
+	if sending {
+		code, cause = "connection", send.Error() // without the SDK's prefixes
+	}
 	switch {
+	case err == nil:
+		return "OK", ""
 	case unsigned:
 		return "credentials", credentials.Error()
 	case answered:
@@ -210,15 +209,14 @@ func describeAWS(err error) (code, cause string) {
 				cause += " (the bucket is in the region " + region + ")"
 			}
 		}
-		return code, cause
 	case errors.Is(err, context.Canceled):
-		return "canceled", cause
+		code = "canceled"
 	case errors.Is(err, context.DeadlineExceeded), isNet && timeout.Timeout():
-		return "timeout", cause
-	case sending, errors.Is(err, io.ErrUnexpectedEOF):
-		return "connection", cause
+		code = "timeout"
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		code = "connection"
 	}
-	return "error", cause
+	return code, cause
 }
 
 // An awsLog logs failed calls to a table or bucket.

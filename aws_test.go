@@ -83,9 +83,10 @@ func openRealAWS(t testing.TB, dynamoURL, s3URL string) (*dynamoUsers, *s3Avatar
 	}
 	t.Cleanup(func() {
 		users.client.DeleteTable(ctx, &dynamodb.DeleteTableInput{TableName: &users.table})
-		for {
-			page, err := avatars.list(ctx, "", nil)
-			if err != nil || len(page.Contents) == 0 {
+		pages := s3.NewListObjectsV2Paginator(avatars.client, &s3.ListObjectsV2Input{Bucket: &avatars.bucket})
+		for pages.HasMorePages() {
+			page, err := pages.NextPage(ctx)
+			if err != nil {
 				break
 			}
 			for _, object := range page.Contents {

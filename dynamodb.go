@@ -26,10 +26,7 @@ import (
 // Without it, DynamoDB Local reads the whole table for each call.
 const scanPage = 3000
 
-// dynamoUsers stores users in a DynamoDB table with the key id. An item holds
-// id, name, email, created_at, updated_at and write, the map avatar (key, type,
-// size) if the user has an image, and removed as in User. A write whose answer is
-// lost is never repeated blindly: see Lost answers in docs/architecture.md.
+// dynamoUsers stores users in a DynamoDB table with the key id; see itemOf.
 type dynamoUsers struct {
 	client *dynamodb.Client
 	table  string
@@ -56,7 +53,8 @@ func (c oneWrite) Do(req *http.Request) (*http.Response, error) {
 	return c.HTTPClient.Do(req)
 }
 
-// A writeRetryer watches the attempts of one write.
+// A writeRetryer watches the attempts of one write: see Lost answers in
+// docs/architecture.md.
 type writeRetryer struct {
 	aws.RetryerV2
 	once bool // retry only what was certainly not applied
@@ -73,8 +71,8 @@ func (r *writeRetryer) IsErrorRetryable(err error) bool {
 	return !(r.once && r.lost) && r.RetryerV2.IsErrorRetryable(err)
 }
 
-// notApplied reports whether a write certainly had no effect: refused, or never
-// sent. After a timeout, a reset or a 5xx it may still take effect.
+// notApplied reports whether a write was refused or never sent. After a timeout, a
+// reset or a 5xx it may still take effect.
 func notApplied(err error) bool {
 	_, unsigned := errors.AsType[*credentialsError](err)
 	dial, isNet := errors.AsType[*net.OpError](err)
@@ -235,34 +233,29 @@ func (d *dynamoUsers) createTable(ctx context.Context) error {
 }
 
 // expressionOf returns c as an expression led by AND, or "", and adds its values.
-func expressionOf(c Condition, values item) string {
-	expression := in("#write", c.Write, values) + in("#avatar.#key", c.Avatar, values)
+func expressionOf(c Condition, values item) (expression string) {
+	for path, versions := range map[string][]string{"#write": c.Write, "#avatar.#key": c.Avatar} {
+		if slices.Contains(versions, "*") {
+			expression += " AND attribute_exists(" + path + ")"
+		} else if versions != nil {
+			names := make([]string, len(versions))
+			for i, version := range versions {
+				names[i] = fmt.Sprint(":in", len(values))
+				values[names[i]] = text(version)
+			}
+			expression += " AND " + path + " IN (" + strings.Join(names, ", ") + ")"
+		}
+	}
 	if c.NoAvatar {
 		expression += " AND attribute_not_exists(#avatar)"
 	}
 	return expression
 }
 
-// in returns the expression that an attribute is one of the versions; see Condition.
-func in(path string, versions []string, values item) string {
-	switch {
-	case versions == nil:
-		return ""
-	case slices.Contains(versions, "*"):
-		return " AND attribute_exists(" + path + ")"
-	}
-	names := make([]string, len(versions))
-	for i, version := range versions {
-		names[i] = fmt.Sprint(":in", len(values))
-		values[names[i]] = text(version)
-	}
-	return " AND " + path + " IN (" + strings.Join(names, ", ") + ")"
-}
-
 var attribute = regexp.MustCompile(`#\w+`)
 
-// namesIn returns the attributes in expressions. There they are called #name: many
-// names are reserved words of DynamoDB.
+// namesIn returns the attributes in expressions, called #name there because many
+// names are reserved words.
 func namesIn(expressions string) map[string]string {
 	names := map[string]string{}
 	for _, name := range attribute.FindAllString(expressions, -1) {

@@ -17,12 +17,8 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// localStore is the embedded store: one directory. What it acknowledged survives
-// kill -9 and power loss.
-//
-//	roster.db            users, in bbolt
-//	avatars/{id}/{key}   images, never overwritten
-//	tmp/                 images being written; emptied at start
+// localStore is the embedded store: one directory with roster.db (users, in bbolt),
+// avatars/{id}/{key} and tmp/. See Embedded store in docs/architecture.md.
 type localStore struct {
 	root      *os.Root // confines even a malformed id
 	db        *bolt.DB
@@ -40,18 +36,10 @@ type (
 var usersBucket = []byte("users")
 
 const (
-	// localLockWait is how long to wait for a previous process that is exiting.
-	localLockWait = time.Second
-
-	// localPage is how many users a listing reads in one transaction. An open
-	// transaction blocks the reuse of free pages, so none stays open while a
-	// client reads slowly.
-	localPage = 512
-
-	// localBatch bounds the writes of one commit, maxGather the time that the
-	// first of them waits for others. Three times bbolt's Batch at 32 clients.
-	localBatch = 1024
-	maxGather  = 5 * time.Millisecond
+	localLockWait = time.Second          // for a previous process that is exiting
+	localPage     = 512                  // users read in one transaction, which blocks the reuse of free pages
+	localBatch    = 1024                 // writes of one commit
+	maxGather     = 5 * time.Millisecond // that the first write of a commit waits for others
 )
 
 // openLocal opens the store in dir, and creates it if missing. Its error is meant
@@ -128,7 +116,8 @@ func (s *localStore) write(ctx context.Context, apply func(*bolt.Bucket) error) 
 }
 
 // commitWrites commits the writes that arrived during the last commit together: a
-// commit costs one disk sync, however many writes are in it. It never returns.
+// commit costs one disk sync, however many writes are in it. Seven times bbolt's
+// Batch at 32 clients. It never returns.
 func (s *localStore) commitWrites() {
 	var writes int         // in the last commit
 	var took time.Duration // by the last commit
@@ -140,9 +129,9 @@ func (s *localStore) commitWrites() {
 	}
 }
 
-// gather returns the waiting writes, after first. The clients of the last commit
-// were answered together and send their next writes together, so it waits briefly
-// for as many: to commit the first alone would delay all others by a sync.
+// gather returns the waiting writes, after first. It waits briefly for as many as
+// in the last commit: their clients were answered together, and send the next ones
+// together.
 func (s *localStore) gather(first *localWrite, expected int, wait time.Duration) []*localWrite {
 	batch := []*localWrite{first}
 	for late := time.After(wait); len(batch) < expected; {
@@ -284,9 +273,7 @@ func (s localUsers) Delete(ctx context.Context, u User, c Condition) (last User,
 	return last, err
 }
 
-// Put makes the image durable in this order: write the data to tmp and sync it;
-// rename it into the user's directory; sync the parent, if the directory is new, and
-// the directory, which holds the image's name. A name in avatars therefore always
+// Put syncs the data in tmp before it renames the file: a name in avatars always
 // stands for a complete image.
 func (s localAvatars) Put(ctx context.Context, id, key, _ string, data []byte) error {
 	if err := ctx.Err(); err != nil {
@@ -394,11 +381,11 @@ func (s localAvatars) DeleteStale(_ context.Context, id string, before time.Time
 	if err == nil {
 		err = s.syncDir(dir)
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: delete images: %w", ErrUnavailable, err)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
 	s.root.Remove(dir) // fails unless it is empty
-	if err := s.syncDir("avatars"); err != nil {
+	if err = errors.Join(err, s.syncDir("avatars")); err != nil {
 		return fmt.Errorf("%w: delete images: %w", ErrUnavailable, err)
 	}
 	return nil

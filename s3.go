@@ -92,30 +92,22 @@ func (s *s3Avatars) Delete(ctx context.Context, images ...ImageName) error {
 }
 
 func (s *s3Avatars) DeleteStale(ctx context.Context, id string, before time.Time) error {
-	for from := (*string)(nil); ; {
-		page, err := s.list(ctx, avatarKey(id, ""), from)
+	bounded, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	pages := s3.NewListObjectsV2Paginator(s.client, &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: aws.String(avatarKey(id, ""))})
+	var stale []string
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(bounded)
 		if err != nil {
-			return err
+			return s.log.failed(ctx, "ListObjectsV2", err)
 		}
-		var stale []string
 		for _, object := range page.Contents {
 			if aws.ToTime(object.LastModified).Before(before) {
 				stale = append(stale, aws.ToString(object.Key))
 			}
 		}
-		if err := s.delete(ctx, stale...); err != nil {
-			return err
-		}
-		if from = page.NextContinuationToken; from == nil {
-			return nil
-		}
 	}
-}
-
-// list returns a page of objects, from a continuation token on.
-func (s *s3Avatars) list(ctx context.Context, prefix string, from *string) (*s3.ListObjectsV2Output, error) {
-	in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix, ContinuationToken: from}
-	return call(ctx, &s.log, "ListObjectsV2", callTimeout, s.client.ListObjectsV2, in)
+	return s.delete(ctx, stale...)
 }
 
 // createBucket creates the bucket, or returns ErrExists.

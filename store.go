@@ -11,8 +11,7 @@ import (
 	"time"
 )
 
-// Errors of the stores, for errors.Is. Any other error is a fault of this
-// program.
+// Errors of the stores, for errors.Is. Any other error is a fault of this program.
 var (
 	ErrNotFound     = errors.New("not found")
 	ErrExists       = errors.New("already exists")
@@ -26,8 +25,7 @@ const timeFormat = "2006-01-02T15:04:05.000Z07:00"
 // now returns the time in the precision that is stored.
 func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
 
-// newKey returns a random name of 130 bits that is never used twice: the key of
-// an image or the token of a write.
+// newKey returns a random name of 130 bits: the key of an image or the token of a write.
 func newKey() string { return strings.ToLower(rand.Text()) }
 
 // A User is a stored user. Times are UTC in whole milliseconds.
@@ -76,12 +74,12 @@ func (c Change) apply(u *User, write string) bool {
 	return true
 }
 
-// A Condition restricts a write to a user in a known state. If the user differs,
-// the write returns ErrPrecondition. The zero Condition matches every user.
+// A Condition restricts a write to users in a known state; the write of any other
+// user returns ErrPrecondition. In a list, "*" stands for any. nil is no condition.
 type Condition struct {
-	Write    []string // the user's last write is one of these; nil: any or none, "*": any
-	Avatar   []string // the key of its image likewise
-	NoAvatar bool     // without an image
+	Write    []string // the user's Write is one of these
+	Avatar   []string // the key of the user's image is one of these
+	NoAvatar bool     // the user has no image
 }
 
 // holds reports whether the user meets the condition.
@@ -105,8 +103,8 @@ func (u User) imageKey() string {
 }
 
 // Users stores users. Each change is one conditional write to one item, and takes
-// effect at most once. If the store cannot tell whether a write took effect, it
-// returns ErrUnavailable: see Lost answers in docs/architecture.md.
+// effect at most once. After ErrUnavailable, it may have taken effect: see Lost
+// answers in docs/architecture.md.
 type Users interface {
 	// Create stores a new user with all its fields, or returns ErrExists.
 	Create(ctx context.Context, u User) error
@@ -114,11 +112,9 @@ type Users interface {
 	// Get returns a user, or ErrNotFound. The read is consistent.
 	Get(ctx context.Context, id string) (User, error)
 
-	// Page returns users in the store's own, stable order, from the first one behind
-	// the id after: at most limit (0: as many as one read returns), and the id to
-	// continue after, "" at the end. It may miss users created or deleted meanwhile.
-	// DynamoDB's Scan is eventually consistent: it may also miss changes of the last
-	// second or so.
+	// Page returns users in the store's own, stable order, behind the id after: at
+	// most limit (0: as many as one read returns), and the id to continue after, ""
+	// at the end. Changes of the last second or so may be missing, as in any Scan.
 	Page(ctx context.Context, after string, limit int) (page []User, next string, err error)
 
 	// Update makes a change of a user who meets the condition. It returns the user
@@ -137,21 +133,17 @@ type Users interface {
 // error is yielded last.
 func eachUser(ctx context.Context, users Users, after string, limit int) iter.Seq2[User, error] {
 	return func(yield func(User, error) bool) {
-		for n := 0; ; {
+		for n, more := 0, true; more; {
 			page, next, err := users.Page(ctx, after, limit)
 			for _, u := range page {
-				n++
-				if !yield(u, nil) || n == limit {
+				if n++; !yield(u, nil) || n == limit {
 					return
 				}
 			}
 			if err != nil {
 				yield(User{}, err)
 			}
-			if err != nil || next == "" {
-				return
-			}
-			after = next
+			after, more = next, err == nil && next != ""
 		}
 	}
 }
