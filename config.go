@@ -59,7 +59,7 @@ func (c *config) variables() *flag.FlagSet {
 
 // loadConfig reads the configuration with lookup, such as os.LookupEnv. An empty
 // variable counts as unset, except METRICS_ADDR. The error names the variable, its
-// value and what it must be. Addresses are left to net.Listen.
+// value and what it must be.
 func loadConfig(lookup func(string) (string, bool)) (c config, err error) {
 	variables := c.variables()
 	invalid := func(name string) error {
@@ -81,6 +81,10 @@ func loadConfig(lookup func(string) (string, bool)) (c config, err error) {
 	switch {
 	case err != nil:
 		return c, err
+	case !isAddress(c.ListenAddr):
+		return c, invalid("LISTEN_ADDR")
+	case c.MetricsAddr != "" && !isAddress(c.MetricsAddr):
+		return c, invalid("METRICS_ADDR")
 	case (c.Table == "") != (c.Bucket == ""):
 		return c, errors.New("only one of DYNAMODB_TABLE and S3_BUCKET is set: set both to use AWS, or neither to use the embedded store")
 	case c.MaxAvatarBytes < 1 || c.MaxAvatarBytes > 64<<20: // an image is held in memory
@@ -105,6 +109,13 @@ func (c *config) setPort(port string) error {
 		return errors.New("not a port")
 	}
 	return nil
+}
+
+// isAddress accepts what net.Listen takes, port 0 included.
+func isAddress(addr string) bool {
+	_, port, err := net.SplitHostPort(addr)
+	_, portErr := strconv.ParseUint(port, 10, 16)
+	return err == nil && portErr == nil
 }
 
 // isBaseURL accepts http and https URLs without user, query and fragment.

