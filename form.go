@@ -41,7 +41,8 @@ func newForm(allowed ...string) *form {
 }
 
 func (f *form) fault(field, format string, args ...any) {
-	f.faults = append(f.faults, fieldError{cmp.Or(abbreviate(field), `""`), fmt.Sprintf(format, args...)})
+	quoted := fmt.Sprintf("%.40q", field) // short, and without control characters
+	f.faults = append(f.faults, fieldError{cmp.Or(quoted[1:len(quoted)-1], quoted), fmt.Sprintf(format, args...)})
 }
 
 // err returns all faults as one problem, or nil.
@@ -82,7 +83,7 @@ func (f *form) clean(field string, clean func(string) (string, error)) string {
 func contentType(r *http.Request, accepted ...string) (mediaType string, params map[string]string, err error) {
 	encoding := strings.Join(r.Header.Values("Content-Encoding"), ", ")
 	if encoding != "" && !strings.EqualFold(encoding, "identity") { // the unpacked size has no bound
-		return "", nil, unsupported("Content-Encoding %q is not supported; send the body uncompressed", abbreviate(encoding))
+		return "", nil, unsupported("Content-Encoding %.40q is not supported; send the body uncompressed", encoding)
 	}
 	if n := len(r.Header.Values("Content-Type")); n > 1 {
 		return "", nil, badRequest("Content-Type is sent %d times", n)
@@ -93,7 +94,7 @@ func contentType(r *http.Request, accepted ...string) (mediaType string, params 
 		return mediaType, params, nil
 	}
 	list := strings.Join(accepted, ", ")
-	p := unsupported("Content-Type is %s; send one of %s", cmp.Or(abbreviate(sent), "missing"), list)
+	p := unsupported("Content-Type must be one of %s; it is %.40q", list, sent)
 	if r.Method == http.MethodPatch {
 		p.with("Accept-Patch", list) // RFC 5789, section 2.2
 	}
@@ -223,9 +224,12 @@ func (f *form) readMultipart(body io.Reader, boundary string, maxImage, length i
 		return badRequest("Content-Type lacks the boundary parameter of multipart/form-data")
 	}
 	f.allowed = append(f.allowed, "avatar", "file")
-	// multipart.Reader reads 4 KiB at a time, each by a system call without a buffer.
-	body = bufio.NewReaderSize(body, 64<<10)
-	parts := multipart.NewReader(io.MultiReader(body, strings.NewReader("\r\n"), endless{}), boundary)
+	// multipart.Reader stops at the final boundary, but takes a body that is truncated within a part's
+	// header for complete: an error behind it tells. The line break is for a final boundary without one.
+	truncated, end := io.Pipe()
+	end.CloseWithError(io.ErrUnexpectedEOF)
+	body = bufio.NewReaderSize(body, 64<<10) // else each 4 KiB take a system call
+	parts := multipart.NewReader(io.MultiReader(body, strings.NewReader("\r\n"), truncated), boundary)
 	for n := 1; ; n++ {
 		part, err := parts.NextPart()
 		switch {
@@ -243,13 +247,6 @@ func (f *form) readMultipart(body io.Reader, boundary string, maxImage, length i
 		}
 	}
 }
-
-// endless follows a multipart body. multipart.Reader stops at the final boundary, but
-// takes a body that is truncated within a part's header for complete: with endless
-// that is an error. The line break before it is for a final boundary without one.
-type endless struct{}
-
-func (endless) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
 func (f *form) readPart(part *multipart.Part, maxImage, bodyLength int64) error {
 	name := part.FormName()
@@ -270,7 +267,7 @@ func (f *form) readPart(part *multipart.Part, maxImage, bodyLength int64) error 
 	case isImage && f.image != nil:
 		f.fault(name, "more than one image was sent")
 	case int64(len(data)) > limit:
-		return tooLarge("%s may have at most %d bytes", abbreviate(name), limit)
+		return tooLarge("%.40q may have at most %d bytes", name, limit)
 	case isImage:
 		f.image = data
 	default:

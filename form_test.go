@@ -75,12 +75,30 @@ func TestReadURLEncoded(t *testing.T) {
 		{"bad escape", "name=%zz", nil, nil},
 		{"semicolon", "name=Ada;email=x", nil, nil},
 		{"not UTF-8", "name=%ff", nil, []string{"name"}},
-		{"control character as a field", "%00=1", nil, []string{"\ufffd"}},
+		{"control character as a field", "%00=1", nil, []string{`\x00`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := newForm("name", "email")
 			checkForm(t, f, f.readURLEncoded(test.body), test.want, test.fields)
 		})
+	}
+}
+
+// TestFault: a field's name is sent short, in valid UTF-8, without control characters.
+func TestFault(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                       `""`,
+		"admin":                  "admin",
+		"a\r\nb":                 `a\r\nb`,
+		"\xff":                   `\xff`,
+		`"`:                      `\"`,
+		strings.Repeat("ä", 100): strings.Repeat("ä", 40),
+	} {
+		f := newForm()
+		f.fault(in, "wrong")
+		if got := f.faults[0].Field; got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
 	}
 }
 
@@ -254,9 +272,9 @@ func TestContentType(t *testing.T) {
 // TestAcceptedTypes: the error of a wrong Content-Type lists the types of the route.
 func TestAcceptedTypes(t *testing.T) {
 	for _, test := range []struct{ method, contentType, detail, acceptPatch string }{
-		{"POST", "", "Content-Type is missing; send one of application/json, text/plain", ""},
-		{"POST", "text/html; x", "Content-Type is text/html; x; send one of application/json, text/plain", ""},
-		{"PATCH", "a", "Content-Type is a; send one of application/json, text/plain", "application/json, text/plain"},
+		{"POST", "", `Content-Type must be one of application/json, text/plain; it is ""`, ""},
+		{"POST", "text/html; x", `Content-Type must be one of application/json, text/plain; it is "text/html; x"`, ""},
+		{"PATCH", "a", `Content-Type must be one of application/json, text/plain; it is "a"`, "application/json, text/plain"},
 	} {
 		r := httptest.NewRequest(test.method, "/", nil)
 		r.Header.Set("Content-Type", test.contentType)
@@ -331,7 +349,7 @@ func checkFuzzedForm(t *testing.T, form *form, err error) {
 			t.Errorf("%d for a client's mistake: %v", p.Status, err)
 		}
 		for _, e := range p.Errors {
-			if e.Field == "" || len(e.Field) > 200 || strings.ContainsFunc(e.Field, unicode.IsControl) {
+			if e.Field == "" || len(e.Field) > 400 || strings.ContainsFunc(e.Field, unicode.IsControl) {
 				t.Errorf("field %q is not fit for an answer", e.Field)
 			}
 		}

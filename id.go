@@ -88,7 +88,7 @@ var userIDs = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0
 func parseID(s string) (string, error) {
 	id := strings.ToLower(s)
 	if !userIDs.MatchString(id) {
-		return "", fmt.Errorf("must be the id of a user, not %q", abbreviate(s))
+		return "", fmt.Errorf("must be the id of a user, not %.40q", s)
 	}
 	return id, nil
 }

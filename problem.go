@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"strings"
-	"unicode"
 )
 
 // A problem is an error that is sent to the client as RFC 9457 problem details.
@@ -82,14 +80,10 @@ func overloaded(format string, args ...any) *problem {
 	return newProblem(kindUnavailable, format, args...).with("Retry-After", "1")
 }
 
-// maxFaults bounds the fields that a response names, so that a small request
-// cannot cause a large response.
-const maxFaults = 20
-
 // badFields reports the faults in the fields of one request.
-func badFields(errs ...fieldError) *problem {
-	p := badRequest("%s: %s", errs[0].Field, errs[0].Detail)
-	p.Errors = errs[:min(len(errs), maxFaults)]
+func badFields(faults ...fieldError) *problem {
+	p := badRequest("%s: %s", faults[0].Field, faults[0].Detail)
+	p.Errors = faults[:min(len(faults), 20)] // a small request cannot cause a large response
 	return p
 }
 
@@ -112,7 +106,7 @@ func problemOf(err error) *problem {
 		return newProblem(kindPrecondition, "the resource does not match If-Match or If-None-Match")
 	case errors.Is(err, ErrUnavailable):
 		return overloaded("the storage does not answer; nothing is lost, retry")
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled): // by the client
 		return newProblem(kindTimeout, "the request did not complete before its deadline")
 	}
 	return newProblem(kindInternal, "an unexpected error; please report it with the request id")
@@ -128,19 +122,4 @@ func bodyError(err error) *problem {
 		return newProblem(kindSlowBody, "the body did not arrive in time").with("Connection", "close")
 	}
 	return badRequest("the body is truncated: %v", err)
-}
-
-// abbreviate prepares a client's text for a message: short, valid UTF-8, without
-// control characters.
-func abbreviate(s string) string {
-	const longest = 40
-	if r := []rune(s); len(r) > longest {
-		s = string(r[:longest]) + "…"
-	}
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return unicode.ReplacementChar
-		}
-		return r // an invalid byte is the replacement character already
-	}, s)
 }

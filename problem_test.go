@@ -5,23 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"strings"
 	"testing"
 )
-
-func TestAbbreviate(t *testing.T) {
-	for in, want := range map[string]string{
-		"":                       "",
-		"admin":                  "admin",
-		"a\r\nb":                 "a\ufffd\ufffdb",
-		"\xff":                   "\ufffd",
-		strings.Repeat("ä", 100): strings.Repeat("ä", 40) + "…",
-	} {
-		if got := abbreviate(in); got != want {
-			t.Errorf("%q: got %q, want %q", in, got, want)
-		}
-	}
-}
 
 // TestBodyError: the error names the mistake of the client.
 func TestBodyError(t *testing.T) {

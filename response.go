@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -130,7 +129,7 @@ func (w *response) sendHeader() {
 // sendProblem sends a problem instead of what the handler prepared.
 func (w *response) sendProblem(p problem) {
 	h := w.Header()
-	for _, key := range []string{"Etag", "Accept-Ranges", "Content-Disposition", "Content-Encoding", "Location"} {
+	for _, key := range []string{"Etag", "Accept-Ranges", "Content-Disposition", "Content-Encoding"} {
 		h.Del(key)
 	}
 	for key, values := range p.header {
@@ -172,26 +171,22 @@ func (w *response) ReadFrom(src io.Reader) (int64, error) {
 	return io.CopyBuffer(struct{ io.Writer }{w}, src, buffer[:])
 }
 
-// finish sends the rest of the response: after an error the problem or, if a part is
-// sent, nothing, so that it never looks complete. If the client has gone or the deadline
-// has passed, the client does not have the response, and the log must not say that it has.
+// finish sends the rest of the response, or the problem. If the client has gone or the
+// deadline has passed, the client does not have the response, and the log must not say so.
 func (w *response) finish() {
 	gone := w.request.Context().Err() // of the connection, not of the handler
 	switch {
-	case w.broken:
-		return
-	case errors.Is(w.err, context.Canceled):
-		w.status, w.broken = statusClientGone, true
-		return
-	case w.err != nil && w.sent:
+	case w.broken || w.err == nil:
+	case w.sent: // a partial response must not look complete
 		w.status, w.broken = problemOf(w.err).Status, true
-		return
-	case w.err != nil:
+	default:
 		w.sendProblem(*problemOf(w.err))
 	}
-	w.sendHeader()
-	if w.Header().Get("Content-Length") != "" { // else net/http sends the rest with the end of the chunked body
-		gone = cmp.Or(w.control.Flush(), gone)
+	if !w.broken {
+		w.sendHeader()
+		if w.Header().Get("Content-Length") != "" { // else net/http sends the rest with the end of the chunked body
+			gone = cmp.Or(w.control.Flush(), gone)
+		}
 	}
 	if gone != nil {
 		w.status, w.broken = statusClientGone, true

@@ -63,16 +63,15 @@ func (s *server) writeUser(w *response, status int, u User) error {
 
 // listUsers answers GET /users: all users, a page, or the user with an email.
 func (s *server) listUsers(w *response, r *http.Request) error {
-	q, err := parseListQuery(r.URL.RawQuery)
+	limit, after, email, err := parseListQuery(r.URL.RawQuery)
 	switch {
 	case err != nil:
 		return err
-	case q.email != "":
-		return s.findUser(w, r, q.email)
-	case q.limit > 0:
-		return s.listPage(w, r, q)
+	case email != "":
+		return s.findUser(w, r, email)
+	case limit > 0:
+		return s.listPage(w, r, limit, after)
 	}
-	limit := 0
 	if r.Method == http.MethodHead {
 		limit = 1 // HEAD fails where GET fails
 	}
@@ -97,27 +96,27 @@ func (s *server) listUsers(w *response, r *http.Request) error {
 
 // findUser answers GET /users?email=E with an array of one or none.
 func (s *server) findUser(w *response, r *http.Request, email string) error {
+	found := []userJSON{}
 	u, err := s.users.Get(r.Context(), userID(email))
-	if errors.Is(err, ErrNotFound) {
-		return w.sendJSON(http.StatusOK, []userJSON{})
-	}
-	if err != nil {
+	if err == nil {
+		found = append(found, s.userJSON(u))
+	} else if !errors.Is(err, ErrNotFound) {
 		return err
 	}
-	return w.sendJSON(http.StatusOK, []userJSON{s.userJSON(u)})
+	return w.sendJSON(http.StatusOK, found)
 }
 
 // listPage reads one user more than the page has, so that it sends a Link only if
 // there are more users.
-func (s *server) listPage(w *response, r *http.Request, q listQuery) error {
+func (s *server) listPage(w *response, r *http.Request, limit int, after string) error {
 	page := []userJSON{}
-	for u, err := range eachUser(r.Context(), s.users, q.after, q.limit+1) {
+	for u, err := range eachUser(r.Context(), s.users, after, limit+1) {
 		if err != nil {
 			return err
 		}
-		if len(page) == q.limit {
+		if len(page) == limit {
 			const next = `<%s/users?cursor=%s&limit=%d>; rel="next"`
-			w.Header().Set("Link", fmt.Sprintf(next, s.PublicURL, page[q.limit-1].ID, q.limit))
+			w.Header().Set("Link", fmt.Sprintf(next, s.PublicURL, page[limit-1].ID, limit))
 			break
 		}
 		page = append(page, s.userJSON(u))
@@ -125,36 +124,32 @@ func (s *server) listPage(w *response, r *http.Request, q listQuery) error {
 	return w.sendJSON(http.StatusOK, page)
 }
 
-// A listQuery is the query of GET /users.
-type listQuery struct {
-	limit int    // 0: the whole list
-	after string // id of the last user of the previous page
-	email string
-}
-
-func parseListQuery(query string) (q listQuery, err error) {
+// parseListQuery returns the query of GET /users: the limit of the page (0: the whole list),
+// the id of the last user of the previous page, and the email to find.
+func parseListQuery(query string) (limit int, after, email string, err error) {
 	f := newForm("limit", "cursor", "email")
 	if err := f.readURLEncoded(query); err != nil {
-		return q, err
+		return 0, "", "", err
 	}
-	limit, limited := f.fields["limit"]
+	limitText, limited := f.fields["limit"]
 	_, continued := f.fields["cursor"]
+	_, find := f.fields["email"]
 	if limited {
-		if q.limit, err = strconv.Atoi(limit); err != nil || q.limit < 1 || q.limit > maxPage {
-			f.fault("limit", "must be a number from 1 to %d, not %q", maxPage, abbreviate(limit))
+		if limit, err = strconv.Atoi(limitText); err != nil || limit < 1 || limit > maxPage {
+			f.fault("limit", "must be a number from 1 to %d, not %.40q", maxPage, limitText)
 		}
 	}
 	if continued {
-		q.after = f.clean("cursor", parseID)
-		q.limit = cmp.Or(q.limit, defaultPage)
+		after = f.clean("cursor", parseID)
+		limit = cmp.Or(limit, defaultPage)
 	}
-	if _, ok := f.fields["email"]; ok {
-		q.email = f.clean("email", cleanEmail)
-		if limited || continued {
-			f.fault("email", "cannot be combined with other parameters")
-		}
+	if find {
+		email = f.clean("email", cleanEmail)
 	}
-	return q, f.err()
+	if find && (limited || continued) {
+		f.fault("email", "cannot be combined with other parameters")
+	}
+	return limit, after, email, f.err()
 }
 
 // createUser answers POST /user.
@@ -177,17 +172,16 @@ func (s *server) createUser(w *response, r *http.Request) error {
 		}
 	}
 	err = s.users.Create(r.Context(), u)
-	location := s.PublicURL + "/users/" + u.ID
-	if errors.Is(err, ErrExists) {
-		if u.Avatar != nil {
-			s.discard(u.ID, u.Avatar.Key)
-		}
-		return problemOf(err).with("Location", location)
+	exists := errors.Is(err, ErrExists)
+	if exists && u.Avatar != nil {
+		s.discard(u.ID, u.Avatar.Key) // after any other error the write may still take effect
+	}
+	if exists || err == nil {
+		w.Header().Set("Location", s.PublicURL+"/users/"+u.ID)
 	}
 	if err != nil {
-		return err // the write may still take effect: the image stays
+		return err
 	}
-	w.Header().Set("Location", location)
 	return s.writeUser(w, http.StatusCreated, u)
 }
 

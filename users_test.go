@@ -41,8 +41,7 @@ func TestParseListQuery(t *testing.T) {
 		{"limit=1;cursor=x", 0, "", false},
 	} {
 		t.Run(test.query, func(t *testing.T) {
-			q, err := parseListQuery(test.query)
-			limit, after := q.limit, q.after
+			limit, after, _, err := parseListQuery(test.query)
 			if !test.ok {
 				if err == nil || problemOf(err).Status != http.StatusBadRequest {
 					t.Errorf("got %d, %q, %v; want 400", limit, after, err)
@@ -59,7 +58,7 @@ func TestParseListQuery(t *testing.T) {
 // TestParseListQueryFirstFault: the same query is answered in the same words every time.
 func TestParseListQueryFirstFault(t *testing.T) {
 	for range 20 {
-		_, err := parseListQuery("limit=0&cursor=x&a=1&b=2")
+		_, _, _, err := parseListQuery("limit=0&cursor=x&a=1&b=2")
 		if got := problemOf(err).Errors[0].Field; got != "a" {
 			t.Fatalf("the first fault is that of %s, want a", got)
 		}
