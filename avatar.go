@@ -177,38 +177,44 @@ func (s *server) imageURL(id, resource, version string) string {
 	return s.PublicURL + "/users/" + id + "/" + resource + "/" + version
 }
 
-// currentImage returns the image that the request's path names. If the path names
-// a version that was replaced, it redirects to the current one and returns nil.
-func (s *server) currentImage(w *response, r *http.Request, resource string) (*Avatar, error) {
-	u, err := s.users.Get(r.Context(), w.user)
-	if errors.Is(err, ErrNotFound) || err == nil && u.Avatar == nil {
-		// One answer for both: with AVATARS_PUBLIC a stranger must not learn which.
-		return nil, notFound("there is no such image")
-	}
-	if err != nil {
-		return nil, err
-	}
-	version := r.PathValue("version")
-	if version != "" && version != u.Avatar.Key {
-		s.redirect(w, s.imageURL(u.ID, resource, u.Avatar.Key))
-		return nil, nil
-	}
-	h := w.Header()
-	open := s.tokens == nil || s.AvatarsPublic
-	switch {
-	case version == "":
+// withImage calls serve with the image that the request's path names. A version that was
+// replaced is a redirect to the current one. If serve returns ErrNotFound because the image
+// has been replaced meanwhile, it is called again.
+func (s *server) withImage(w *response, r *http.Request, resource string, serve func(*Avatar) error) error {
+	for missing := ""; ; {
+		u, err := s.users.Get(r.Context(), w.user)
+		if errors.Is(err, ErrNotFound) || err == nil && u.Avatar == nil {
+			// One answer for both: with AVATARS_PUBLIC a stranger must not learn which.
+			return notFound("there is no such image")
+		}
+		if err != nil {
+			return err
+		}
+		a, version, h := u.Avatar, r.PathValue("version"), w.Header()
+		if version != "" && version != a.Key {
+			s.redirect(w, s.imageURL(u.ID, resource, a.Key))
+			return nil
+		}
+		scope := "private"
+		if s.tokens == nil || s.AvatarsPublic {
+			scope = "public"
+			h.Set("Cross-Origin-Resource-Policy", "cross-origin")
+		}
 		h.Set("Cache-Control", "no-cache")
-	case open:
-		h.Set("Cache-Control", "public, max-age=31536000, immutable")
-	default:
-		h.Set("Cache-Control", "private, max-age=31536000, immutable")
+		if version != "" {
+			h.Set("Cache-Control", scope+", max-age=31536000, immutable")
+		}
+		// Nothing in an image may run, and no page may use it as a document.
+		h.Set("Content-Security-Policy", "default-src 'none'; sandbox; frame-ancestors 'none'")
+		if err := serve(a); !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if a.Key == missing {
+			s.log.Error("image missing", "user", w.user, "key", a.Key)
+			return notFound("the image is missing")
+		}
+		missing, w.status = a.Key, 0
 	}
-	// Nothing in an image may run, and no page may use it as a document.
-	h.Set("Content-Security-Policy", "default-src 'none'; sandbox; frame-ancestors 'none'")
-	if open {
-		h.Set("Cross-Origin-Resource-Policy", "cross-origin")
-	}
-	return u.Avatar, nil
 }
 
 // redirect answers 302 with a reference that must be asked for each time.
@@ -220,30 +226,22 @@ func (s *server) redirect(w *response, location string) {
 
 // getAvatar answers GET and HEAD of an image.
 func (s *server) getAvatar(w *response, r *http.Request) error {
-	for missing := ""; ; {
-		a, err := s.currentImage(w, r, "avatar")
-		if a == nil {
-			return err
+	return s.withImage(w, r, "avatar", func(a *Avatar) error {
+		content := &storedImage{open: func(offset int64) (io.ReadCloser, error) {
+			return s.avatars.Get(r.Context(), w.user, a.Key, offset)
+		}}
+		serveImage(w, r, a.Key, a.Type, io.NewSectionReader(content, 0, a.Size))
+		if content.body != nil {
+			content.body.Close()
 		}
-		content := &storedImage{ctx: r.Context(), avatars: s.avatars, id: w.user, key: a.Key, size: a.Size}
-		serveImage(w, r, strconv.Quote(a.Key), a.Type, content)
-		content.Close()
-		if !errors.Is(content.err, ErrNotFound) {
-			return content.err
-		}
-		// The image was replaced after the pointer was read, unless it still counts.
-		if a.Key == missing {
-			s.log.Error("image missing", "user", w.user, "key", a.Key)
-			return notFound("the image is missing")
-		}
-		missing, w.status = a.Key, 0
-	}
+		return content.err
+	})
 }
 
 // serveImage answers with an image. It honours preconditions and one range.
-func serveImage(w *response, r *http.Request, etag, mediaType string, content io.ReadSeeker) {
+func serveImage(w *response, r *http.Request, key, mediaType string, content io.ReadSeeker) {
 	h := w.Header()
-	h.Set("ETag", etag)
+	h.Set("ETag", strconv.Quote(key))
 	h.Set("Content-Type", mediaType)
 	h.Set("Content-Disposition", `inline; filename="avatar.`+strings.TrimPrefix(mediaType, "image/")+`"`)
 	if strings.Contains(r.Header.Get("Range"), ",") {
@@ -252,45 +250,22 @@ func serveImage(w *response, r *http.Request, etag, mediaType string, content io
 	http.ServeContent(w, r, "", time.Time{}, content)
 }
 
-// A storedImage reads an image from the store, which it asks at the first byte:
-// HEAD, 304, 412 and 416 need no call.
+// A storedImage is read in order. It opens the store at the first byte: HEAD, 304, 412 and
+// 416 need no call.
 type storedImage struct {
-	ctx       context.Context
-	avatars   Avatars
-	id, key   string
-	size, pos int64
-	body      io.ReadCloser
-	err       error // of the store; http.ServeContent ignores it
+	open func(offset int64) (io.ReadCloser, error)
+	body io.ReadCloser
+	err  error // of the store; http.ServeContent ignores it
 }
 
-func (c *storedImage) Seek(offset int64, whence int) (int64, error) {
-	if whence == io.SeekEnd {
-		offset += c.size
-	}
-	c.pos = offset
-	return c.pos, nil
-}
-
-func (c *storedImage) Read(p []byte) (n int, err error) {
+func (c *storedImage) ReadAt(p []byte, offset int64) (n int, err error) {
 	if c.body == nil {
-		if c.body, c.err = c.avatars.Get(c.ctx, c.id, c.key, c.pos); c.err != nil {
+		if c.body, c.err = c.open(offset); c.err != nil {
 			return 0, c.err
 		}
 	}
-	n, err = c.body.Read(p)
-	c.pos += int64(n)
-	if err == io.EOF && c.pos < c.size {
-		err = io.ErrUnexpectedEOF
-	}
-	if err != nil && err != io.EOF {
+	if n, err = io.ReadFull(c.body, p); err != nil {
 		c.err = fmt.Errorf("image truncated: %w", err)
-		return n, c.err
 	}
-	return n, err
-}
-
-func (c *storedImage) Close() {
-	if c.body != nil {
-		c.body.Close()
-	}
+	return n, c.err
 }

@@ -328,7 +328,7 @@ func withoutSamsungTrailer(data []byte) []byte {
 func (w *walker) gif() {
 	screen := w.take(0, 13)
 	w.width, w.height = littleEndian(screen[6:8]), littleEndian(screen[8:10])
-	w.decoded = 1 + 4 // an index into the palette; and the frame on its screen
+	w.decoded = 1 // an index into the palette
 	i, ended := 13+gifColors(screen[10]), false
 	for i < len(w.data) && !ended {
 		start := i

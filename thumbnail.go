@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +13,6 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strconv"
 	"time"
 
 	"golang.org/x/image/draw"
@@ -27,37 +27,27 @@ const (
 	thumbnailSide    = 256
 	thumbnailQuality = 85 // of a JPEG
 
-	// maxThumbnailPixels bounds the cost of the thumbnails that are rendered at a time. A pixel
-	// stands for thumbnailPixelBytes of memory, so decoding takes up to 160 MB.
-	maxThumbnailPixels  = 16_000_000
+	// A pixel stands for that much memory, so that decoding takes up to 160 MB.
+	maxThumbnailPixels  = 16_000_000 // rendered at a time
 	thumbnailPixelBytes = 10
 
-	// maxThumbnailScans bounds the passes over a JPEG's pixels. Encoders write about ten.
-	// A scan that changes nothing is 80 bytes long and takes as long as any other.
-	maxThumbnailScans = 64
+	maxThumbnailScans = 64 // Encoders write about ten. A scan of 80 bytes may take as long as any other.
 )
 
-// getThumbnail answers GET and HEAD of a thumbnail. What cannot be rendered is a
-// redirect to the image.
+// getThumbnail answers GET and HEAD of a thumbnail, with a redirect to the image if it cannot be rendered.
 func (s *server) getThumbnail(w *response, r *http.Request) error {
-	for tries := 0; ; tries++ {
-		a, err := s.currentImage(w, r, "thumbnail")
-		if a == nil {
-			return err
-		}
+	return s.withImage(w, r, "thumbnail", func(a *Avatar) error {
 		thumb, err := s.thumbnail(r.Context(), w.user, a)
 		switch {
-		case errors.Is(err, ErrNotFound) && tries < 3: // replaced after the pointer was read
-			continue
 		case err != nil:
 			return err
 		case len(thumb) == 0:
 			s.redirect(w, s.imageURL(w.user, "avatar", a.Key))
 		default:
-			serveImage(w, r, strconv.Quote(thumbnailKey(a.Key)), http.DetectContentType(thumb), bytes.NewReader(thumb))
+			serveImage(w, r, thumbnailKey(a.Key), http.DetectContentType(thumb), bytes.NewReader(thumb))
 		}
 		return nil
-	}
+	})
 }
 
 // thumbnail returns the stored thumbnail of an image, or renders and stores it. It
@@ -68,14 +58,11 @@ func (s *server) thumbnail(ctx context.Context, id string, a *Avatar) ([]byte, e
 		return thumb, err
 	}
 	rendered := s.thumbnails.DoChan(id+a.Key, func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renderTimeout)
-		defer cancel()
-		return s.render(ctx, id, a)
+		return s.render(context.WithoutCancel(ctx), id, a)
 	})
 	select {
 	case result := <-rendered:
-		thumb, _ := result.Val.([]byte)
-		return thumb, result.Err
+		return result.Val.([]byte), result.Err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -83,6 +70,8 @@ func (s *server) thumbnail(ctx context.Context, id string, a *Avatar) ([]byte, e
 
 // render renders a thumbnail and stores it, empty if the image cannot be rendered.
 func (s *server) render(ctx context.Context, id string, a *Avatar) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, renderTimeout)
+	defer cancel()
 	wait, cancel := context.WithTimeout(ctx, renderWait)
 	defer cancel()
 	if s.renders.Acquire(wait, 1) != nil {
@@ -93,14 +82,12 @@ func (s *server) render(ctx context.Context, id string, a *Avatar) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	var thumb []byte
-	if t, err := prepareThumbnail(data); err == nil {
-		if s.pixels.Acquire(wait, t.cost) != nil {
-			return nil, nil
-		}
-		defer s.pixels.Release(t.cost)
-		thumb, _ = t.render(ctx)
+	img, cost, _ := prepareThumbnail(data)
+	if s.pixels.Acquire(wait, cost) != nil {
+		return nil, nil
 	}
+	defer s.pixels.Release(cost)
+	thumb, _ := img.thumbnail(ctx)
 	if err := s.avatars.Put(ctx, id, thumbnailKey(a.Key), http.DetectContentType(thumb), thumb); err != nil {
 		s.log.Warn("thumbnail not stored", "user", id, "key", a.Key, "error", err)
 		return thumb, nil
@@ -128,104 +115,74 @@ func readObject(ctx context.Context, avatars Avatars, id, key string, size int64
 	return data, err
 }
 
-// A thumbnail is what is rendered of an image.
-type thumbnail struct {
-	data        []byte // of an animation, its first frame
-	screen      image.Rectangle
-	orientation byte
-	cost        int64 // of maxThumbnailPixels
-}
-
-// prepareThumbnail finds what is rendered of an image, and its cost: its pixels, or more
-// if decoding takes more than thumbnailPixelBytes for each. It does not decode the image.
-// It returns an error for images that cost too much, and for animated WebP.
-func prepareThumbnail(data []byte) (thumbnail, error) {
-	w := walker{data: data, firstFrame: true}
+// prepareThumbnail finds out, without decoding, what is rendered of an image, and its cost in pixels,
+// of maxThumbnailPixels. It returns an error for images that cost too much, and for animated WebP.
+func prepareThumbnail(data []byte) (w walker, cost int64, err error) {
+	w = walker{data: data, firstFrame: true}
 	if err := w.run(); err != nil {
-		return thumbnail{}, err
+		return walker{}, 0, err
 	}
-	clean := w.clean()
+	w.data = w.clean()
 	if w.mediaType == "image/gif" { // browsers enlarge the screen for the frame; Go refuses it
 		screen := []byte{byte(w.width), byte(w.width >> 8), byte(w.height), byte(w.height >> 8)} // #nosec G115 -- at most 65,535
-		clean = slices.Concat(clean[:6], screen, clean[10:])
+		w.data = slices.Concat(w.data[:6], screen, w.data[10:])
 	}
-	pixels := int64(w.width) * int64(w.height)
-	memory := int64(w.decoded * float64(pixels))
+	memory := w.decoded * float64(w.width*w.height)
 	if w.mediaType == "image/webp" && string(data[12:16]) != "VP8 " {
-		// Huffman trees: up to 256 bytes for each byte that describes them, and 52 kB for
-		// each of the 2,600 groups that the decoder accepts.
-		memory += min(256*int64(len(data)), 2600*52_000)
+		// Huffman trees: 256 bytes for each byte that describes them, 52 kB for each of 2,600 groups, at most.
+		memory += float64(min(256*len(data), 2600*52_000))
 	}
-	t := thumbnail{clean, image.Rect(0, 0, w.width, w.height), w.orientation, max(pixels, memory/thumbnailPixelBytes)}
-	if t.cost > maxThumbnailPixels || w.scans > maxThumbnailScans || w.flags&webpFlags["ANIM"] != 0 {
-		return thumbnail{}, errors.New("the image cannot be rendered")
+	cost = max(int64(w.width*w.height), int64(memory)/thumbnailPixelBytes)
+	if cost > maxThumbnailPixels || w.scans > maxThumbnailScans || w.flags&webpFlags["ANIM"] != 0 {
+		return walker{}, 0, errors.New("the image cannot be rendered")
 	}
-	return t, nil
+	return w, cost, nil
 }
 
-// render returns the middle square of an image, upright, as a JPEG, or as a PNG if pixels are
+// thumbnail returns the middle square of an image, upright, as a JPEG, or as a PNG if pixels are
 // transparent. Color profiles are not applied. Scaling takes up to 33 MB.
-func (t thumbnail) render(ctx context.Context) (thumb []byte, err error) {
+func (w *walker) thumbnail(ctx context.Context) (thumb []byte, err error) {
 	defer func() {
 		if fault := recover(); fault != nil { // in a decoder
 			thumb, err = nil, fmt.Errorf("decoding: %v", fault)
 		}
 	}()
-	img, err := t.decode(contextReader{ctx, bytes.NewReader(t.data)})
+	img, _, err := image.Decode(contextReader{ctx, bytes.NewReader(w.data)})
 	if err != nil {
 		return nil, err
 	}
-	width, height := t.screen.Dx(), t.screen.Dy()
-	side := min(width, height)
-	square := image.Rect((width-side)/2, (height-side)/2, (width+side)/2, (height+side)/2)
-	// The kernel widens as the image shrinks, so that every pixel counts, by its alpha.
+	side := min(w.width, w.height)
+	corner := image.Pt((w.width-side)/2, (w.height-side)/2)
+	part := img.Bounds().Intersect(image.Rect(0, 0, side, side).Add(corner)) // less than the square for a frame of a GIF
 	scaled := image.NewRGBA(image.Rect(0, 0, thumbnailSide, thumbnailSide))
-	draw.BiLinear.Scale(scaled, scaled.Rect, img, square, draw.Src, nil)
-	if turn, ok := upright[t.orientation]; ok {
-		turned := image.NewRGBA(scaled.Rect)
-		draw.NearestNeighbor.Transform(turned, turn, scaled, scaled.Rect, draw.Src, nil)
-		scaled = turned
-	}
+	target := image.Rectangle{part.Min.Sub(corner).Mul(thumbnailSide).Div(side), part.Max.Sub(corner).Mul(thumbnailSide).Div(side)}
+	// The kernel widens as the image shrinks, so that every pixel counts, by its alpha.
+	draw.BiLinear.Scale(scaled, target, img, part, draw.Src, nil)
+	turned := image.NewRGBA(scaled.Rect)
+	draw.NearestNeighbor.Transform(turned, upright[w.orientation], scaled, scaled.Rect, draw.Src, nil)
 	var b bytes.Buffer
-	if scaled.Opaque() {
-		err = jpeg.Encode(&b, scaled, &jpeg.Options{Quality: thumbnailQuality})
+	if turned.Opaque() {
+		err = jpeg.Encode(&b, turned, &jpeg.Options{Quality: thumbnailQuality})
 	} else {
-		err = png.Encode(&b, scaled)
+		err = png.Encode(&b, turned)
 	}
 	return b.Bytes(), err
 }
 
-// decode decodes an image, and a GIF's frame onto its screen.
-func (t thumbnail) decode(r io.Reader) (image.Image, error) {
-	img, _, err := image.Decode(r)
-	if err != nil || img.Bounds() == t.screen {
-		return img, err
-	}
-	screen := image.NewRGBA(t.screen)
-	draw.Draw(screen, img.Bounds(), img, img.Bounds().Min, draw.Src)
-	return screen, nil
-}
-
-// upright maps a thumbnail onto the upright one, by EXIF orientation (EXIF 2.32, section 4.6.4).
-var upright = map[byte]f64.Aff3{
-	2: {-1, 0, thumbnailSide, 0, 1, 0},
-	3: {-1, 0, thumbnailSide, 0, -1, thumbnailSide},
-	4: {1, 0, 0, 0, -1, thumbnailSide},
-	5: {0, 1, 0, 1, 0, 0},
-	6: {0, -1, thumbnailSide, 1, 0, 0},
-	7: {0, -1, thumbnailSide, -1, 0, thumbnailSide},
-	8: {0, 1, 0, -1, 0, thumbnailSide},
+// upright maps a thumbnail onto the upright one, by EXIF orientation (EXIF 2.32, section 4.6.4), 0 if unknown.
+var upright = [...]f64.Aff3{
+	{1, 0, 0, 0, 1, 0}, {1, 0, 0, 0, 1, 0}, {-1, 0, thumbnailSide, 0, 1, 0},
+	{-1, 0, thumbnailSide, 0, -1, thumbnailSide}, {1, 0, 0, 0, -1, thumbnailSide}, {0, 1, 0, 1, 0, 0},
+	{0, -1, thumbnailSide, 1, 0, 0}, {0, -1, thumbnailSide, -1, 0, thumbnailSide}, {0, 1, 0, -1, 0, thumbnailSide},
 }
 
 // A contextReader ends with its context, and so does what decodes from it.
 type contextReader struct {
 	ctx context.Context
-	r   io.Reader
+	io.Reader
 }
 
 func (c contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
+	n, err := c.Reader.Read(p)
+	return n, cmp.Or(c.ctx.Err(), err)
 }

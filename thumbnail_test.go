@@ -19,11 +19,11 @@ import (
 )
 
 func renderThumbnail(ctx context.Context, data []byte) ([]byte, error) {
-	t, err := prepareThumbnail(data)
+	img, _, err := prepareThumbnail(data)
 	if err != nil {
 		return nil, err
 	}
-	return t.render(ctx)
+	return img.thumbnail(ctx)
 }
 
 func renderTest(t testing.TB, data []byte) (image.Image, string) {
@@ -192,6 +192,15 @@ func TestThumbnailGIF(t *testing.T) {
 	wantColor(t, img, 50, 50, color.Transparent)
 	wantColor(t, img, 180, 180, red)
 	wantColor(t, img, 255, 255, color.Transparent)
+
+	// The frame is beside the middle square.
+	g.Config.Width, g.Image[0].Rect = 600, image.Rect(0, 0, 100, 100)
+	b.Reset()
+	if err := gif.EncodeAll(&b, &gif.GIF{Config: g.Config, Image: g.Image[:1], Delay: g.Delay[:1]}); err != nil {
+		t.Fatal(err)
+	}
+	img, _ = renderTest(t, b.Bytes())
+	wantColor(t, img, 0, 0, color.Transparent)
 }
 
 // TestThumbnailHostile: what would take too much memory or time is not rendered, and
@@ -212,7 +221,7 @@ func TestThumbnailHostile(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			_, err := prepareThumbnail(test.data)
+			_, _, err := prepareThumbnail(test.data)
 			runtime.ReadMemStats(&after)
 			if err == nil {
 				t.Error("it is rendered")
@@ -243,8 +252,8 @@ func TestThumbnailOneWalk(t *testing.T) {
 	// Go reads the 0 as the size of an identifier, and takes what follows for sub-blocks.
 	empty := slices.Concat(small[:13], []byte("!\xff\x00"), many[13:])
 	for _, data := range [][]byte{many, empty} {
-		if thumb, err := prepareThumbnail(data); err != nil || thumb.cost != 64 {
-			t.Errorf("it costs %d, %v", thumb.cost, err)
+		if _, cost, err := prepareThumbnail(data); err != nil || cost != 64 {
+			t.Errorf("it costs %d, %v", cost, err)
 		}
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
@@ -302,18 +311,18 @@ func TestThumbnailMemory(t *testing.T) {
 		{"WebP, Huffman trees", webpOfTrees(900)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			thumb, err := prepareThumbnail(test.data)
+			img, cost, err := prepareThumbnail(test.data)
 			if err != nil {
 				t.Fatal(err)
 			}
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			if _, err := thumb.decode(bytes.NewReader(thumb.data)); err != nil {
+			if _, _, err := image.Decode(bytes.NewReader(img.data)); err != nil {
 				t.Fatal(err)
 			}
 			runtime.ReadMemStats(&after)
 			// All that is allocated counts, also what the decoder lets go of on its way.
-			if got, most := int64(after.TotalAlloc-before.TotalAlloc), thumb.cost*thumbnailPixelBytes; got > most+most/4+1<<20 {
+			if got, most := int64(after.TotalAlloc-before.TotalAlloc), cost*thumbnailPixelBytes; got > most+most/4+1<<20 {
 				t.Errorf("decoding allocates %d bytes, the cost stands for %d", got, most)
 			}
 		})
