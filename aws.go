@@ -79,17 +79,6 @@ func loadAWS(ctx context.Context, localstackHost string, observe observeFunc, lo
 		}
 		return retry.NewStandard(retryOptions)
 	}
-	credentials := cfg.Credentials
-	cfg.Credentials = aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
-		c, err := credentials.Retrieve(ctx)
-		if _, ok := errors.AsType[*processcreds.ProviderError](err); ok { // it quotes the output, perhaps a secret
-			err = errors.New("credential_process failed, or its output is not valid")
-		}
-		if err != nil {
-			err = &credentialsError{fmt.Errorf("no credentials: %w", err)}
-		}
-		return c, err
-	})
 	return cfg, nil
 }
 
@@ -172,11 +161,6 @@ func measure(observe observeFunc) middleware.InitializeMiddleware {
 	})
 }
 
-// A credentialsError means that there are no credentials to sign with.
-type credentialsError struct{ error }
-
-func (e *credentialsError) Unwrap() error { return e.error }
-
 // secretMessages are the codes whose messages quote what was signed or a token.
 var secretMessages = []string{
 	"AuthFailure", "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidSecurity", "InvalidSignature",
@@ -186,7 +170,7 @@ var secretMessages = []string{
 // describeAWS returns the error code of AWS, or a word for an error without one,
 // and the cause as the operator needs it, without secrets.
 func describeAWS(err error) (code, cause string) {
-	credentials, unsigned := errors.AsType[*credentialsError](err)
+	_, process := errors.AsType[*processcreds.ProviderError](err)
 	api, answered := errors.AsType[smithy.APIError](err)
 	send, sending := errors.AsType[*url.Error](err)
 	timeout, isNet := errors.AsType[net.Error](err)
@@ -197,8 +181,8 @@ func describeAWS(err error) (code, cause string) {
 	switch {
 	case err == nil:
 		return "OK", ""
-	case unsigned:
-		return "credentials", credentials.Error()
+	case process: // it quotes the output, perhaps a secret
+		return "credentials", "credential_process failed, or its output is not valid"
 	case answered:
 		code, cause = api.ErrorCode(), api.ErrorCode()
 		if !slices.Contains(secretMessages, strings.TrimSuffix(code, "Exception")) {

@@ -74,10 +74,9 @@ func (r *writeRetryer) IsErrorRetryable(err error) bool {
 // notApplied reports whether a write was refused or never sent. After a timeout, a
 // reset or a 5xx it may still take effect.
 func notApplied(err error) bool {
-	_, unsigned := errors.AsType[*credentialsError](err)
 	dial, isNet := errors.AsType[*net.OpError](err)
 	response, answered := errors.AsType[*smithyhttp.ResponseError](err)
-	return unsigned || isNet && dial.Op == "dial" || answered && response.HTTPStatusCode()/100 == 4
+	return isNet && dial.Op == "dial" || answered && response.HTTPStatusCode()/100 == 4
 }
 
 func (d *dynamoUsers) Create(ctx context.Context, u User) error {
