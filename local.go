@@ -6,25 +6,26 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
-	"golang.org/x/sync/singleflight"
 )
 
 // localStore is the embedded store: one directory with roster.db (users, in bbolt),
 // avatars/{id}/{key} and tmp/. See Embedded store in docs/architecture.md.
 type localStore struct {
-	root      *os.Root // confines even a malformed id
-	db        *bolt.DB
-	writes    chan *localWrite
-	creations singleflight.Group // of users' directories, by id
-	metrics   *metrics
+	root    *os.Root // confines even a malformed id
+	db      *bolt.DB
+	writes  chan *localWrite
+	dirs    [256]sync.Mutex // for the creation and removal of users' directories, by hash of the id
+	metrics *metrics
 }
 
 // localUsers and localAvatars are the two sides of one localStore.
@@ -284,6 +285,9 @@ func (s localAvatars) Put(ctx context.Context, id, key, _ string, data []byte) e
 	if err == nil {
 		err = s.moveInto(tmp, id, key)
 	}
+	if err == nil {
+		err = s.syncDir("avatars/" + id)
+	}
 	if err != nil {
 		s.root.Remove(tmp)
 		return fmt.Errorf("%w: write image: %w", ErrUnavailable, err)
@@ -303,37 +307,25 @@ func (s localAvatars) writeFile(name string, data []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// moveInto renames a file into the user's directory. A concurrent Delete may
-// remove the directory while it is empty, so it may have to be created again.
+// moveInto renames a file into the user's directory, created if missing.
 func (s localAvatars) moveInto(tmp, id, key string) error {
-	for range 100 {
-		moved := s.root.Rename(tmp, avatarKey(id, key))
-		if err := s.makeUserDir(id); err != nil {
-			return err
-		}
-		if !errors.Is(moved, fs.ErrNotExist) {
-			return errors.Join(moved, s.syncDir("avatars/"+id))
-		}
+	defer s.lockDir(id).Unlock()
+	dir := "avatars/" + id
+	err := s.root.Mkdir(dir, 0o700)
+	if err == nil {
+		err = s.syncDir("avatars")
 	}
-	return errors.New("its directory was removed again and again")
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		s.root.Remove(dir) // the next upload syncs its name again
+		return err
+	}
+	return s.root.Rename(tmp, avatarKey(id, key))
 }
 
-// makeUserDir creates a missing directory and syncs its name. It returns when the
-// name is durable, whoever created it.
-func (s localAvatars) makeUserDir(id string) error {
-	_, err, _ := s.creations.Do(id, func() (any, error) {
-		err := s.root.Mkdir("avatars/"+id, 0o700)
-		if errors.Is(err, fs.ErrExist) {
-			return nil, nil
-		}
-		if err == nil {
-			if err = s.syncDir("avatars"); err != nil {
-				s.root.Remove("avatars/" + id) // the next upload tries again
-			}
-		}
-		return nil, err
-	})
-	return err
+func (s *localStore) lockDir(id string) *sync.Mutex {
+	lock := &s.dirs[crc32.ChecksumIEEE([]byte(id))%256]
+	lock.Lock()
+	return lock
 }
 
 func (s localAvatars) Get(_ context.Context, id, key string, offset int64) (io.ReadCloser, error) {
@@ -353,12 +345,17 @@ func (s localAvatars) Get(_ context.Context, id, key string, offset int64) (io.R
 func (s localAvatars) Delete(_ context.Context, images ...ImageName) (err error) {
 	for _, image := range images {
 		err = errors.Join(err, s.remove(avatarKey(image.ID, image.Key)), s.remove(avatarKey(image.ID, thumbnailKey(image.Key))))
-		s.root.Remove("avatars/" + image.ID) // fails unless it is empty
+		s.removeEmptyDir(image.ID)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: delete images: %w", ErrUnavailable, err)
 	}
 	return nil
+}
+
+func (s localAvatars) removeEmptyDir(id string) {
+	defer s.lockDir(id).Unlock()
+	s.root.Remove("avatars/" + id) // fails unless it is empty
 }
 
 // remove removes a file, existing or not.
@@ -384,7 +381,7 @@ func (s localAvatars) DeleteStale(_ context.Context, id string, before time.Time
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
-	s.root.Remove(dir) // fails unless it is empty
+	s.removeEmptyDir(id)
 	if err = errors.Join(err, s.syncDir("avatars")); err != nil {
 		return fmt.Errorf("%w: delete images: %w", ErrUnavailable, err)
 	}
