@@ -39,7 +39,7 @@ const (
 // openAWS returns the stores on DynamoDB and S3. It makes no call; see Ready.
 // Each call is reported to observe.
 func openAWS(ctx context.Context, c config, observe observeFunc, log *slog.Logger) (*dynamoUsers, *s3Avatars, error) {
-	cfg, err := loadAWS(ctx, c.LocalStackHost, observe, log)
+	cfg, err := loadAWS(ctx, c.LocalStackHost, observe)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -56,12 +56,10 @@ func openAWS(ctx context.Context, c config, observe observeFunc, log *slog.Logge
 
 // loadAWS reads the configuration as every AWS program does (environment,
 // shared files, IRSA, EKS Pod Identity, IMDS) and adds what both clients share.
-func loadAWS(ctx context.Context, localstackHost string, observe observeFunc, log *slog.Logger) (aws.Config, error) {
+func loadAWS(ctx context.Context, localstackHost string, observe observeFunc) (aws.Config, error) {
 	cfg, err := awsconfig.LoadDefaultConfig(ctx,
 		awsconfig.WithHTTPClient(newAWSClient()),
-		awsconfig.WithLogger(logging.LoggerFunc(func(_ logging.Classification, format string, v ...any) {
-			log.Debug("AWS SDK", "text", fmt.Sprintf(format, v...))
-		})),
+		awsconfig.WithLogger(logging.Nop{}), // the default writes lines without a format
 		awsconfig.WithAPIOptions([]func(*middleware.Stack) error{func(stack *middleware.Stack) error {
 			return stack.Initialize.Add(measure(observe), middleware.Before)
 		}}),

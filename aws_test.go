@@ -59,7 +59,7 @@ func openTestAWS(t testing.TB, dynamoURL, s3URL string) (*dynamoUsers, *s3Avatar
 
 func openTestAWSWith(t testing.TB, dynamoURL, s3URL string, observe observeFunc, log *slog.Logger) (*dynamoUsers, *s3Avatars) {
 	t.Helper()
-	cfg, err := loadAWS(context.Background(), "", observe, log)
+	cfg, err := loadAWS(context.Background(), "", observe)
 	if err != nil {
 		t.Fatal(err)
 	}

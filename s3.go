@@ -25,9 +25,7 @@ type s3Avatars struct {
 
 func newS3Avatars(cfg aws.Config, bucket string, log *slog.Logger) *s3Avatars {
 	client := s3.NewFromConfig(cfg, func(o *s3.Options) {
-		// Emulators have no DNS name for every bucket.
-		o.UsePathStyle = o.BaseEndpoint != nil
-		o.DisableLogOutputChecksumValidationSkipped = true
+		o.UsePathStyle = o.BaseEndpoint != nil // emulators have no DNS name for every bucket
 	})
 	return &s3Avatars{client: client, bucket: bucket, log: awsLog{Logger: log, service: "S3", target: "bucket " + bucket}}
 }
