@@ -192,7 +192,7 @@ func (s *server) withImage(w *response, r *http.Request, resource string, serve 
 		}
 		a, version, h := u.Avatar, r.PathValue("version"), w.Header()
 		if version != "" && version != a.Key {
-			s.redirect(w, s.imageURL(u.ID, resource, a.Key))
+			s.redirect(w, resource, a.Key)
 			return nil
 		}
 		scope := "private"
@@ -217,10 +217,10 @@ func (s *server) withImage(w *response, r *http.Request, resource string, serve 
 	}
 }
 
-// redirect answers 302 with a reference that must be asked for each time.
-func (s *server) redirect(w *response, location string) {
+// redirect answers 302 to a version of the user's image or thumbnail. It is not cached.
+func (s *server) redirect(w *response, resource, version string) {
 	w.Header().Set("Cache-Control", "no-cache")
-	w.Header().Set("Location", location)
+	w.Header().Set("Location", s.imageURL(w.user, resource, version))
 	w.WriteHeader(http.StatusFound)
 }
 

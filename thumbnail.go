@@ -24,14 +24,10 @@ const (
 	renderWait    = 2 * time.Second  // for room to render
 	renderTimeout = 10 * time.Second // for a render and its calls to the store
 
-	thumbnailSide    = 256
-	thumbnailQuality = 85 // of a JPEG
-
-	// A pixel stands for that much memory, so that decoding takes up to 160 MB.
+	thumbnailSide       = 256
 	maxThumbnailPixels  = 16_000_000 // rendered at a time
-	thumbnailPixelBytes = 10
-
-	maxThumbnailScans = 64 // Encoders write about ten. A scan of 80 bytes may take as long as any other.
+	thumbnailPixelBytes = 10         // memory that a pixel stands for, so that decoding takes up to 160 MB
+	maxThumbnailScans   = 64         // encoders write about ten; a scan of 80 bytes may take as long as any other
 )
 
 // getThumbnail answers GET and HEAD of a thumbnail, with a redirect to the image if it cannot be rendered.
@@ -42,7 +38,7 @@ func (s *server) getThumbnail(w *response, r *http.Request) error {
 		case err != nil:
 			return err
 		case len(thumb) == 0:
-			s.redirect(w, s.imageURL(w.user, "avatar", a.Key))
+			s.redirect(w, "avatar", a.Key)
 		default:
 			serveImage(w, r, thumbnailKey(a.Key), http.DetectContentType(thumb), bytes.NewReader(thumb))
 		}
@@ -50,8 +46,7 @@ func (s *server) getThumbnail(w *response, r *http.Request) error {
 	})
 }
 
-// thumbnail returns the stored thumbnail of an image, or renders and stores it. It
-// is empty if the image cannot be rendered, or not now.
+// thumbnail returns the stored thumbnail of an image, or renders and stores it. It is empty if it cannot be rendered now.
 func (s *server) thumbnail(ctx context.Context, id string, a *Avatar) ([]byte, error) {
 	thumb, err := readObject(ctx, s.avatars, id, thumbnailKey(a.Key), -1)
 	if !errors.Is(err, ErrNotFound) {
@@ -162,7 +157,7 @@ func (w *walker) thumbnail(ctx context.Context) (thumb []byte, err error) {
 	draw.NearestNeighbor.Transform(turned, upright[w.orientation], scaled, scaled.Rect, draw.Src, nil)
 	var b bytes.Buffer
 	if turned.Opaque() {
-		err = jpeg.Encode(&b, turned, &jpeg.Options{Quality: thumbnailQuality})
+		err = jpeg.Encode(&b, turned, &jpeg.Options{Quality: 85})
 	} else {
 		err = png.Encode(&b, turned)
 	}
