@@ -11,10 +11,12 @@ import (
 )
 
 const (
-	maxPixels  = 40_000_000     // width × height of the canvas
-	maxSide    = 65_535         // the limit of JPEG and GIF
-	maxGrowth  = 64             // bytes that a missing end adds at most
-	exifHeader = "Exif\x00\x00" // precedes EXIF data in a JPEG, and in some WebP
+	maxPixels = 40_000_000 // width × height of the canvas
+	maxSide   = 65_535     // the limit of JPEG and GIF
+	maxGrowth = 64         // bytes that a missing end adds at most
+
+	exifHeader    = "Exif\x00\x00"                                                        // precedes EXIF data in a JPEG, and in some WebP
+	exifDirectory = "MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00" // up to the value of an orientation
 )
 
 // walks are the accepted formats.
@@ -22,7 +24,7 @@ var walks = map[string]func(*walker){
 	"image/png": (*walker).png, "image/jpeg": (*walker).jpeg, "image/gif": (*walker).gif, "image/webp": (*walker).webp,
 }
 
-// otherFormats are refused by name: magic number (at 0, or at 4 after the size of a box), text, name.
+// otherFormats are refused by name: content of the first 8 bytes, of the first 1,024 bytes, name.
 var otherFormats = [][3]string{
 	{"ftyp", "avif", "an AVIF image"},
 	{"ftyp", "heic", "a HEIC image"}, {"ftyp", "mif1", "a HEIC image"},
@@ -73,10 +75,10 @@ func (w *walker) run() (err error) {
 	if len(w.data) == 0 {
 		return badField("avatar", "the image is empty")
 	}
-	name, head := w.mediaType, string(w.data[:min(len(w.data), 1024)])
+	name, magic := w.mediaType, string(w.data[:min(len(w.data), 8)])
+	text := strings.ToLower(string(w.data[:min(len(w.data), 1024)]))
 	for _, f := range slices.Backward(otherFormats) {
-		magic := strings.HasPrefix(head, f[0]) || strings.HasPrefix(head[min(len(head), 4):], f[0])
-		if magic && strings.Contains(strings.ToLower(head), f[1]) {
+		if strings.Contains(magic, f[0]) && strings.Contains(text, f[1]) {
 			name = f[2]
 		}
 	}
@@ -159,18 +161,16 @@ func (w *walker) keepOrientation(data []byte) []byte {
 		tag, kind, value := order.Uint16(entry), order.Uint16(entry[2:]), order.Uint16(entry[8:])
 		if tag == 0x0112 && kind == 3 && value > 1 && value <= 8 {
 			w.orientation = byte(value)
-			kept := append(data[:len(data)-len(exif):len(data)-len(exif)], "MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00"...)
-			return append(kept, w.orientation, 0, 0, 0, 0, 0, 0)
+			return slices.Concat(data[:len(data)-len(exif)], []byte(exifDirectory), []byte{w.orientation, 0, 0, 0, 0, 0, 0})
 		}
 	}
 	return nil
 }
 
-// pngKept are the chunks that stay (PNG Third Edition, section 11). Browsers need no others.
+// pngKept are the chunks that stay (PNG Third Edition, section 11), of eXIf only the orientation. Browsers need no others.
 var pngKept = map[string]bool{
-	"IHDR": true, "PLTE": true, "IDAT": true, "tRNS": true, "bKGD": true, "pHYs": true, "eXIf": true, // only its orientation
-	"cHRM": true, "cICP": true, "gAMA": true, "iCCP": true, "mDCV": true, "cLLI": true, "sBIT": true, "sRGB": true,
-	"acTL": true, "fcTL": true, "fdAT": true, // of an animation
+	"IHDR": true, "PLTE": true, "IDAT": true, "tRNS": true, "bKGD": true, "pHYs": true, "acTL": true, "fcTL": true, "fdAT": true,
+	"cHRM": true, "cICP": true, "gAMA": true, "iCCP": true, "mDCV": true, "cLLI": true, "sBIT": true, "sRGB": true, "eXIf": true,
 }
 
 // pngDepths are the bit depths of each color type (section 11.2.1).
