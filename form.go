@@ -68,8 +68,7 @@ func (f *form) set(field, value string) {
 	}
 }
 
-// clean returns a field without surrounding space, as clean returns it. An error of clean
-// is a fault of the field.
+// clean returns a trimmed field as clean returns it. An error of clean is a fault of the field.
 func (f *form) clean(field string, clean func(string) (string, error)) string {
 	value, err := clean(strings.TrimSpace(f.fields[field]))
 	if err != nil {
@@ -78,8 +77,7 @@ func (f *form) clean(field string, clean func(string) (string, error)) string {
 	return value
 }
 
-// contentType returns the media type of a body and its parameters. A route without
-// accepted types accepts all.
+// contentType returns the media type of a body and its parameters. None accepted: all are.
 func contentType(r *http.Request, accepted ...string) (mediaType string, params map[string]string, err error) {
 	encoding := strings.Join(r.Header.Values("Content-Encoding"), ", ")
 	if encoding != "" && !strings.EqualFold(encoding, "identity") { // the unpacked size has no bound
@@ -101,8 +99,7 @@ func contentType(r *http.Request, accepted ...string) (mediaType string, params 
 	return "", nil, p
 }
 
-// openBody returns the reader of a body of at most limit bytes. If it may contain an
-// image, its memory is reserved until the request ends.
+// openBody returns a body of at most limit bytes. The memory of one that may contain an image is reserved.
 func (s *server) openBody(w *response, r *http.Request, limit int64) (io.Reader, error) {
 	need := r.ContentLength
 	switch {
@@ -142,8 +139,7 @@ func (s *server) readBody(w *response, r *http.Request, limit int64) ([]byte, er
 	return readAll(body, r.ContentLength, limit)
 }
 
-// readAll reads src to its end, or one byte more than limit. It allocates once if length,
-// which is not less than that of src, is known.
+// readAll reads src to its end, or a byte more than limit, into one buffer of length, if that is not negative.
 func readAll(src io.Reader, length, limit int64) ([]byte, error) {
 	data := bytes.NewBuffer(make([]byte, 0, min(max(length, 0), limit)+bytes.MinRead))
 	if _, err := data.ReadFrom(io.LimitReader(src, limit+1)); err != nil {
@@ -217,8 +213,7 @@ func (f *form) readURLEncoded(text string) error {
 	return f.err()
 }
 
-// readMultipart reads multipart/form-data (RFC 7578), the image from the part avatar
-// or file. length is that of the body, negative if unknown.
+// readMultipart reads multipart/form-data (RFC 7578), the image from the part avatar or file.
 func (f *form) readMultipart(body io.Reader, boundary string, maxImage, length int64) error {
 	if boundary == "" {
 		return badRequest("Content-Type lacks the boundary parameter of multipart/form-data")
@@ -252,11 +247,11 @@ func (f *form) readPart(part *multipart.Part, maxImage, bodyLength int64) error 
 	name := part.FormName()
 	isImage := name == "avatar" || name == "file"
 	length, limit := int64(0), int64(maxFormBytes)
-	switch {
-	case isImage && f.image != nil:
-		limit = 0 // memory is reserved for one image
-	case isImage:
+	if isImage {
 		length, limit = bodyLength, maxImage
+	}
+	if isImage && f.image != nil {
+		limit = 0 // memory is reserved for one image
 	}
 	data, err := readAll(part, length, limit)
 	switch {

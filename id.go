@@ -83,8 +83,7 @@ func validDomain(domain string) bool {
 
 var userIDs = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
 
-// parseID returns a user id in lower case (RFC 9562, section 4), if userID can have
-// made it.
+// parseID returns a possible user id in lower case (RFC 9562, section 4).
 func parseID(s string) (string, error) {
 	id := strings.ToLower(s)
 	if !userIDs.MatchString(id) {

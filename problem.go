@@ -27,8 +27,7 @@ type fieldError struct {
 	Detail string `json:"detail"`
 }
 
-// A kind is a stable type of problem with its status and title. Clients compare the
-// name; it never changes.
+// A kind is a type of problem with its status and title. The name never changes: clients compare it.
 type kind struct {
 	name   string
 	status int
@@ -91,8 +90,7 @@ func badField(field, format string, args ...any) *problem {
 	return badFields(fieldError{field, fmt.Sprintf(format, args...)})
 }
 
-// problemOf converts an error for the client. Unless err is a problem, nothing of
-// its text is sent.
+// problemOf converts an error for the client. Unless err is a problem, its text is not sent.
 func problemOf(err error) *problem {
 	if p, ok := errors.AsType[*problem](err); ok {
 		return p

@@ -15,18 +15,14 @@ import (
 const (
 	writeTimeout = 20 * time.Second // for a client to accept each piece of a response
 
-	// A body must arrive at minBodyRate on average, after bodyGrace: its memory is
-	// reserved while it arrives, and slow clients would exclude all others.
-	minBodyRate = 16 << 10 // bytes a second
-	bodyGrace   = 5 * time.Second
+	minBodyRate = 16 << 10        // bytes a second on average, after bodyGrace: memory is reserved for a body
+	bodyGrace   = 5 * time.Second // from the first read
 
 	// The connection outlives the request's deadline by answerGrace for reads and
 	// twice that for writes, so that the 504 or 408 is still sent.
 	answerGrace = 2 * time.Second
 
-	// statusClientGone is logged and counted when the client closed the connection
-	// before it had the whole response.
-	statusClientGone = 499
+	statusClientGone = 499 // logged and counted if the client closed the connection before it had the response
 )
 
 // A response is the ResponseWriter of every handler. It sends the header with the
@@ -61,8 +57,7 @@ func (w *response) limit(timeout time.Duration) {
 	w.control.SetWriteDeadline(w.deadline.Add(answerGrace))
 }
 
-// WriteHeader sets the status. An error status of ServeMux or ServeContent becomes a
-// problem, which replaces their text.
+// WriteHeader sets the status. An error of ServeMux or ServeContent becomes a problem.
 func (w *response) WriteHeader(status int) {
 	if status >= 400 {
 		w.err = w.problemFor(status)
@@ -158,15 +153,14 @@ func (w *response) sendJSON(status int, v any) error {
 	return err
 }
 
-// Images are copied through larger buffers than io.Copy's 32 KiB: fewer system
-// calls for the same bytes.
-const copyBufferSize = 128 << 10
+// A copyBuffer is larger than io.Copy's 32 KiB: fewer system calls for the same bytes.
+type copyBuffer [128 << 10]byte
 
-var copyBuffers = sync.Pool{New: func() any { return new([copyBufferSize]byte) }}
+var copyBuffers = sync.Pool{New: func() any { return new(copyBuffer) }}
 
 // ReadFrom copies through a pooled buffer. io.Copy calls it.
 func (w *response) ReadFrom(src io.Reader) (int64, error) {
-	buffer := copyBuffers.Get().(*[copyBufferSize]byte)
+	buffer := copyBuffers.Get().(*copyBuffer)
 	defer copyBuffers.Put(buffer)
 	return io.CopyBuffer(struct{ io.Writer }{w}, src, buffer[:])
 }

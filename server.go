@@ -21,18 +21,14 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// Deadlines of requests, by kind. A request that waits for a backend past its
-// deadline is answered with 504.
 const (
+	// Deadlines of requests, by kind.
 	shortTimeout    = 10 * time.Second
 	transferTimeout = 2 * time.Minute  // a large image over a slow line, in either direction
 	listTimeout     = 10 * time.Minute // the whole list
 
-	// maxInFlight bounds the requests in flight, maxTransfers those of them that
-	// download images or lists, and those that upload: slow clients of one kind
-	// cannot exclude all others.
-	maxInFlight  = 1024
-	maxTransfers = 384
+	maxInFlight  = 1024 // requests
+	maxTransfers = 384  // of them downloads, and as many uploads: slow clients of one kind do not exclude all others
 )
 
 // A server answers the API. It is an http.Handler.
@@ -154,11 +150,9 @@ func (s *server) handle(pattern string, timeout time.Duration, a access, handler
 	})
 }
 
-// toSwagger redirects / and /swagger to Swagger UI. The reference is relative, so
-// that it is right behind a proxy that adds a prefix.
+// toSwagger redirects / and /swagger to Swagger UI, behind any prefix of a proxy.
 func (s *server) toSwagger(w *response, _ *http.Request) error {
-	w.Header().Set("Location", "swagger/")
-	w.WriteHeader(http.StatusFound)
+	s.redirect(w, "swagger/")
 	return nil
 }
 
@@ -197,9 +191,7 @@ func (s *server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cache-Control", "no-store")
 	if r.TransferEncoding != nil {
-		// A connection must end after a message with both Transfer-Encoding and
-		// Content-Length (RFC 9112, section 6.1). net/http hides which had both.
-		h.Set("Connection", "close")
+		h.Set("Connection", "close") // there may be a Content-Length, too (RFC 9112, section 6.1)
 	}
 	if r.Body != http.NoBody {
 		// On a copy: net/http recognises by the original's type that nobody has
@@ -270,8 +262,7 @@ var methods = []string{
 
 var requestIDs = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// requestID returns the id that a proxy or client sent, if it is safe to log, else
-// a new one.
+// requestID returns the id that a proxy or client sent, if it is safe to log, or a new one.
 func requestID(r *http.Request) string {
 	if id := r.Header.Get("X-Request-Id"); requestIDs.MatchString(id) {
 		return id
@@ -281,8 +272,7 @@ func requestID(r *http.Request) string {
 
 var traceparents = regexp.MustCompile(`^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?$`)
 
-// traceID returns the trace id of a traceparent header (W3C Trace Context, section
-// 3.2.2), or "" if the header is invalid.
+// traceID returns the trace id of a valid traceparent header (W3C Trace Context, section 3.2.2), or "".
 func traceID(traceparent string) string {
 	m := traceparents.FindStringSubmatch(traceparent)
 	if m == nil || m[1] == "ff" || m[1] == "00" && m[4] != "" || strings.Trim(m[2], "0") == "" || strings.Trim(m[3], "0") == "" {

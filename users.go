@@ -25,9 +25,8 @@ const (
 
 	maxTags = 50 // of If-Match; DynamoDB compares with at most 100 values
 
-	// staleAfter is the age from which an object that no user points to is an
-	// orphan. An upload stores its object and sets the pointer within putTimeout
-	// and callTimeout, 25 seconds.
+	// staleAfter is the age of an orphan: an object without a pointer. An upload stores
+	// its object and sets the pointer within putTimeout and callTimeout, 25 seconds.
 	staleAfter = time.Minute
 )
 
@@ -106,8 +105,7 @@ func (s *server) findUser(w *response, r *http.Request, email string) error {
 	return w.sendJSON(http.StatusOK, found)
 }
 
-// listPage reads one user more than the page has, so that it sends a Link only if
-// there are more users.
+// listPage reads one user more than the page has, to send a Link only if there are more.
 func (s *server) listPage(w *response, r *http.Request, limit int, after string) error {
 	page := []userJSON{}
 	for u, err := range eachUser(r.Context(), s.users, after, limit+1) {
@@ -124,8 +122,7 @@ func (s *server) listPage(w *response, r *http.Request, limit int, after string)
 	return w.sendJSON(http.StatusOK, page)
 }
 
-// parseListQuery returns the query of GET /users: the limit of the page (0: the whole list),
-// the id of the last user of the previous page, and the email to find.
+// parseListQuery returns the limit of a page (0: the whole list), the id before it, and the email to find.
 func parseListQuery(query string) (limit int, after, email string, err error) {
 	f := newForm("limit", "cursor", "email")
 	if err := f.readURLEncoded(query); err != nil {
@@ -199,8 +196,7 @@ func (s *server) getUser(w *response, r *http.Request) error {
 	return s.writeUser(w, http.StatusOK, u)
 }
 
-// renameUser answers PATCH /users/{id}: a JSON merge patch (RFC 7396) whose only
-// member is the name.
+// renameUser answers PATCH /users/{id}: a JSON merge patch (RFC 7396) of the name.
 func (s *server) renameUser(w *response, r *http.Request) error {
 	f, err := s.readForm(w, r, []string{"application/json", "application/merge-patch+json"}, "name", "email")
 	if err != nil {
@@ -293,8 +289,7 @@ func entityTags(r *http.Request, field string) []string {
 	return tags
 }
 
-// cleanName returns a name as it is stored: trimmed, in Unicode normalization form
-// C, so that equal looks are equal bytes.
+// cleanName returns a name as it is stored: in NFC, so that equal looks are equal bytes.
 func cleanName(name string) (string, error) {
 	name = norm.NFC.String(name)
 	n := utf8.RuneCountInString(name)
@@ -317,8 +312,7 @@ func visible(r rune) bool {
 	return !unicode.IsSpace(r) && !unicode.In(r, unicode.C, unicode.Z, unicode.Variation_Selector)
 }
 
-// overridesDirection finds embeddings, overrides and isolates (UAX #9): with them,
-// a name displays as another one.
+// overridesDirection finds what makes a name display as another one (UAX #9).
 func overridesDirection(r rune) bool {
 	return r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
 }
