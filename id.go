@@ -32,10 +32,7 @@ func userID(email string) string {
 // domain in the ASCII form of IDNA (UTS 46).
 func canonicalEmail(email string) string {
 	local, domain := splitEmail(email)
-	ascii, err := domains.ToASCII(domain)
-	if err != nil {
-		ascii = strings.ToLower(domain) // not clean: no user has it
-	}
+	ascii, _ := domains.ToASCII(domain) // of a clean email: cannot fail
 	return foldCase(norm.NFC.String(local)) + "@" + ascii
 }
 

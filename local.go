@@ -38,7 +38,7 @@ var usersBucket = []byte("users")
 
 const (
 	localLockWait = time.Second          // for a previous process that is exiting
-	localPage     = 512                  // users read in one transaction, which blocks the reuse of free pages
+	localPage     = 1024                 // users read in one transaction, which blocks the reuse of free pages
 	localBatch    = 1024                 // writes of one commit
 	maxGather     = 5 * time.Millisecond // that the first write of a commit waits for others
 )

@@ -46,9 +46,6 @@ type response struct {
 	broken   bool  // the connection must be closed
 }
 
-// Unwrap is for http.ResponseController.
-func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
 // limit sets the connection's deadlines. A slow client meets these; a slow backend
 // meets the context's deadline, which is earlier.
 func (w *response) limit(timeout time.Duration) {

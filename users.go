@@ -60,34 +60,43 @@ func (s *server) writeUser(w *response, status int, u User) error {
 	return w.sendJSON(status, s.userJSON(u))
 }
 
-// listUsers answers GET /users: all users, a page, or the user with an email.
+// listUsers answers GET /users: the user with an email, a page, or all users, sent while they are read.
 func (s *server) listUsers(w *response, r *http.Request) error {
 	limit, after, email, err := parseListQuery(r.URL.RawQuery)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case email != "":
-		return s.findUser(w, r, email)
-	case limit > 0:
-		return s.listPage(w, r, limit, after)
 	}
-	if r.Method == http.MethodHead {
-		limit = 1 // HEAD fails where GET fails
+	if email != "" {
+		return s.findUser(w, r, email)
+	}
+	size := limit + 1 // one more: a Link is sent only if there are more
+	if limit == 0 && r.Method == http.MethodGet {
+		size = 0 // as many as one read returns
 	}
 	w.Header().Set("Content-Type", "application/json")
 	out := bufio.NewWriterSize(w, 32<<10)
 	encoder := json.NewEncoder(out)
 	out.WriteByte('[')
 	separator := ""
-	for u, err := range eachUser(r.Context(), s.users, "", limit) {
+	for more := true; more; {
+		page, next, err := s.users.Page(r.Context(), after, size)
 		if err != nil {
 			return err
 		}
-		out.WriteString(separator)
-		if err := encoder.Encode(s.userJSON(u)); err != nil {
-			return err
+		if limit > 0 && len(page) > limit {
+			page, next = page[:limit], page[limit-1].ID
 		}
-		separator = ","
+		if limit > 0 && next != "" {
+			w.Header().Set("Link", fmt.Sprintf(`<%s/users?cursor=%s&limit=%d>; rel="next"`, s.PublicURL, next, limit))
+		}
+		for _, u := range page {
+			out.WriteString(separator)
+			if err := encoder.Encode(s.userJSON(u)); err != nil {
+				return err
+			}
+			separator = ","
+		}
+		after, more = next, next != "" && size == 0
 	}
 	out.WriteString("]\n")
 	return out.Flush()
@@ -103,23 +112,6 @@ func (s *server) findUser(w *response, r *http.Request, email string) error {
 		return err
 	}
 	return w.sendJSON(http.StatusOK, found)
-}
-
-// listPage reads one user more than the page has, to send a Link only if there are more.
-func (s *server) listPage(w *response, r *http.Request, limit int, after string) error {
-	page := []userJSON{}
-	for u, err := range eachUser(r.Context(), s.users, after, limit+1) {
-		if err != nil {
-			return err
-		}
-		if len(page) == limit {
-			const next = `<%s/users?cursor=%s&limit=%d>; rel="next"`
-			w.Header().Set("Link", fmt.Sprintf(next, s.PublicURL, page[limit-1].ID, limit))
-			break
-		}
-		page = append(page, s.userJSON(u))
-	}
-	return w.sendJSON(http.StatusOK, page)
 }
 
 // parseListQuery returns the limit of a page (0: the whole list), the id before it, and the email to find.

@@ -1,8 +1,13 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -98,6 +103,52 @@ func TestIfMatch(t *testing.T) {
 	}
 	if versions, err := ifMatch(&http.Request{}); versions != nil || err != nil {
 		t.Errorf("without the header: %q, %v", versions, err)
+	}
+}
+
+// A fewUsers is a store of n users, of which one read returns at most five.
+type fewUsers struct {
+	Users
+	n int
+}
+
+func (s fewUsers) Page(_ context.Context, after string, limit int) (page []User, next string, err error) {
+	first, _ := strconv.Atoi(after)
+	for i := first + 1; i <= s.n; i++ {
+		page = append(page, User{ID: strconv.Itoa(i)})
+		if len(page) == limit || len(page) == 5 {
+			return page, strconv.Itoa(i), nil
+		}
+	}
+	return page, "", nil
+}
+
+// TestListUsers: the whole list has all users. A page has a Link if there may be more.
+func TestListUsers(t *testing.T) {
+	for _, test := range []struct {
+		method, query string
+		users, want   int
+		link          string
+	}{
+		{"GET", "", 0, 0, ""},
+		{"GET", "", 4, 4, ""},
+		{"GET", "", 5, 5, ""},
+		{"GET", "", 23, 23, ""},
+		{"HEAD", "", 23, 1, ""},
+		{"GET", "?limit=4", 0, 0, ""},
+		{"GET", "?limit=4", 3, 3, ""},
+		{"GET", "?limit=4", 4, 4, ""},
+		{"GET", "?limit=4", 5, 4, `</users?cursor=4&limit=4>; rel="next"`},
+		{"GET", "?limit=9", 9, 5, `</users?cursor=5&limit=9>; rel="next"`},
+	} {
+		s := newServer(config{}, fewUsers{n: test.users}, nil, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, httptest.NewRequest(test.method, "/users"+test.query, nil))
+		var users []userJSON
+		err := json.Unmarshal(w.Body.Bytes(), &users)
+		if w.Code != http.StatusOK || err != nil || len(users) != test.want || w.Header().Get("Link") != test.link {
+			t.Errorf("%s of %d users: %d, %d users, Link %q, %v", test.query, test.users, w.Code, len(users), w.Header().Get("Link"), err)
+		}
 	}
 }
 
