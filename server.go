@@ -152,7 +152,8 @@ func (s *server) handle(pattern string, timeout time.Duration, a access, handler
 
 // toSwagger redirects / and /swagger to Swagger UI, behind any prefix of a proxy.
 func (s *server) toSwagger(w *response, _ *http.Request) error {
-	s.redirect(w, "swagger/")
+	w.Header().Set("Location", "swagger/")
+	w.WriteHeader(http.StatusFound)
 	return nil
 }
 
