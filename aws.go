@@ -36,8 +36,7 @@ const (
 	maxConns    = 512 // to each service; further calls wait for a free connection
 )
 
-// openAWS returns the stores on DynamoDB and S3. It makes no call; see Ready.
-// Each call is reported to observe.
+// openAWS returns the stores on DynamoDB and S3. It makes no call.
 func openAWS(ctx context.Context, c config, observe observeFunc, log *slog.Logger) (*dynamoUsers, *s3Avatars, error) {
 	cfg, err := loadAWS(ctx, c.LocalStackHost, observe)
 	if err != nil {

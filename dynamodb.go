@@ -53,22 +53,21 @@ func (c oneWrite) Do(req *http.Request) (*http.Response, error) {
 	return c.HTTPClient.Do(req)
 }
 
-// A writeRetryer watches the attempts of one write: see Lost answers in
-// docs/architecture.md.
-type writeRetryer struct {
+// A onceRetryer retries a write only if it certainly was not applied: see Lost
+// answers in docs/architecture.md.
+type onceRetryer struct {
 	aws.RetryerV2
-	once bool // retry only what was certainly not applied
-	lost bool // an attempt may have been applied without an answer
+	lost bool // the write may have been applied without an answer
 }
 
-func (r *writeRetryer) use(o *dynamodb.Options) {
+func (r *onceRetryer) use(o *dynamodb.Options) {
 	r.RetryerV2 = o.Retryer.(aws.RetryerV2)
 	o.Retryer = r
 }
 
-func (r *writeRetryer) IsErrorRetryable(err error) bool {
-	r.lost = r.lost || !notApplied(err)
-	return !(r.once && r.lost) && r.RetryerV2.IsErrorRetryable(err)
+func (r *onceRetryer) IsErrorRetryable(err error) bool {
+	r.lost = !notApplied(err)
+	return !r.lost && r.RetryerV2.IsErrorRetryable(err)
 }
 
 // notApplied reports whether a write was refused or never sent. After a timeout, a
@@ -81,12 +80,12 @@ func notApplied(err error) bool {
 
 func (d *dynamoUsers) Create(ctx context.Context, u User) error {
 	in := &dynamodb.PutItemInput{TableName: &d.table, Item: itemOf(u), ConditionExpression: aws.String("attribute_not_exists(id)")}
-	retryer := writeRetryer{once: true}
-	_, err := call(ctx, &d.log, "PutItem", callTimeout/2, d.client.PutItem, in, retryer.use)
+	var once onceRetryer
+	_, err := call(ctx, &d.log, "PutItem", callTimeout/2, d.client.PutItem, in, once.use)
 	if _, exists := errors.AsType[*types.ConditionalCheckFailedException](err); exists {
 		return ErrExists
 	}
-	if retryer.lost && d.look(ctx, u.ID).Write == u.Write {
+	if once.lost && d.look(ctx, u.ID).Write == u.Write {
 		return nil
 	}
 	return err
@@ -154,7 +153,7 @@ func (d *dynamoUsers) Update(ctx context.Context, id string, change Change, c Co
 		values[":removed"] = text(change.Forget)
 	}
 	condition += expressionOf(c, values)
-	retryer := writeRetryer{once: true}
+	var once onceRetryer
 	out, err := call(ctx, &d.log, "UpdateItem", callTimeout/2, d.client.UpdateItem, &dynamodb.UpdateItemInput{
 		TableName:                           &d.table,
 		Key:                                 keyOf(id),
@@ -164,7 +163,7 @@ func (d *dynamoUsers) Update(ctx context.Context, id string, change Change, c Co
 		ExpressionAttributeValues:           values,
 		ReturnValues:                        types.ReturnValueAllOld,
 		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-	}, retryer.use)
+	}, once.use)
 	failed, unmet := errors.AsType[*types.ConditionalCheckFailedException](err)
 	switch {
 	case err == nil:
@@ -180,7 +179,7 @@ func (d *dynamoUsers) Update(ctx context.Context, id string, change Change, c Co
 			err = ErrPrecondition
 		}
 		return u, u, err
-	case retryer.lost:
+	case once.lost:
 		if u := d.look(ctx, id); u.Write == write {
 			return User{}, u, nil
 		}
@@ -192,7 +191,6 @@ func (d *dynamoUsers) Delete(ctx context.Context, u User, c Condition) (User, er
 	created := timestamp(u.CreatedAt)
 	values := item{":created": created}
 	condition := "#created_at = :created" + expressionOf(c, values)
-	var retryer writeRetryer
 	out, err := call(ctx, &d.log, "DeleteItem", callTimeout, d.client.DeleteItem, &dynamodb.DeleteItemInput{
 		TableName:                           &d.table,
 		Key:                                 keyOf(u.ID),
@@ -201,7 +199,7 @@ func (d *dynamoUsers) Delete(ctx context.Context, u User, c Condition) (User, er
 		ExpressionAttributeValues:           values,
 		ReturnValues:                        types.ReturnValueAllOld,
 		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-	}, retryer.use)
+	})
 	failed, unmet := errors.AsType[*types.ConditionalCheckFailedException](err)
 	switch {
 	case err == nil:
@@ -210,8 +208,6 @@ func (d *dynamoUsers) Delete(ctx context.Context, u User, c Condition) (User, er
 		return User{}, err
 	case textOf(failed.Item["created_at"]) == textOf(created):
 		return User{}, ErrPrecondition
-	case retryer.lost:
-		return User{}, nil
 	}
 	return User{}, ErrNotFound
 }

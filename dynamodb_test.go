@@ -109,7 +109,7 @@ func TestFaultsOfDynamoDB(t *testing.T) {
 				}
 				_, err := s.Delete(ctx, u, Condition{})
 				return err
-			}, nil, 2, 0},
+			}, ErrNotFound, 2, 0},
 		{"Delete of nobody, throttled", "DeleteItem", []fakeaws.Fault{{Status: 400, Code: "ThrottlingException"}},
 			func(s Users) error { _, err := s.Delete(ctx, u, Condition{}); return err }, ErrNotFound, 2, 0},
 		{"List, 500 on the second page", "Scan", []fakeaws.Fault{{}, {Status: 500, Code: "InternalServerError"}},
@@ -228,9 +228,9 @@ func TestLostAnswers(t *testing.T) {
 		{name: "remove image, not applied, removed with the user", op: "UpdateItem", exists: true,
 			do: removeAvatar, want: ErrUnavailable, after: recreate, holds: since.Name},
 
-		{name: "delete", op: "DeleteItem", exists: true, applied: true, do: remove},
+		{name: "delete", op: "DeleteItem", exists: true, applied: true, do: remove, want: ErrNotFound},
 		{name: "delete, created again meanwhile", op: "DeleteItem", exists: true, applied: true,
-			do: remove, during: func(s Users) error { return s.Create(ctx, since) }, holds: since.Name},
+			do: remove, during: func(s Users) error { return s.Create(ctx, since) }, want: ErrNotFound, holds: since.Name},
 		{name: "delete, late", op: "DeleteItem", exists: true,
 			do: remove, after: func(s Users) error { return s.Create(ctx, since) }, holds: since.Name},
 		{name: "delete, renamed meanwhile", op: "DeleteItem", exists: true,

@@ -124,8 +124,8 @@ type Users interface {
 	Update(ctx context.Context, id string, change Change, c Condition) (before, after User, err error)
 
 	// Delete deletes the user that Get returned, but not one created since under
-	// the same id. It returns the user as it was at last, the zero User if a lost
-	// answer hid it, or ErrNotFound.
+	// the same id. It returns the user as it was at last, or ErrNotFound, even if it
+	// deleted the user in an attempt whose answer was lost.
 	Delete(ctx context.Context, u User, c Condition) (User, error)
 }
 
