@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -124,9 +125,7 @@ func (w *response) sendProblem(p problem) {
 	for _, key := range []string{"Etag", "Accept-Ranges", "Content-Disposition", "Content-Encoding"} {
 		h.Del(key)
 	}
-	for key, values := range p.header {
-		h[key] = values
-	}
+	maps.Copy(h, p.header)
 	h.Set("Cache-Control", "no-store")
 	p.RequestID = h.Get("X-Request-Id")
 	_ = w.sendJSON(p.Status, p)

@@ -120,23 +120,20 @@ func parseListQuery(query string) (limit int, after, email string, err error) {
 	if err := f.readURLEncoded(query); err != nil {
 		return 0, "", "", err
 	}
-	limitText, limited := f.fields["limit"]
-	_, continued := f.fields["cursor"]
-	_, find := f.fields["email"]
-	if limited {
-		if limit, err = strconv.Atoi(limitText); err != nil || limit < 1 || limit > maxPage {
-			f.fault("limit", "must be a number from 1 to %d, not %.40q", maxPage, limitText)
+	if text, ok := f.fields["limit"]; ok {
+		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > maxPage {
+			f.fault("limit", "must be a number from 1 to %d, not %.40q", maxPage, text)
 		}
 	}
-	if continued {
+	if _, ok := f.fields["cursor"]; ok {
 		after = f.clean("cursor", parseID)
 		limit = cmp.Or(limit, defaultPage)
 	}
-	if find {
+	if _, ok := f.fields["email"]; ok {
 		email = f.clean("email", cleanEmail)
-	}
-	if find && (limited || continued) {
-		f.fault("email", "cannot be combined with other parameters")
+		if len(f.fields) > 1 {
+			f.fault("email", "cannot be combined with other parameters")
+		}
 	}
 	return limit, after, email, f.err()
 }
@@ -294,14 +291,10 @@ func cleanName(name string) (string, error) {
 	return name, nil
 }
 
-// visible excludes spaces and what Unicode calls default ignorable, and the
-// letters and symbols that are blank: Hangul fillers and the empty Braille pattern.
+// visible excludes what is blank: spaces, what Unicode calls default ignorable, and the empty Braille pattern.
 func visible(r rune) bool {
-	switch r {
-	case 0x034f, 0x115f, 0x1160, 0x17b4, 0x17b5, 0x2800, 0x3164, 0xffa0:
-		return false
-	}
-	return !unicode.IsSpace(r) && !unicode.In(r, unicode.C, unicode.Z, unicode.Variation_Selector)
+	ignorable := unicode.In(r, unicode.C, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
+	return !ignorable && !unicode.Is(unicode.Z, r) && r != 0x2800
 }
 
 // overridesDirection finds what makes a name display as another one (UAX #9).
