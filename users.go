@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -177,7 +176,8 @@ func (s *server) getUser(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if slices.Contains(entityTags(r, "If-None-Match"), strconv.Quote(u.Write)) {
+	// The token is random: the list contains it only as a tag, weak or not.
+	if strings.Contains(strings.Join(r.Header.Values("If-None-Match"), ","), strconv.Quote(u.Write)) {
 		w.Header().Set("ETag", strconv.Quote(u.Write))
 		w.WriteHeader(http.StatusNotModified)
 		return nil
@@ -244,38 +244,27 @@ func (s *server) deleteUser(w *response, r *http.Request) error {
 	return nil
 }
 
-// ifMatch returns the entity tags of If-Match, without quotes, as in a Condition.
+// ifMatch returns the entity tags of If-Match (RFC 9110, section 8.8.3), without quotes, as in a Condition.
 func ifMatch(r *http.Request) ([]string, error) {
-	tags := entityTags(r, "If-Match")
-	switch {
-	case len(r.Header.Values("If-Match")) == 0:
+	fields := r.Header.Values("If-Match")
+	if fields == nil {
 		return nil, nil
-	case slices.Contains(tags, "*"):
-		return []string{"*"}, nil
-	case len(tags) > maxTags:
-		return nil, badRequest("If-Match may have at most %d entity tags", maxTags)
 	}
-	versions := []string{"W/"} // no version: weak and malformed tags match nothing
-	for _, tag := range tags {
-		if version := strings.Trim(tag, `"`); version != "*" && tag == strconv.Quote(version) {
+	versions := []string{"W/"}                                          // no version: weak and malformed tags match nothing
+	for tag := range strings.SplitSeq(strings.Join(fields, ","), ",") { // those of this service contain no commas
+		tag = strings.TrimSpace(tag)
+		version := strings.Trim(tag, `"`)
+		switch {
+		case tag == "*":
+			return []string{"*"}, nil
+		case tag == strconv.Quote(version) && version != "*":
 			versions = append(versions, version)
 		}
 	}
-	return versions, nil
-}
-
-// entityTags splits a header field of entity tags (RFC 9110, section 8.8.3). Those
-// of this service contain no commas. For If-None-Match, a weak tag counts as well.
-func entityTags(r *http.Request, field string) []string {
-	var tags []string
-	for tag := range strings.SplitSeq(strings.Join(r.Header.Values(field), ","), ",") {
-		tag = strings.TrimSpace(tag)
-		if field == "If-None-Match" {
-			tag = strings.TrimPrefix(tag, "W/")
-		}
-		tags = append(tags, tag)
+	if len(versions) > 1+maxTags {
+		return nil, badRequest("If-Match may have at most %d entity tags", maxTags)
 	}
-	return tags
+	return versions, nil
 }
 
 // cleanName returns a name as it is stored: in NFC, so that equal looks are equal bytes.

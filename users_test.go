@@ -85,7 +85,8 @@ func TestIfMatch(t *testing.T) {
 		{fields: []string{`*`}, any: true, ok: true},
 		{fields: []string{`"a"`, `*`}, any: true, ok: true},
 		{fields: []string{strings.TrimSuffix(many, ",")}, want: slices.Repeat([]string{"a"}, maxTags), ok: true},
-		{fields: []string{many}},
+		{fields: []string{many + `"a"`}},
+		{fields: []string{many, `"a"`}},
 	} {
 		versions, err := ifMatch(&http.Request{Header: http.Header{"If-Match": test.fields}})
 		want := append([]string{"W/"}, test.want...)
