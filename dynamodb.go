@@ -122,7 +122,6 @@ func (d *dynamoUsers) Page(ctx context.Context, after string, limit int) (page [
 	if err != nil {
 		return nil, "", err
 	}
-	page = make([]User, 0, len(out.Items))
 	for _, item := range out.Items {
 		u, err := userOf(item)
 		if err != nil {

@@ -65,10 +65,10 @@ func (s *localStore) open(dir string) (err error) {
 	}
 	// The map makes finding free pages cheap in a large file.
 	s.db, err = bolt.Open(filepath.Join(dir, "roster.db"), 0o600, &bolt.Options{Timeout: localLockWait, FreelistType: bolt.FreelistMapType})
-	if errors.Is(err, bolterrors.ErrTimeout) {
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
 		return errors.New("another process is using it")
-	}
-	if err != nil {
+	case err != nil:
 		return err
 	}
 	err = s.db.Update(func(tx *bolt.Tx) error {
@@ -301,10 +301,7 @@ func (s localAvatars) writeFile(name string, data []byte) error {
 		return err
 	}
 	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // moveInto renames a file into the user's directory, created if missing.
