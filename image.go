@@ -82,7 +82,7 @@ func (w *walker) run() (err error) {
 			name = f[2]
 		}
 	}
-	return unsupported("avatar must be a PNG, JPEG, GIF or WebP image, not %s", name)
+	return unsupported("avatar is %s, which is not accepted; convert it to PNG, JPEG, GIF or WebP", name)
 }
 
 // require refuses the image unless ok. The message says what is wrong with "it".
@@ -407,7 +407,7 @@ func (w *walker) webp() {
 func (w *walker) webpChunks(i int) (flags byte) {
 	for len(w.data)-i >= 8 {
 		kind, n := string(w.data[i:i+4]), littleEndian(w.data[i+4:i+8])
-		body, next := w.take(i+8, n+n%2)[:n], i+8+n+n%2
+		body, next := w.take(i+8, n), min(i+8+n+n%2, len(w.data)) // the last chunk may lack its padding
 		announced := w.flags&webpFlags[kind] != 0
 		var kept []byte
 		switch {
@@ -443,7 +443,7 @@ func (w *walker) webpChunks(i int) (flags byte) {
 			flags |= webpFlags[kind]
 			w.replace(i+4, i+8, binary.LittleEndian.AppendUint32(nil, uint32(len(kept)))...) // #nosec G115 -- as long as body at most
 			w.replace(i+8, i+8+n, kept...)
-			w.replace(i+8+n, next, make([]byte, len(kept)%2)...)
+			w.replace(i+8+n, next, make([]byte, min(len(kept)%2, next-i-8-n))...)
 		}
 		i = next
 	}
