@@ -71,7 +71,7 @@ func (b *s3Body) Read(p []byte) (int, error) {
 	defer b.wait.Stop()
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
-		err = b.log.failed(b.ctx, "GetObject", err)
+		return 0, b.log.failed(b.ctx, "GetObject", err)
 	}
 	return n, err
 }

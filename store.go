@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -165,6 +166,21 @@ type Avatars interface {
 	// given time. A younger object may belong to an upload in flight, which
 	// deletes it itself if the user is gone.
 	DeleteStale(ctx context.Context, id string, before time.Time) error
+}
+
+// readObject reads a stored object to its end, where the SDK verifies its checksum. size
+// is its length in bytes, -1 if unknown.
+func readObject(ctx context.Context, avatars Avatars, id, key string, size int64) ([]byte, error) {
+	body, err := avatars.Get(ctx, id, key, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	data := bytes.NewBuffer(make([]byte, 0, max(size, 0)+bytes.MinRead))
+	if _, err = data.ReadFrom(body); err == nil && size >= 0 && int64(data.Len()) != size {
+		err = io.ErrUnexpectedEOF
+	}
+	return data.Bytes(), err
 }
 
 // avatarKey returns the name of the object of an image.

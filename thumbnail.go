@@ -95,21 +95,6 @@ func (s *server) render(ctx context.Context, id string, a *Avatar) ([]byte, erro
 	return thumb, nil
 }
 
-// readObject reads a stored object of size bytes, -1 if unknown.
-func readObject(ctx context.Context, avatars Avatars, id, key string, size int64) ([]byte, error) {
-	body, err := avatars.Get(ctx, id, key, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer body.Close()
-	if size < 0 {
-		return io.ReadAll(body)
-	}
-	data := make([]byte, size)
-	_, err = io.ReadFull(body, data)
-	return data, err
-}
-
 // prepareThumbnail finds out, without decoding, what is rendered of an image, and its cost in pixels,
 // of maxThumbnailPixels. It returns an error for images that cost too much, and for animated WebP.
 func prepareThumbnail(data []byte) (w walker, cost int64, err error) {

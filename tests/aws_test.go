@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"roster/internal/fakeaws"
+	"roster/internal/testimage"
 )
 
 // A backend is a pair of stores that the service can run on.
@@ -220,5 +222,30 @@ func TestHeadFails(t *testing.T) {
 	dynamo.Always("*", fakeaws.Fault{Status: 400, Code: "AccessDeniedException"})
 	for _, path := range []string{"/users", "/users?limit=1", "/users?email=a@example.com"} {
 		p.do(t, "HEAD "+path, nil, nil).want(t, http.StatusServiceUnavailable)
+	}
+}
+
+// TestBrokenImage: an image that arrives cut, or with another checksum than it was stored
+// with, never reaches the client as a complete one.
+func TestBrokenImage(t *testing.T) {
+	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	p := start(t, fakeEnv(dynamo, bucket)...)
+	u := p.create(t, "ada@example.com")
+	for size, image := range map[string][]byte{
+		"small": encodePNG(gradient(64, 64, 1)), "large": testimage.PadPNG(encodePNG(gradient(64, 64, 1)), 300<<10),
+	} {
+		path := p.do(t, "PUT /users/"+u.ID+"/avatar", nil, image).want(t, http.StatusOK).user(t).AvatarURL
+		for name, fault := range map[string]fakeaws.Fault{"cut": {Cut: true}, "corrupt": {Corrupt: true}} {
+			bucket.Next("GetObject", fault)
+			resp, err := http.Get(p.url + path)
+			if err != nil {
+				continue // the connection was closed before the header was sent
+			}
+			_, err = io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+			if err == nil && resp.StatusCode != http.StatusServiceUnavailable {
+				t.Errorf("%s, %s: status %d and a complete body", size, name, resp.StatusCode)
+			}
+		}
 	}
 }
