@@ -66,16 +66,11 @@ func (r *onceRetryer) use(o *dynamodb.Options) {
 }
 
 func (r *onceRetryer) IsErrorRetryable(err error) bool {
-	r.lost = !notApplied(err)
-	return !r.lost && r.RetryerV2.IsErrorRetryable(err)
-}
-
-// notApplied reports whether a write was refused or never sent. After a timeout, a
-// reset or a 5xx it may still take effect.
-func notApplied(err error) bool {
 	dial, isNet := errors.AsType[*net.OpError](err)
 	response, answered := errors.AsType[*smithyhttp.ResponseError](err)
-	return isNet && dial.Op == "dial" || answered && response.HTTPStatusCode()/100 == 4
+	neverSent, refused := isNet && dial.Op == "dial", answered && response.HTTPStatusCode()/100 == 4
+	r.lost = !neverSent && !refused // after a timeout, a reset or a 5xx it may still take effect
+	return !r.lost && r.RetryerV2.IsErrorRetryable(err)
 }
 
 func (d *dynamoUsers) Create(ctx context.Context, u User) error {
