@@ -22,14 +22,7 @@ func (s *server) upload(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if w.user, err = uploadTarget(f); err != nil {
-		return err
-	}
-	return s.storeAvatar(w, r, f.image, Condition{})
-}
-
-// uploadTarget returns the id of the user that a form names.
-func uploadTarget(f *form) (id string, err error) {
+	var id string
 	// A browser sends an empty input as an empty field.
 	byID, byEmail := strings.TrimSpace(f.fields["user_id"]) != "", strings.TrimSpace(f.fields["email"]) != ""
 	switch {
@@ -43,7 +36,11 @@ func uploadTarget(f *form) (id string, err error) {
 	if f.image == nil {
 		f.fault("avatar", "send the image in this field")
 	}
-	return id, f.err()
+	if err := f.err(); err != nil {
+		return err
+	}
+	w.user = id
+	return s.storeAvatar(w, r, f.image, Condition{})
 }
 
 // putAvatar answers PUT /users/{id}/avatar: the image as the raw body.

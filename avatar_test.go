@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -84,39 +88,58 @@ func TestRefusedUpload(t *testing.T) {
 	}
 }
 
+// An anyUser store has every user.
+type anyUser struct{ Users }
+
+func (anyUser) Update(_ context.Context, id string, c Change, _ Condition) (before, after User, err error) {
+	return User{}, User{ID: id, Avatar: c.Avatar}, nil
+}
+
+type noImages struct{ Avatars }
+
+func (noImages) Put(context.Context, string, string, string, []byte) error { return nil }
+
 func TestUploadTarget(t *testing.T) {
 	id := userID("ada@example.com")
-	image := []byte{1}
+	image := testimage.PNG(testimage.Gradient(2, 2, 1))
 	for _, test := range []struct {
 		name   string
-		fields map[string]string
+		fields map[string][]string
 		image  []byte
 		want   string
 		faults []string
 	}{
-		{"by id", map[string]string{"user_id": id}, image, id, nil},
-		{"by id in capitals", map[string]string{"user_id": " " + strings.ToUpper(id)}, image, id, nil},
-		{"by email", map[string]string{"email": "ADA@example.com "}, image, id, nil},
-		{"both", map[string]string{"user_id": id, "email": "ada@example.com"}, image, "", []string{"user_id"}},
-		{"neither", map[string]string{}, image, "", []string{"user_id"}},
-		{"no image", map[string]string{"user_id": id}, nil, "", []string{"avatar"}},
-		{"nothing", map[string]string{}, nil, "", []string{"user_id", "avatar"}},
-		{"path for an id", map[string]string{"user_id": "../../" + id}, image, "", []string{"user_id"}},
-		{"empty id", map[string]string{"user_id": ""}, image, "", []string{"user_id"}},
-		{"empty email", map[string]string{"email": ""}, image, "", []string{"user_id"}},
-		{"id and empty email", map[string]string{"user_id": id, "email": " "}, image, id, nil},
+		{"by id", map[string][]string{"user_id": {id}}, image, id, nil},
+		{"by id in capitals", map[string][]string{"user_id": {" " + strings.ToUpper(id)}}, image, id, nil},
+		{"by email", map[string][]string{"email": {"ADA@example.com "}}, image, id, nil},
+		{"both", map[string][]string{"user_id": {id}, "email": {"ada@example.com"}}, image, "", []string{"user_id"}},
+		{"neither", nil, image, "", []string{"user_id"}},
+		{"no image", map[string][]string{"user_id": {id}}, nil, "", []string{"avatar"}},
+		{"nothing", nil, nil, "", []string{"user_id", "avatar"}},
+		{"path for an id", map[string][]string{"user_id": {"../../" + id}}, image, "", []string{"user_id"}},
+		{"not an email", map[string][]string{"email": {"ada"}}, nil, "", []string{"email", "avatar"}},
+		{"empty id", map[string][]string{"user_id": {""}}, image, "", []string{"user_id"}},
+		{"empty email", map[string][]string{"email": {""}}, image, "", []string{"user_id"}},
+		{"id and empty email", map[string][]string{"user_id": {id}, "email": {" "}}, image, id, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := uploadTarget(&form{fields: test.fields, image: test.image})
-			var faults []string
-			if err != nil {
-				got = ""
-				for _, e := range problemOf(err).Errors {
-					faults = append(faults, e.Field)
-				}
+			s := newServer(config{MaxAvatarBytes: 1 << 20}, anyUser{}, noImages{}, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+			contentType, body := testimage.Form(test.image, test.fields)
+			r := httptest.NewRequest(http.MethodPost, "/upload", bytes.NewReader(body))
+			r.Header.Set("Content-Type", contentType)
+			w := httptest.NewRecorder()
+			s.ServeHTTP(w, r)
+			var got struct {
+				ID     string
+				Errors []fieldError
 			}
-			if diff := cmp.Diff(test.faults, faults); diff != "" || got != test.want {
-				t.Errorf("got %q, %v\n%s", got, err, diff)
+			err := json.Unmarshal(w.Body.Bytes(), &got)
+			var faults []string
+			for _, e := range got.Errors {
+				faults = append(faults, e.Field)
+			}
+			if diff := cmp.Diff(test.faults, faults); diff != "" || got.ID != test.want || err != nil {
+				t.Errorf("%d %s\n%s", w.Code, w.Body, diff)
 			}
 		})
 	}

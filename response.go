@@ -69,7 +69,6 @@ func (w *response) WriteHeader(status int) {
 
 // problemFor returns the problem for an error status of ServeMux or ServeContent.
 func (w *response) problemFor(status int) error {
-	h := w.Header()
 	switch status {
 	case http.StatusNotFound:
 		return notFound("no such path; see /openapi.yaml")
@@ -78,11 +77,11 @@ func (w *response) problemFor(status int) error {
 		if w.request.Method == http.MethodPost && w.request.URL.Path == "/users" {
 			hint = "; POST /user creates a user"
 		}
-		return newProblem(kindMethod, "this path allows %s%s", h.Get("Allow"), hint)
+		return newProblem(kindMethod, "this path allows %s%s", w.Header().Get("Allow"), hint)
 	case http.StatusPreconditionFailed:
 		return ErrPrecondition
 	case http.StatusRequestedRangeNotSatisfiable:
-		return newProblem(kindRange, "the range is outside the image: %s", h.Get("Content-Range"))
+		return newProblem(kindRange, "the range is outside the image: %s", w.Header().Get("Content-Range"))
 	case http.StatusBadRequest:
 		return badRequest("the request target is not a path")
 	}
@@ -138,12 +137,12 @@ func (w *response) sendJSON(status int, v any) error {
 		return err
 	}
 	body = append(body, '\n')
-	mediaType := "application/json"
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
 	if status >= 400 {
-		mediaType = "application/problem+json"
+		h.Set("Content-Type", "application/problem+json")
 	}
-	w.Header().Set("Content-Type", mediaType)
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.status = status
 	_, err = w.send(body)
 	return err

@@ -271,8 +271,11 @@ func ifMatch(r *http.Request) ([]string, error) {
 func cleanName(name string) (string, error) {
 	name = norm.NFC.String(name)
 	n := utf8.RuneCountInString(name)
+	misleading := func(r rune) bool { // with overrides of direction, a name displays as another one (UAX #9)
+		return unicode.IsControl(r) || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
+	}
 	switch {
-	case strings.ContainsFunc(name, unicode.IsControl) || strings.ContainsFunc(name, overridesDirection):
+	case strings.ContainsFunc(name, misleading):
 		return "", errors.New("must not contain control characters or bidirectional overrides")
 	case n > maxNameLength || !strings.ContainsFunc(name, visible):
 		return "", fmt.Errorf("must have 1 to %d characters, one of them visible; it has %d", maxNameLength, n)
@@ -284,9 +287,4 @@ func cleanName(name string) (string, error) {
 func visible(r rune) bool {
 	ignorable := unicode.In(r, unicode.C, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
 	return !ignorable && !unicode.Is(unicode.Z, r) && r != 0x2800
-}
-
-// overridesDirection finds what makes a name display as another one (UAX #9).
-func overridesDirection(r rune) bool {
-	return r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
 }
