@@ -31,14 +31,9 @@ func userID(email string) string {
 // canonicalEmail is the form in which emails are compared: NFC, lower case, the
 // domain in the ASCII form of IDNA (UTS 46).
 func canonicalEmail(email string) string {
-	local, domain := splitEmail(email)
+	local, domain, _ := strings.Cut(email, "@")
 	ascii, _ := domains.ToASCII(domain) // of a clean email: cannot fail
 	return foldCase(norm.NFC.String(local)) + "@" + ascii
-}
-
-func splitEmail(email string) (local, domain string) {
-	at := strings.LastIndexByte(email, '@')
-	return email[:max(at, 0)], email[at+1:]
 }
 
 // foldCase returns s in lower case. No character outside ASCII becomes one inside:
@@ -56,17 +51,15 @@ func foldCase(s string) string {
 // cleanEmail accepts a bare address: local part, @, domain (RFC 5322), with the
 // international characters of RFC 6531; no display name, comment or quotes.
 func cleanEmail(email string) (string, error) {
-	_, domain := splitEmail(email)
+	_, domain, _ := strings.Cut(email, "@")
 	address, err := mail.ParseAddress(email)
-	if len(email) > maxEmailLength || err != nil || address.Name != "" || address.Address != email ||
-		!validDomain(domain) || strings.ContainsFunc(email, invisible) {
+	invisible := func(r rune) bool { return unicode.IsSpace(r) || unicode.In(r, unicode.C) }
+	if err != nil || address.Address != email || len(email) > maxEmailLength || !validDomain(domain) ||
+		strings.ContainsFunc(email, invisible) {
 		return "", fmt.Errorf("must be a bare email address such as ada@example.com, of at most %d bytes", maxEmailLength)
 	}
 	return email, nil
 }
-
-// invisible finds characters in which two addresses can differ and look the same.
-func invisible(r rune) bool { return unicode.IsSpace(r) || unicode.In(r, unicode.C) }
 
 // validDomain accepts host names (RFC 1123, section 2.1), with or without dots, and
 // their international forms of letters, digits and marks.

@@ -17,7 +17,7 @@ const (
 	writeTimeout = 20 * time.Second // for a client to accept each piece of a response
 
 	minBodyRate = 16 << 10        // bytes a second on average, after bodyGrace: memory is reserved for a body
-	bodyGrace   = 5 * time.Second // from the first read
+	bodyGrace   = 5 * time.Second // from the request's header
 
 	// The connection outlives the request's deadline by answerGrace for reads and
 	// twice that for writes, so that the 504 or 408 is still sent.
@@ -186,16 +186,12 @@ func (w *response) finish() {
 type requestBody struct {
 	io.ReadCloser
 	response *response
-	start    time.Time // of the first read
 	n        int64
 	err      error // why it could not be read
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
-	if b.start.IsZero() {
-		b.start = time.Now()
-	}
-	due := b.start.Add(bodyGrace + time.Duration(b.n)*time.Second/minBodyRate)
+	due := b.response.start.Add(bodyGrace + time.Duration(b.n)*time.Second/minBodyRate)
 	b.response.control.SetReadDeadline(time.Now().Add(min(time.Until(due), time.Until(b.response.deadline))))
 	n, err := b.ReadCloser.Read(p)
 	b.n += int64(n)

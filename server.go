@@ -123,8 +123,7 @@ func (s *server) handle(pattern string, timeout time.Duration, a access, handler
 		}
 		ctx := r.Context()
 		if method != http.MethodGet {
-			// A change is completed even if the client has gone: half of it may be done.
-			ctx = context.WithoutCancel(ctx)
+			ctx = context.WithoutCancel(ctx) // the client may go: half of a change may be done
 		}
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
