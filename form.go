@@ -58,7 +58,7 @@ func (f *form) set(field, value string) {
 	_, repeated := f.fields[field]
 	switch {
 	case !slices.Contains(f.allowed, field):
-		f.fault(field, "unknown field; the fields are %s", strings.Join(f.allowed, ", "))
+		f.fault(field, "not accepted; the fields are %s", strings.Join(f.allowed, ", "))
 	case repeated:
 		f.fault(field, "sent more than once")
 	case strings.ContainsRune(value, utf8.RuneError): // also what a broken escape such as \ud800 becomes

@@ -187,12 +187,9 @@ func (s *server) getUser(w *response, r *http.Request) error {
 
 // renameUser answers PATCH /users/{id}: a JSON merge patch (RFC 7396) of the name.
 func (s *server) renameUser(w *response, r *http.Request) error {
-	f, err := s.readForm(w, r, []string{"application/json", "application/merge-patch+json"}, "name", "email")
+	f, err := s.readForm(w, r, []string{"application/json", "application/merge-patch+json"}, "name")
 	if err != nil {
 		return err
-	}
-	if _, sent := f.fields["email"]; sent {
-		f.fault("email", "cannot be changed, because the id is derived from it; create another user instead")
 	}
 	name := f.clean("name", cleanName)
 	if err := f.err(); err != nil {
