@@ -494,25 +494,35 @@ func benchRead(b *testing.B, servers awsServers, clients int) {
 		keys = append(keys, "avatars/"+id+"/"+path.Base(u.AvatarURL))
 		urls = append(urls, u.AvatarURL)
 	}
-	w.compare(b, clients, 18*clients, func(i int) {
+	read := func(i int, to io.Writer) {
 		ctx := context.Background()
-		_, err := w.dynamo.GetItem(ctx, &dynamodb.GetItemInput{
-			TableName: &w.table, Key: keyOf(users[i%len(users)]), ConsistentRead: aws.Bool(true),
-		})
+		_, err := w.dynamo.GetItem(ctx, &dynamodb.GetItemInput{TableName: &w.table, Key: keyOf(users[i]), ConsistentRead: aws.Bool(true)})
 		if err != nil {
 			b.Error(err)
 			return
 		}
-		out, err := w.s3.GetObject(ctx, &s3.GetObjectInput{Bucket: &w.bucket, Key: &keys[i%len(keys)]})
+		out, err := w.s3.GetObject(ctx, &s3.GetObjectInput{Bucket: &w.bucket, Key: &keys[i]})
 		if err != nil {
 			b.Error(err)
 			return
 		}
 		defer out.Body.Close()
-		if n, err := io.Copy(io.Discard, out.Body); err != nil || n != int64(len(image)) {
+		if n, err := io.Copy(to, out.Body); err != nil || n != int64(len(image)) {
 			b.Errorf("%d bytes, %v", n, err)
 		}
-	}, func(i int) { w.do(b, "GET", urls[i%len(urls)], nil) })
+	}
+	bare := func(i int) { read(i%len(users), io.Discard) }
+	b.Run("get", func(b *testing.B) {
+		w.compare(b, clients, 18*clients, bare, func(i int) { w.do(b, "GET", urls[i%len(urls)], nil) })
+	})
+	b.Run("handler", func(b *testing.B) {
+		server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			rw.Header().Set("Content-Length", strconv.Itoa(len(image)))
+			read(must(strconv.Atoi(path.Base(r.URL.Path))), rw)
+		}))
+		defer server.Close()
+		w.compare(b, clients, 18*clients, bare, func(i int) { w.do(b, "GET", fmt.Sprintf("%s/%d", server.URL, i%len(users)), nil) })
+	})
 }
 
 func (w *benchWorld) createUsers(b *testing.B, name string) (ids []string) {
