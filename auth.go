@@ -137,17 +137,14 @@ func (t *tokens) reload() {
 func (t *tokens) authenticate(r *http.Request) (token, error) {
 	scheme, value, _ := strings.Cut(strings.Join(r.Header.Values("Authorization"), ", "), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
-		return token{}, unauthorized("", "a bearer token is required, as Authorization: Bearer TOKEN")
+		return token{}, newProblem(kindUnauthorized, "a bearer token is required, as Authorization: Bearer TOKEN").
+			with("WWW-Authenticate", `Bearer realm="roster"`) // RFC 6750, section 3
 	}
 	found, ok := t.current()[sha256.Sum256([]byte(strings.TrimSpace(value)))]
 	if !ok {
-		return token{}, unauthorized(`, error="invalid_token"`, "the bearer token is not valid")
+		return token{}, newProblem(kindUnauthorized, "the bearer token is not valid").
+			with("WWW-Authenticate", `Bearer realm="roster", error="invalid_token"`)
 	}
 	t.metrics.tokenLastUse.WithLabelValues(found.name).SetToCurrentTime()
 	return found, nil
-}
-
-// unauthorized sends a challenge (RFC 6750, section 3).
-func unauthorized(reason, detail string) *problem {
-	return newProblem(kindUnauthorized, "%s", detail).with("WWW-Authenticate", `Bearer realm="roster"`+reason)
 }

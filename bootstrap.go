@@ -29,21 +29,21 @@ func bootstrap(ctx context.Context, c config, log *slog.Logger) error {
 
 // create calls do until the backend is available. ErrExists is success.
 func create(ctx context.Context, log *slog.Logger, kind, name string, do func(context.Context) error) error {
-	err := do(ctx)
-	if errors.Is(err, ErrUnavailable) {
-		log.Info("waiting for the "+kind, "name", name)
-	}
-	for errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
+	for waiting := false; ; waiting = true {
+		err := do(ctx)
+		switch {
+		case err == nil:
+			log.Info("created the "+kind, "name", name)
+			return nil
+		case errors.Is(err, ErrExists):
+			log.Info("the "+kind+" exists", "name", name)
+			return nil
+		case !errors.Is(err, ErrUnavailable) || ctx.Err() != nil:
+			return fmt.Errorf("%s %s: %w", kind, name, err)
+		}
+		if !waiting {
+			log.Info("waiting for the "+kind, "name", name)
+		}
 		time.Sleep(500 * time.Millisecond)
-		err = do(ctx)
 	}
-	switch {
-	case err == nil:
-		log.Info("created the "+kind, "name", name)
-	case errors.Is(err, ErrExists):
-		log.Info("the "+kind+" exists", "name", name)
-	default:
-		return fmt.Errorf("%s %s: %w", kind, name, err)
-	}
-	return nil
 }

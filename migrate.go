@@ -52,18 +52,22 @@ func migrate(ctx context.Context, c config, log *slog.Logger) error {
 	workers.SetLimit(16)
 	defer workers.Wait()
 	shown := time.Now()
-	for u, err := range eachUser(ctx, localUsers{store}, "", 0) {
+	for after, more := "", true; more; more = after != "" {
+		page, next, err := localUsers{store}.Page(ctx, after, 0)
 		if err != nil {
 			return err
 		}
-		workers.Go(func() error {
-			j.copyUser(ctx, u)
-			return nil
-		})
-		if time.Since(shown) >= time.Second {
-			j.show("")
-			shown = time.Now()
+		for _, u := range page {
+			workers.Go(func() error {
+				j.copyUser(ctx, u)
+				return nil
+			})
+			if time.Since(shown) >= time.Second {
+				j.show("")
+				shown = time.Now()
+			}
 		}
+		after = next
 	}
 	workers.Wait()
 	j.show("\n")

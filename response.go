@@ -73,11 +73,11 @@ func (w *response) problemFor(status int) error {
 	case http.StatusNotFound:
 		return notFound("no such path; see /openapi.yaml")
 	case http.StatusMethodNotAllowed:
-		hint := ""
-		if w.request.Method == http.MethodPost && w.request.URL.Path == "/users" {
-			hint = "; POST /user creates a user"
+		allowed := w.Header().Get("Allow")
+		if w.request.URL.Path == "/users" {
+			allowed += "; POST /user creates a user"
 		}
-		return newProblem(kindMethod, "this path allows %s%s", w.Header().Get("Allow"), hint)
+		return newProblem(kindMethod, "this path allows %s", allowed)
 	case http.StatusPreconditionFailed:
 		return ErrPrecondition
 	case http.StatusRequestedRangeNotSatisfiable:

@@ -6,13 +6,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
-	"iter"
 	"slices"
 	"strings"
 	"time"
 )
 
-// Errors of the stores, for errors.Is. Any other error is a fault of this program.
+// Errors of the stores. Any other error is a fault of this program.
 var (
 	ErrNotFound     = errors.New("not found")
 	ErrExists       = errors.New("already exists")
@@ -130,25 +129,6 @@ type Users interface {
 	Delete(ctx context.Context, u User, c Condition) (User, error)
 }
 
-// eachUser yields at most limit users (0: all) behind the id after, each once. An
-// error is yielded last.
-func eachUser(ctx context.Context, users Users, after string, limit int) iter.Seq2[User, error] {
-	return func(yield func(User, error) bool) {
-		for n, more := 0, true; more; {
-			page, next, err := users.Page(ctx, after, limit)
-			for _, u := range page {
-				if n++; !yield(u, nil) || n == limit {
-					return
-				}
-			}
-			if err != nil {
-				yield(User{}, err)
-			}
-			after, more = next, err == nil && next != ""
-		}
-	}
-}
-
 // Avatars stores images under avatars/{id}/{key}. Nothing is ever overwritten.
 // Beside an image may be its thumbnail, under thumbnailKey of the key.
 type Avatars interface {
@@ -162,9 +142,8 @@ type Avatars interface {
 	// Delete deletes images and their thumbnails, existing or not.
 	Delete(ctx context.Context, images ...ImageName) error
 
-	// DeleteStale deletes everything of the user id last modified before the
-	// given time. A younger object may belong to an upload in flight, which
-	// deletes it itself if the user is gone.
+	// DeleteStale deletes everything of a user last modified before the given time. A younger
+	// object may belong to an upload in flight, which deletes it itself if the user is gone.
 	DeleteStale(ctx context.Context, id string, before time.Time) error
 }
 

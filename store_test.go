@@ -249,13 +249,6 @@ func testList(t *testing.T, users Users) {
 		}
 	}
 
-	// A reader may stop wherever it likes.
-	for range 3 {
-		for range eachUser(ctx, users, "", 0) {
-			break
-		}
-	}
-
 	// The user that a page ended with may be gone when the next one is asked for.
 	_, err = users.Delete(ctx, list[20], Condition{})
 	wantError(t, err, nil)
@@ -503,13 +496,13 @@ func testAvatar(image []byte) Avatar {
 
 func listAll(ctx context.Context, users Users, after string, limit int) ([]User, error) {
 	var list []User
-	for u, err := range eachUser(ctx, users, after, limit) {
-		if err != nil {
+	for {
+		page, next, err := users.Page(ctx, after, max(limit-len(list), 0))
+		list = append(list, page...)
+		if after = next; err != nil || after == "" || len(list) == limit {
 			return list, err
 		}
-		list = append(list, u)
 	}
-	return list, nil
 }
 
 // together runs do n times at once.
