@@ -19,8 +19,7 @@ const (
 	maxTokensFile      = 1 << 20     // bytes
 )
 
-// tokens are the bearer tokens (RFC 6750) of a file, which may change while the
-// service runs.
+// tokens are the bearer tokens (RFC 6750) of a file, which may change while the service runs.
 type tokens struct {
 	path    string
 	log     *slog.Logger
@@ -108,9 +107,8 @@ func (t *tokens) current() tokenSet {
 	return t.known
 }
 
-// reload reads the file, whatever its size and time: an editor may keep both. If the
-// file is unreadable or malformed, the previous tokens stay valid and an error is
-// logged once.
+// reload reads the file, whatever its size and time: an editor may keep both. If the file is unreadable or
+// malformed, the previous tokens stay valid and an error is logged once.
 func (t *tokens) reload() {
 	known, err := readTokens(t.path)
 	if err != nil {

@@ -247,8 +247,7 @@ func serveImage(w *response, r *http.Request, key, mediaType string, content io.
 	http.ServeContent(w, r, "", time.Time{}, content)
 }
 
-// A storedImage is read in order. It opens the store at the first byte: HEAD, 304, 412 and
-// 416 need no call.
+// A storedImage is read in order. It opens the store at the first byte: HEAD, 304, 412 and 416 need no call.
 type storedImage struct {
 	open func(offset int64) (io.ReadCloser, error)
 	size int64

@@ -79,8 +79,7 @@ func loadAWS(ctx context.Context, localstackHost string, observe observeFunc) (a
 	return cfg, nil
 }
 
-// localstackEndpoint returns LOCALSTACK_HOST, a URL or a host with or without a
-// port, as a URL.
+// localstackEndpoint returns LOCALSTACK_HOST, a URL or a host with or without a port, as a URL.
 func localstackEndpoint(host string) string {
 	if strings.Contains(host, "://") {
 		return host
@@ -207,9 +206,8 @@ type awsLog struct {
 	last            sync.Map // time by kind of failure
 }
 
-// failed returns an error of an operation as one of the stores, and logs it. Every
-// refusal by AWS is an ErrUnavailable: the operator can correct it, the client
-// cannot. It returns an unmet condition as it is.
+// failed returns an error of an operation as one of the stores, and logs it. Every refusal by AWS is an
+// ErrUnavailable: the operator can correct it, the client cannot. It returns an unmet condition as it is.
 func (l *awsLog) failed(ctx context.Context, operation string, err error) error {
 	operation = l.service + " " + operation + " on " + l.target
 	code, cause := describeAWS(err)

@@ -34,8 +34,7 @@ type config struct {
 	ShutdownTimeout time.Duration
 }
 
-// variables are all environment variables, as flags: with their defaults and with
-// what they must be.
+// variables are all environment variables, as flags: with their defaults and with what they must be.
 func (c *config) variables() *flag.FlagSet {
 	v := flag.NewFlagSet("", flag.ContinueOnError)
 	v.StringVar(&c.ListenAddr, "LISTEN_ADDR", ":8080", "address of the API, such as 127.0.0.1:8080")
@@ -57,9 +56,8 @@ func (c *config) variables() *flag.FlagSet {
 	return v
 }
 
-// loadConfig reads the configuration with lookup, such as os.LookupEnv. An empty
-// variable counts as unset, except METRICS_ADDR. The error names the variable, its
-// value and what it must be.
+// loadConfig reads the configuration with lookup, such as os.LookupEnv. An empty variable counts as unset,
+// except METRICS_ADDR. The error names the variable, its value and what it must be.
 func loadConfig(lookup func(string) (string, bool)) (c config, err error) {
 	variables := c.variables()
 	invalid := func(name string) error {

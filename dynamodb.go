@@ -53,8 +53,7 @@ func (c oneWrite) Do(req *http.Request) (*http.Response, error) {
 	return c.HTTPClient.Do(req)
 }
 
-// A onceRetryer retries a write only if it certainly was not applied: see Lost
-// answers in docs/architecture.md.
+// A onceRetryer retries a write only if it certainly was not applied: see Lost answers in docs/architecture.md.
 type onceRetryer struct {
 	aws.RetryerV2
 	lost bool // the write may have been applied without an answer
@@ -243,8 +242,7 @@ func expressionOf(c Condition, values item) (expression string) {
 
 var attribute = regexp.MustCompile(`#\w+`)
 
-// namesIn returns the attributes in expressions, called #name there because many
-// names are reserved words.
+// namesIn returns the attributes in expressions, called #name there because many names are reserved words.
 func namesIn(expressions string) map[string]string {
 	names := map[string]string{}
 	for _, name := range attribute.FindAllString(expressions, -1) {

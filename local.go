@@ -104,8 +104,7 @@ type localWrite struct {
 	done  chan struct{}
 }
 
-// write applies a change durably. Once the change waits for its commit, the end of
-// ctx does not stop it.
+// write applies a change durably. Once the change waits for its commit, the end of ctx does not stop it.
 func (s *localStore) write(ctx context.Context, apply func(*bolt.Bucket) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -116,9 +115,8 @@ func (s *localStore) write(ctx context.Context, apply func(*bolt.Bucket) error) 
 	return w.err
 }
 
-// commitWrites commits the writes that arrived during the last commit together: a
-// commit costs one disk sync, however many writes are in it. Seven times bbolt's
-// Batch at 32 clients. It never returns.
+// commitWrites commits the writes that arrived during the last commit together: a commit costs one disk sync,
+// however many writes are in it. Seven times bbolt's Batch at 32 clients. It never returns.
 func (s *localStore) commitWrites() {
 	var writes int         // in the last commit
 	var took time.Duration // by the last commit
@@ -130,9 +128,8 @@ func (s *localStore) commitWrites() {
 	}
 }
 
-// gather returns the waiting writes, after first. It waits briefly for as many as
-// in the last commit: their clients were answered together, and send the next ones
-// together.
+// gather returns the waiting writes, after first. It waits briefly for as many as in the last commit: their
+// clients were answered together, and send the next ones together.
 func (s *localStore) gather(first *localWrite, expected int, wait time.Duration) []*localWrite {
 	batch := []*localWrite{first}
 	for late := time.After(wait); len(batch) < expected; {
@@ -173,8 +170,7 @@ func (s *localStore) commit(batch []*localWrite) {
 	}
 }
 
-// localUser is the JSON stored under a user's id. The outer times, in Unix
-// milliseconds, hide the inner ones.
+// localUser is the JSON stored under a user's id. The outer times, in Unix milliseconds, hide the inner ones.
 type localUser struct {
 	User
 	ID                   string `json:",omitempty"`
@@ -274,8 +270,7 @@ func (s localUsers) Delete(ctx context.Context, u User, c Condition) (last User,
 	return last, err
 }
 
-// Put syncs the data in tmp before it renames the file: a name in avatars always
-// stands for a complete image.
+// Put syncs the data in tmp before it renames the file: a name in avatars always stands for a complete image.
 func (s localAvatars) Put(ctx context.Context, id, key, _ string, data []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err

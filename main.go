@@ -218,8 +218,7 @@ func openStores(ctx context.Context, c config, log *slog.Logger, m *metrics) (Us
 	return localUsers{store}, localAvatars{store}, store.Close, nil
 }
 
-// newHTTPServer bounds connections before and between requests. server.handle bounds
-// the requests.
+// newHTTPServer bounds connections before and between requests. server.handle bounds the requests.
 func newHTTPServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,

@@ -84,8 +84,7 @@ func (m *metrics) observeSize(file string) {
 	})
 }
 
-// observeAWS records a call to AWS. code is "OK" or the error code, d includes all
-// attempts.
+// observeAWS records a call to AWS. code is "OK" or the error code, d includes all attempts.
 func (m *metrics) observeAWS(service, operation, code string, attempts int, d time.Duration) {
 	m.awsDuration.WithLabelValues(service, operation, code).Observe(d.Seconds())
 	m.awsRetries.WithLabelValues(service, operation).Add(float64(max(attempts-1, 0)))

@@ -15,9 +15,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// A migration copies the embedded store to the table and the bucket: users with
-// their times, images under their versions. It leaves existing users alone, so it
-// can be interrupted and repeated.
+// A migration copies the embedded store to the table and the bucket: users with their times, images under their
+// versions. It leaves existing users alone, so it can be interrupted and repeated.
 type migration struct {
 	from   *localStore
 	users  Users

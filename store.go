@@ -102,9 +102,8 @@ func (u User) imageKey() string {
 	return u.Removed
 }
 
-// Users stores users. Each change is one conditional write to one item, and takes
-// effect at most once. After ErrUnavailable, it may have taken effect: see Lost
-// answers in docs/architecture.md.
+// Users stores users. Each change is one conditional write to one item, and takes effect at most once. After
+// ErrUnavailable, it may have taken effect: see Lost answers in docs/architecture.md.
 type Users interface {
 	// Create stores a new user with all its fields, or returns ErrExists.
 	Create(ctx context.Context, u User) error
@@ -117,15 +116,13 @@ type Users interface {
 	// at the end. Changes of the last second or so may be missing, as in any Scan.
 	Page(ctx context.Context, after string, limit int) (page []User, next string, err error)
 
-	// Update makes a change of a user who meets the condition. It returns the user
-	// before and after the change, or ErrNotFound. With ErrPrecondition, and if there
-	// is nothing to change, both are the current user. If a lost answer hid the user
-	// before the change, it is the zero User.
+	// Update makes a change of a user who meets the condition. It returns the user before and after the change,
+	// or ErrNotFound. With ErrPrecondition, and if there is nothing to change, both are the current user. If a
+	// lost answer hid the user before the change, it is the zero User.
 	Update(ctx context.Context, id string, change Change, c Condition) (before, after User, err error)
 
-	// Delete deletes the user that Get returned, but not one created since under
-	// the same id. It returns the user as it was at last, or ErrNotFound, even if it
-	// deleted the user in an attempt whose answer was lost.
+	// Delete deletes the user that Get returned, but not one created since under the same id. It returns the
+	// user as it was at last, or ErrNotFound, even if it deleted the user in an attempt whose answer was lost.
 	Delete(ctx context.Context, u User, c Condition) (User, error)
 }
 

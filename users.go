@@ -206,9 +206,8 @@ func (s *server) renameUser(w *response, r *http.Request) error {
 	return s.writeUser(w, http.StatusOK, u)
 }
 
-// deleteUser answers DELETE /users/{id}. The pointer goes first, so that no reader
-// follows it, then the images, and the user last: a deletion that failed half-way
-// can be repeated.
+// deleteUser answers DELETE /users/{id}. The pointer goes first, so that no reader follows it, then the images,
+// and the user last: a deletion that failed half-way can be repeated.
 func (s *server) deleteUser(w *response, r *http.Request) error {
 	ctx, id := r.Context(), w.user
 	versions, err := ifMatch(r)
