@@ -21,9 +21,6 @@ import (
 )
 
 const (
-	renderWait    = 2 * time.Second  // for room to render
-	renderTimeout = 10 * time.Second // for a render and its calls to the store
-
 	thumbnailSide       = 256
 	maxThumbnailPixels  = 16_000_000 // rendered at a time
 	thumbnailPixelBytes = 10         // memory that a pixel stands for, so that decoding takes up to 160 MB
@@ -48,26 +45,21 @@ func (s *server) getThumbnail(w *response, r *http.Request) error {
 
 // thumbnail returns the stored thumbnail of an image, or renders and stores it. It is empty if it cannot be rendered now.
 func (s *server) thumbnail(ctx context.Context, id string, a *Avatar) ([]byte, error) {
-	thumb, err := readObject(ctx, s.avatars, id, thumbnailKey(a.Key), -1)
+	thumb, err := readObject(ctx, s.avatars, id, thumbnailKey(a.Key), 0)
 	if !errors.Is(err, ErrNotFound) {
 		return thumb, err
 	}
-	rendered := s.thumbnails.DoChan(id+a.Key, func() (any, error) {
+	rendered, err, _ := s.thumbnails.Do(id+a.Key, func() (any, error) {
 		return s.render(context.WithoutCancel(ctx), id, a)
 	})
-	select {
-	case result := <-rendered:
-		return result.Val.([]byte), result.Err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+	return rendered.([]byte), err
 }
 
 // render renders a thumbnail and stores it, empty if the image cannot be rendered.
 func (s *server) render(ctx context.Context, id string, a *Avatar) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, renderTimeout)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	wait, cancel := context.WithTimeout(ctx, renderWait)
+	wait, cancel := context.WithTimeout(ctx, 2*time.Second) // for room to render
 	defer cancel()
 	if s.renders.Acquire(wait, 1) != nil {
 		return nil, nil
