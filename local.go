@@ -37,48 +37,40 @@ type (
 var usersBucket = []byte("users")
 
 const (
-	localLockWait = time.Second          // for a previous process that is exiting
-	localPage     = 1024                 // users read in one transaction, which blocks the reuse of free pages
-	localBatch    = 1024                 // writes of one commit
-	maxGather     = 5 * time.Millisecond // that the first write of a commit waits for others
+	localPage  = 1024 // users read in one transaction, which blocks the reuse of free pages
+	localBatch = 1024 // writes of one commit
 )
 
-// openLocal opens the store in dir, and creates it if missing. Its error is meant
-// for the operator, and ends the process: it closes nothing.
+// openLocal opens the store in dir, and creates it if missing. After an error the process ends, so nothing is closed.
 func openLocal(dir string, m *metrics) (*localStore, error) {
-	s := &localStore{metrics: m, writes: make(chan *localWrite)}
-	if err := s.open(dir); err != nil {
-		return nil, fmt.Errorf("DATA_DIR: %w", err)
-	}
-	go s.commitWrites()
-	return s, nil
-}
-
-func (s *localStore) open(dir string) (err error) {
 	if _, err := os.Stat(dir); err != nil {
 		if err := errors.Join(os.MkdirAll(dir, 0o700), syncPath(filepath.Dir(dir))); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if s.root, err = os.OpenRoot(dir); err != nil {
-		return err
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
 	}
-	// The map makes finding free pages cheap in a large file.
-	s.db, err = bolt.Open(filepath.Join(dir, "roster.db"), 0o600, &bolt.Options{Timeout: localLockWait, FreelistType: bolt.FreelistMapType})
+	// A previous process may still be exiting. The map makes finding free pages cheap in a large file.
+	options := &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType}
+	db, err := bolt.Open(filepath.Join(dir, "roster.db"), 0o600, options)
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return errors.New("another process is using it")
+		return nil, errors.New("another process is using it")
 	case err != nil:
-		return err
+		return nil, err
 	}
-	err = s.db.Update(func(tx *bolt.Tx) error {
+	err = db.Update(func(tx *bolt.Tx) error {
 		_, err := tx.CreateBucket(usersBucket)
 		return err
 	})
 	if errors.Is(err, bolterrors.ErrBucketExists) { // nothing was written: a full disk stays readable
 		err = nil
 	}
-	return errors.Join(err, s.root.RemoveAll("tmp"), s.root.MkdirAll("tmp", 0o700), s.root.MkdirAll("avatars", 0o700),
+	s := &localStore{root: root, db: db, metrics: m, writes: make(chan *localWrite)}
+	go s.commitWrites()
+	return s, errors.Join(err, root.RemoveAll("tmp"), root.MkdirAll("tmp", 0o700), root.MkdirAll("avatars", 0o700),
 		s.syncDir("."), s.syncDir("avatars"))
 }
 
@@ -121,7 +113,7 @@ func (s *localStore) commitWrites() {
 	var writes int         // in the last commit
 	var took time.Duration // by the last commit
 	for w := range s.writes {
-		batch := s.gather(w, writes, min(took/4, maxGather))
+		batch := s.gather(w, writes, min(took/4, 5*time.Millisecond))
 		start := time.Now()
 		s.commit(batch)
 		writes, took = len(batch), time.Since(start)

@@ -16,8 +16,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"regexp"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -162,7 +162,7 @@ func serve(ctx context.Context, c config, log *slog.Logger, b build) error {
 		log.Info("serving metrics", "addr", listener.Addr().String())
 	}
 	addr := api.Addr().String()
-	url := cmp.Or(c.PublicURL, "http://"+everywhere.ReplaceAllString(addr, "localhost:"))
+	url := cmp.Or(c.PublicURL, "http://"+strings.Replace(addr, "[::]", "localhost", 1))
 	log.Info("serving", "addr", addr, "url", url, "swagger", url+"/swagger/", "version", b.Version, "commit", b.Commit)
 	go s.watchReady(ctx)
 
@@ -174,9 +174,6 @@ func serve(ctx context.Context, c config, log *slog.Logger, b build) error {
 	}
 	return <-stopped
 }
-
-// everywhere matches the host of a listener that is reachable under every address.
-var everywhere = regexp.MustCompile(`^(0\.0\.0\.0|\[::\]):`)
 
 // shutDown fails /readyz, waits SHUTDOWN_DELAY for load balancers to notice, closes
 // the listener, and waits SHUTDOWN_TIMEOUT for requests and deletions in flight.
@@ -211,7 +208,7 @@ func openStores(ctx context.Context, c config, log *slog.Logger, m *metrics) (Us
 	}
 	store, err := openLocal(c.DataDir, m)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, nil, fmt.Errorf("DATA_DIR %s: %w", c.DataDir, err)
 	}
 	m.observeSize(filepath.Join(c.DataDir, "roster.db"))
 	log.Info("using the embedded store", "dir", c.DataDir)

@@ -35,7 +35,7 @@ func migrate(ctx context.Context, c config, log *slog.Logger) error {
 	m := newMetrics(build{})
 	store, err := openLocal(c.DataDir, m)
 	if err != nil {
-		return &configError{err}
+		return &configError{fmt.Errorf("DATA_DIR %s: %w", c.DataDir, err)}
 	}
 	defer store.Close()
 	users, images, err := openAWS(ctx, c, m.observeAWS, log)
