@@ -14,10 +14,7 @@ import (
 	"time"
 )
 
-const (
-	tokenCheckInterval = time.Second // until a changed token file takes effect, at most
-	maxTokensFile      = 1 << 20     // bytes
-)
+const maxTokensFile = 1 << 20 // bytes
 
 // tokens are the bearer tokens (RFC 6750) of a file, which may change while the service runs.
 type tokens struct {
@@ -71,9 +68,7 @@ var tokenLine = regexp.MustCompile(`^([A-Za-z0-9._-]{1,64}):([A-Za-z0-9._~+/-]{1
 // lines that begin with #. Its errors name the line, never its content.
 func parseTokens(text string) (tokenSet, error) {
 	known, names := tokenSet{}, map[string]bool{}
-	number := 0
-	for line := range strings.Lines(text) {
-		number++
+	for i, line := range strings.Split(text, "\n") {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
 			continue
@@ -81,11 +76,11 @@ func parseTokens(text string) (tokenSet, error) {
 		m := tokenLine.FindStringSubmatch(line)
 		if m == nil {
 			return nil, fmt.Errorf("line %d must be name:token or name:token:read, with a name of 1 to 64 of A-Z a-z 0-9 . _ - "+
-				"and a token of 16 to 512 of A-Z a-z 0-9 . _ ~ + / -", number)
+				"and a token of 16 to 512 of A-Z a-z 0-9 . _ ~ + / -", i+1)
 		}
 		hash := sha256.Sum256([]byte(m[2]))
 		if _, twice := known[hash]; twice || names[m[1]] {
-			return nil, fmt.Errorf("line %d repeats a name or a token", number)
+			return nil, fmt.Errorf("line %d repeats a name or a token", i+1)
 		}
 		names[m[1]] = true
 		known[hash] = token{name: m[1], readOnly: m[3] != ""}
@@ -96,11 +91,11 @@ func parseTokens(text string) (tokenSet, error) {
 	return known, nil
 }
 
-// current returns the valid tokens.
+// current returns the valid tokens. A changed file takes effect within a second.
 func (t *tokens) current() tokenSet {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if time.Since(t.checked) >= tokenCheckInterval {
+	if time.Since(t.checked) >= time.Second {
 		t.checked = time.Now()
 		t.reload()
 	}

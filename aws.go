@@ -33,7 +33,6 @@ const (
 	callTimeout = 5 * time.Second  // all attempts; half of the time that a request has
 	putTimeout  = 20 * time.Second // for an image
 	maxAttempts = 4
-	maxConns    = 512 // to each service; further calls wait for a free connection
 )
 
 // openAWS returns the stores on DynamoDB and S3. It makes no call.
@@ -111,8 +110,8 @@ func newAWSClient() *awshttp.BuildableClient {
 	}).WithTransportOptions(func(t *http.Transport) {
 		t.TLSHandshakeTimeout = 2 * time.Second
 		t.ResponseHeaderTimeout = 3 * time.Second // from the last byte of the request
-		// With the SDK's ten idle connections, more concurrent requests dial all the time.
-		t.MaxConnsPerHost, t.MaxIdleConnsPerHost, t.MaxIdleConns = maxConns, maxConns, 2*maxConns
+		// Further calls wait. With the SDK's ten idle connections, more concurrent requests dial all the time.
+		t.MaxConnsPerHost, t.MaxIdleConnsPerHost, t.MaxIdleConns = 512, 512, 1024
 		t.IdleConnTimeout = 15 * time.Second // before the servers close it: not every failed request may be retried
 	})
 }

@@ -85,8 +85,7 @@ func (d *dynamoUsers) Create(ctx context.Context, u User) error {
 	return err
 }
 
-// look reads a user after a lost answer, in the other half of callTimeout. It
-// returns the zero User if that fails.
+// look reads a user after a lost answer, in the other half of callTimeout. It returns the zero User if that fails.
 func (d *dynamoUsers) look(ctx context.Context, id string) User {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout/2)
 	defer cancel()

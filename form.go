@@ -36,10 +36,6 @@ type form struct {
 	faults  []fieldError
 }
 
-func newForm(allowed ...string) *form {
-	return &form{fields: map[string]string{}, allowed: allowed}
-}
-
 func (f *form) fault(field, format string, args ...any) {
 	quoted := fmt.Sprintf("%.40q", field) // short, and without control characters
 	f.faults = append(f.faults, fieldError{cmp.Or(quoted[1:len(quoted)-1], quoted), fmt.Sprintf(format, args...)})
@@ -154,7 +150,7 @@ func (s *server) readForm(w *response, r *http.Request, accepted []string, field
 	if err != nil {
 		return nil, err
 	}
-	f := newForm(fields...)
+	f := &form{fields: map[string]string{}, allowed: fields}
 	if mediaType == "multipart/form-data" {
 		body, err := s.openBody(w, r, maxFormBytes+s.MaxAvatarBytes)
 		if err != nil {

@@ -18,6 +18,10 @@ import (
 	"roster/internal/testimage"
 )
 
+func newForm(allowed ...string) *form {
+	return &form{fields: map[string]string{}, allowed: allowed}
+}
+
 func TestReadJSON(t *testing.T) {
 	for _, test := range []struct {
 		name, body string

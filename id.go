@@ -17,9 +17,8 @@ const maxEmailLength = 254 // bytes; RFC 5321, section 4.5.3.1.3, less the angle
 // domains is idna.Lookup with the limits of the DNS.
 var domains = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.VerifyDNSLength(true))
 
-// userID derives a user's id from a clean email: a UUID version 8 (RFC 9562, section
-// 5.8) of the SHA-256 of the email's canonical form. Equal emails have equal ids, so
-// one conditional write to one item keeps emails unique.
+// userID derives a user's id from a clean email: a UUID version 8 (RFC 9562, section 5.8) of the SHA-256 of the
+// email's canonical form. Equal emails have equal ids, so one conditional write to one item keeps emails unique.
 func userID(email string) string {
 	sum := sha256.Sum256([]byte(canonicalEmail(email)))
 	id := [16]byte(sum[:16])

@@ -50,11 +50,10 @@ type server struct {
 	background  sync.WaitGroup      // deletions after the response
 	discardedMu sync.Mutex
 	discarded   []ImageName // to be deleted by the next call
-	inFlight    atomic.Int64
-	downloads   atomic.Int64
-	uploading   atomic.Int64
 	ready       atomic.Bool // set once, by watchReady
 	draining    atomic.Bool // set once, by SIGTERM
+
+	inFlight, downloads, uploading atomic.Int64 // requests
 }
 
 func newServer(c config, users Users, avatars Avatars, t *tokens, log *slog.Logger, m *metrics, b build) *server {

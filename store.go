@@ -144,18 +144,15 @@ type Avatars interface {
 	DeleteStale(ctx context.Context, id string, before time.Time) error
 }
 
-// readObject reads a stored object to its end, where the SDK verifies its checksum. size
-// is its length in bytes, -1 if unknown.
+// readObject reads an object to its end, where the SDK verifies its checksum, into one buffer if its size is known.
 func readObject(ctx context.Context, avatars Avatars, id, key string, size int64) ([]byte, error) {
 	body, err := avatars.Get(ctx, id, key, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer body.Close()
-	data := bytes.NewBuffer(make([]byte, 0, max(size, 0)+bytes.MinRead))
-	if _, err = data.ReadFrom(body); err == nil && size >= 0 && int64(data.Len()) != size {
-		err = io.ErrUnexpectedEOF
-	}
+	data := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
+	_, err = data.ReadFrom(body)
 	return data.Bytes(), err
 }
 

@@ -17,12 +17,10 @@ import (
 )
 
 const (
-	maxPage     = 1000 // users
-	defaultPage = 100  // users of a page without a limit
-
-	maxNameLength = 200 // characters
-
-	maxTags = 50 // of If-Match; DynamoDB compares with at most 100 values
+	maxPage       = 1000 // users
+	defaultPage   = 100  // users of a page without a limit
+	maxNameLength = 200  // characters
+	maxTags       = 50   // of If-Match; DynamoDB compares with at most 100 values
 
 	// staleAfter is the age of an orphan: an object without a pointer. An upload stores
 	// its object and sets the pointer within putTimeout and callTimeout, 25 seconds.
@@ -103,19 +101,19 @@ func (s *server) listUsers(w *response, r *http.Request) error {
 
 // findUser answers GET /users?email=E with an array of one or none.
 func (s *server) findUser(w *response, r *http.Request, email string) error {
-	found := []userJSON{}
 	u, err := s.users.Get(r.Context(), userID(email))
-	if err == nil {
-		found = append(found, s.userJSON(u))
-	} else if !errors.Is(err, ErrNotFound) {
+	if errors.Is(err, ErrNotFound) {
+		return w.sendJSON(http.StatusOK, []userJSON{})
+	}
+	if err != nil {
 		return err
 	}
-	return w.sendJSON(http.StatusOK, found)
+	return w.sendJSON(http.StatusOK, []userJSON{s.userJSON(u)})
 }
 
 // parseListQuery returns the limit of a page (0: the whole list), the id before it, and the email to find.
 func parseListQuery(query string) (limit int, after, email string, err error) {
-	f := newForm("limit", "cursor", "email")
+	f := &form{fields: map[string]string{}, allowed: []string{"limit", "cursor", "email"}}
 	if err := f.readURLEncoded(query); err != nil {
 		return 0, "", "", err
 	}
@@ -176,9 +174,9 @@ func (s *server) getUser(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	// The token is random: the list contains it only as a tag, weak or not.
-	if strings.Contains(strings.Join(r.Header.Values("If-None-Match"), ","), strconv.Quote(u.Write)) {
-		w.Header().Set("ETag", strconv.Quote(u.Write))
+	tag := strconv.Quote(u.Write) // random: the list contains it only as a tag, weak or not
+	if strings.Contains(strings.Join(r.Header.Values("If-None-Match"), ","), tag) {
+		w.Header().Set("ETag", tag)
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
