@@ -83,11 +83,6 @@ func newLogger(c config, w io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, options))
 }
 
-func isTerminal(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
 // A logWriter writes lines in the background. If nobody reads standard error, it
 // drops lines: neither requests nor the end of the process wait for a reader.
 type logWriter struct {
