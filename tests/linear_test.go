@@ -218,8 +218,8 @@ func (r *recorder) send(method, path string, header map[string]string, body []by
 	}
 	resp, err := testClient.Do(req)
 	if err != nil {
-		var op *net.OpError
-		return 0, nil, !(errors.As(err, &op) && op.Op == "dial")
+		op, isNet := errors.AsType[*net.OpError](err)
+		return 0, nil, !(isNet && op.Op == "dial")
 	}
 	defer resp.Body.Close()
 	if data, err = io.ReadAll(resp.Body); err != nil {

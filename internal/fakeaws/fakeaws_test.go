@@ -286,11 +286,11 @@ func TestBadCalls(t *testing.T) {
 
 func wantCode(t *testing.T, err error, want string) {
 	t.Helper()
-	var api smithy.APIError
+	api, answered := errors.AsType[smithy.APIError](err)
 	switch {
 	case want == "" && err != nil:
 		t.Errorf("error %v, want none", err)
-	case want != "" && !errors.As(err, &api):
+	case want != "" && !answered:
 		t.Errorf("error %v, want the code %s", err, want)
 	case want != "" && api.ErrorCode() != want:
 		t.Errorf("code %s (%v), want %s", api.ErrorCode(), err, want)

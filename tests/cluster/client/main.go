@@ -316,8 +316,7 @@ func (c *client) try(method, path, contentType string, body []byte) (status int,
 	if written == 0 {
 		c.unsent.Add(1)
 	}
-	var u *url.Error
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err // the caller adds the path
 	}
 	return status, answer, written > 0, err
