@@ -75,8 +75,8 @@ func (w *walker) run() (err error) {
 	if len(w.data) == 0 {
 		return badField("avatar", "the image is empty")
 	}
-	name, magic := w.mediaType, string(w.data[:min(len(w.data), 8)])
-	text := strings.ToLower(string(w.data[:min(len(w.data), 1024)]))
+	name, _, _ := strings.Cut(w.mediaType, ";")
+	magic, text := string(w.data[:min(len(w.data), 8)]), strings.ToLower(string(w.data[:min(len(w.data), 1024)]))
 	for _, f := range slices.Backward(otherFormats) {
 		if strings.Contains(magic, f[0]) && strings.Contains(text, f[1]) {
 			name = f[2]
