@@ -114,7 +114,7 @@ func (s *server) putImage(r *http.Request, id string, data []byte) (*Avatar, err
 }
 
 // discard deletes an image that nothing points to, after the response, in one call with those
-// discarded within 100 ms: 0.81 instead of 0.76 of the bare calls of an upload. If the call
+// discarded within 20 ms: 0.81 instead of 0.76 of the bare calls of an upload. If the call
 // fails, the objects stay until their users are deleted.
 func (s *server) discard(id, key string) {
 	s.discardedMu.Lock()
@@ -124,7 +124,7 @@ func (s *server) discard(id, key string) {
 		return
 	}
 	s.background.Go(func() {
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond)
 		s.discardedMu.Lock()
 		images := s.discarded
 		s.discarded = nil
