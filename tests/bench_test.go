@@ -429,7 +429,7 @@ func benchUpload(b *testing.B, servers awsServers, clients int) {
 			}
 		}
 		b.Run(name+"/put", func(b *testing.B) {
-			w.compare(b, clients, 6*clients, bare, func(i int) {
+			w.compare(b, clients, 24*clients, bare, func(i int) {
 				w.do(b, "PUT", "/users/"+users[i%len(users)]+"/avatar", image)
 			})
 		})
@@ -442,12 +442,12 @@ func benchUpload(b *testing.B, servers awsServers, clients int) {
 				}
 			}))
 			defer server.Close()
-			w.compare(b, clients, 6*clients, bare, func(i int) {
+			w.compare(b, clients, 24*clients, bare, func(i int) {
 				w.do(b, "PUT", server.URL+"/"+others[i%len(others)], image)
 			})
 		})
 		b.Run(name+"/form", func(b *testing.B) {
-			w.compare(b, clients, 6*clients, bare, func(i int) {
+			w.compare(b, clients, 24*clients, bare, func(i int) {
 				w.do(b, "POST", "/upload", forms[i%len(forms)], "Content-Type", contentTypes[i%len(forms)])
 			})
 		})
