@@ -126,7 +126,7 @@ func (w *logWriter) close() {
 // serve serves the API until ctx ends and all requests are answered.
 func serve(ctx context.Context, c config, log *slog.Logger, b build) error {
 	// Never touched. The garbage collector counts it, and so does not run for every 4 MiB
-	// allocated: 0.84 instead of 0.78 of the bare calls of a read.
+	// allocated: 0.94 instead of 1.05 ms of CPU time for a read of 1 MiB from AWS.
 	defer runtime.KeepAlive(make([]byte, 8<<20))
 	m := newMetrics(b)
 	users, avatars, closeStores, err := openStores(ctx, c, log, m)
