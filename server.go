@@ -128,12 +128,14 @@ func (s *server) handle(pattern string, timeout time.Duration, a access, handler
 		defer cancel()
 		w.limit(timeout)
 		defer s.releaseBody(w)
-		id, err := parseID(r.PathValue("id"))
-		if err != nil && strings.Contains(path, "{id}") {
-			return ErrNotFound
+		if strings.Contains(path, "{id}") {
+			id, err := parseID(r.PathValue("id"))
+			if err != nil {
+				return ErrNotFound
+			}
+			w.user = id
 		}
-		w.user = id
-		err = handler(w, r.WithContext(ctx))
+		err := handler(w, r.WithContext(ctx))
 		if err != nil && w.body.err != nil {
 			return bodyError(w.body.err) // the cause, which multipart.Reader may hide
 		}
