@@ -69,7 +69,7 @@ func (s *server) render(ctx context.Context, id string, a *Avatar) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	img, cost, _ := prepareThumbnail(data)
+	img, cost, _ := prepareThumbnail(data) // after an error, there is nothing to decode
 	if s.pixels.Acquire(wait, cost) != nil {
 		return nil, nil
 	}
