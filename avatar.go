@@ -216,7 +216,7 @@ func (s *server) redirect(w *response, resource, version string) {
 // getAvatar answers GET and HEAD of an image.
 func (s *server) getAvatar(w *response, r *http.Request) error {
 	return s.withImage(w, r, "avatar", func(a *Avatar) error {
-		content := &storedImage{size: a.Size, open: func(offset int64) (io.ReadCloser, error) {
+		content := &storedImage{open: func(offset int64) (io.ReadCloser, error) {
 			return s.avatars.Get(r.Context(), w.user, a.Key, offset)
 		}}
 		serveImage(w, r, a.Key, a.Type, io.NewSectionReader(content, 0, a.Size))
@@ -242,7 +242,6 @@ func serveImage(w *response, r *http.Request, key, mediaType string, content io.
 // A storedImage is read in order. It opens the store at the first byte: HEAD, 304, 412 and 416 need no call.
 type storedImage struct {
 	open func(offset int64) (io.ReadCloser, error)
-	size int64
 	body io.ReadCloser
 	err  error // of the store; http.ServeContent ignores it
 }
@@ -253,13 +252,7 @@ func (c *storedImage) ReadAt(p []byte, offset int64) (n int, err error) {
 			return 0, c.err
 		}
 	}
-	n, err = io.ReadFull(c.body, p)
-	if err == nil && offset+int64(n) == c.size { // at the end, the SDK verifies the checksum
-		if _, err = c.body.Read(make([]byte, 1)); err == io.EOF {
-			return n, nil
-		}
-	}
-	if err != nil {
+	if n, err = io.ReadFull(c.body, p); err != nil {
 		c.err = fmt.Errorf("image truncated: %w", err)
 	}
 	return n, c.err

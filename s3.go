@@ -54,12 +54,14 @@ func (s *s3Avatars) Get(ctx context.Context, id, key string, offset int64) (io.R
 		defer cancel(nil)
 		return nil, s.log.failed(ctx, "GetObject", cmp.Or(context.Cause(call), err)) // the SDK reports a timeout as canceled
 	}
-	return &s3Body{out.Body, ctx, &s.log, wait, cancel}, nil
+	return &s3Body{out.Body, aws.ToInt64(out.ContentLength), ctx, &s.log, wait, cancel}, nil
 }
 
-// s3Body bounds the wait for each piece of an image.
+// s3Body bounds the wait for each piece of an image. It reads to the end, where the SDK verifies the checksum,
+// before it returns the last piece.
 type s3Body struct {
 	io.ReadCloser
+	left   int64 // bytes
 	ctx    context.Context
 	log    *awsLog
 	wait   *time.Timer
@@ -70,6 +72,9 @@ func (b *s3Body) Read(p []byte) (int, error) {
 	b.wait.Reset(callTimeout)
 	defer b.wait.Stop()
 	n, err := b.ReadCloser.Read(p)
+	if b.left -= int64(n); err == nil && b.left == 0 {
+		_, err = io.ReadFull(b.ReadCloser, make([]byte, 1))
+	}
 	if err != nil && err != io.EOF {
 		return 0, b.log.failed(b.ctx, "GetObject", err)
 	}
