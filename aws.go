@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,23 +33,6 @@ const (
 	putTimeout  = 20 * time.Second // for an image
 	maxAttempts = 4
 )
-
-// openAWS returns the stores on DynamoDB and S3. It makes no call.
-func openAWS(ctx context.Context, c config, observe observeFunc, log *slog.Logger) (*dynamoUsers, *s3Avatars, error) {
-	cfg, err := loadAWS(ctx, c.LocalStackHost, observe)
-	if err != nil {
-		return nil, nil, err
-	}
-	users, avatars := newDynamoUsers(cfg, c.Table, log), newS3Avatars(cfg, c.Bucket, log)
-	dynamoEndpoint, s3Endpoint := users.client.Options().BaseEndpoint, avatars.client.Options().BaseEndpoint
-	if err := cmp.Or(checkTarget(dynamoEndpoint, cfg.Region), checkTarget(s3Endpoint, cfg.Region)); err != nil {
-		return nil, nil, err
-	}
-	log.Info("using DynamoDB and S3", "table", c.Table, "bucket", c.Bucket, "region", cfg.Region,
-		"dynamodb", cmp.Or(aws.ToString(dynamoEndpoint), "default endpoint"),
-		"s3", cmp.Or(aws.ToString(s3Endpoint), "default endpoint"))
-	return users, avatars, nil
-}
 
 // loadAWS reads the configuration as every AWS program does (environment,
 // shared files, IRSA, EKS Pod Identity, IMDS) and adds what both clients share.

@@ -6,6 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
 
 // bootstrap creates a missing table and a missing bucket, and returns when both
@@ -46,4 +52,34 @@ func create(ctx context.Context, log *slog.Logger, kind, name string, do func(co
 		}
 		time.Sleep(500 * time.Millisecond)
 	}
+}
+
+// createTable creates the table, or returns ErrExists.
+func (d *dynamoUsers) createTable(ctx context.Context) error {
+	id := aws.String("id")
+	_, err := d.client.CreateTable(ctx, &dynamodb.CreateTableInput{
+		TableName:            &d.table,
+		BillingMode:          types.BillingModePayPerRequest,
+		AttributeDefinitions: []types.AttributeDefinition{{AttributeName: id, AttributeType: types.ScalarAttributeTypeS}},
+		KeySchema:            []types.KeySchemaElement{{AttributeName: id, KeyType: types.KeyTypeHash}},
+	})
+	if _, exists := errors.AsType[*types.ResourceInUseException](err); exists {
+		return ErrExists
+	}
+	return d.log.failed(ctx, "CreateTable", err)
+}
+
+// createBucket creates the bucket, or returns ErrExists.
+func (s *s3Avatars) createBucket(ctx context.Context) error {
+	if _, err := s.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.bucket}); err == nil {
+		return ErrExists
+	}
+	in := &s3.CreateBucketInput{Bucket: &s.bucket}
+	if region := s.client.Options().Region; region != "us-east-1" { // which S3 rejects as a location
+		in.CreateBucketConfiguration = &s3types.CreateBucketConfiguration{
+			LocationConstraint: s3types.BucketLocationConstraint(region),
+		}
+	}
+	_, err := s.client.CreateBucket(ctx, in)
+	return s.log.failed(ctx, "CreateBucket", err)
 }

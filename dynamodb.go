@@ -204,21 +204,6 @@ func (d *dynamoUsers) Delete(ctx context.Context, u User, c Condition) (User, er
 	return User{}, ErrNotFound
 }
 
-// createTable creates the table, or returns ErrExists.
-func (d *dynamoUsers) createTable(ctx context.Context) error {
-	id := aws.String("id")
-	_, err := d.client.CreateTable(ctx, &dynamodb.CreateTableInput{
-		TableName:            &d.table,
-		BillingMode:          types.BillingModePayPerRequest,
-		AttributeDefinitions: []types.AttributeDefinition{{AttributeName: id, AttributeType: types.ScalarAttributeTypeS}},
-		KeySchema:            []types.KeySchemaElement{{AttributeName: id, KeyType: types.KeyTypeHash}},
-	})
-	if _, exists := errors.AsType[*types.ResourceInUseException](err); exists {
-		return ErrExists
-	}
-	return d.log.failed(ctx, "CreateTable", err)
-}
-
 // expressionOf returns c as an expression led by AND, or "", and adds its values.
 func expressionOf(c Condition, values item) (expression string) {
 	for path, versions := range map[string][]string{"#write": c.Write, "#avatar.#key": c.Avatar} {

@@ -20,6 +20,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
 )
 
 // main exits with status 0 for success, 1 for a failure, 2 for a wrong configuration.
@@ -81,6 +83,11 @@ func newLogger(c config, w io.Writer) *slog.Logger {
 		return slog.New(slog.NewTextHandler(w, options))
 	}
 	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // A logWriter writes lines in the background. If nobody reads standard error, it
@@ -208,6 +215,23 @@ func openStores(ctx context.Context, c config, log *slog.Logger, m *metrics) (Us
 	m.observeSize(filepath.Join(c.DataDir, "roster.db"))
 	log.Info("using the embedded store", "dir", c.DataDir)
 	return localUsers{store}, localAvatars{store}, store.Close, nil
+}
+
+// openAWS returns the stores on DynamoDB and S3. It makes no call.
+func openAWS(ctx context.Context, c config, observe observeFunc, log *slog.Logger) (*dynamoUsers, *s3Avatars, error) {
+	cfg, err := loadAWS(ctx, c.LocalStackHost, observe)
+	if err != nil {
+		return nil, nil, err
+	}
+	users, avatars := newDynamoUsers(cfg, c.Table, log), newS3Avatars(cfg, c.Bucket, log)
+	dynamoEndpoint, s3Endpoint := users.client.Options().BaseEndpoint, avatars.client.Options().BaseEndpoint
+	if err := cmp.Or(checkTarget(dynamoEndpoint, cfg.Region), checkTarget(s3Endpoint, cfg.Region)); err != nil {
+		return nil, nil, err
+	}
+	log.Info("using DynamoDB and S3", "table", c.Table, "bucket", c.Bucket, "region", cfg.Region,
+		"dynamodb", cmp.Or(aws.ToString(dynamoEndpoint), "default endpoint"),
+		"s3", cmp.Or(aws.ToString(s3Endpoint), "default endpoint"))
+	return users, avatars, nil
 }
 
 // newHTTPServer bounds connections before and between requests. server.handle bounds the requests.

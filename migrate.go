@@ -89,11 +89,6 @@ func (j *migration) show(end string) {
 	fmt.Fprintf(os.Stderr, "\r[%-*s] %d of %d users%s", width, bar, done, j.total, end)
 }
 
-func isTerminal(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
 // copyUser copies a user, with four tries while the backend is unavailable.
 func (j *migration) copyUser(ctx context.Context, u User) {
 	err := j.try(ctx, u)

@@ -113,19 +113,6 @@ func (s *s3Avatars) DeleteStale(ctx context.Context, id string, before time.Time
 	return s.delete(ctx, stale...)
 }
 
-// createBucket creates the bucket, or returns ErrExists.
-func (s *s3Avatars) createBucket(ctx context.Context) error {
-	if _, err := s.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.bucket}); err == nil {
-		return ErrExists
-	}
-	in := &s3.CreateBucketInput{Bucket: &s.bucket}
-	if region := s.client.Options().Region; region != "us-east-1" { // which S3 rejects as a location
-		in.CreateBucketConfiguration = &types.CreateBucketConfiguration{LocationConstraint: types.BucketLocationConstraint(region)}
-	}
-	_, err := s.client.CreateBucket(ctx, in)
-	return s.log.failed(ctx, "CreateBucket", err)
-}
-
 // delete deletes objects, existing or not.
 func (s *s3Avatars) delete(ctx context.Context, keys ...string) error {
 	for batch := range slices.Chunk(keys, 1000) { // the limit of DeleteObjects

@@ -150,13 +150,6 @@ func (s *server) handle(pattern string, timeout time.Duration, a access, handler
 	})
 }
 
-// toSwagger redirects / and /swagger to Swagger UI, behind any prefix of a proxy.
-func (s *server) toSwagger(w *response, _ *http.Request) error {
-	w.Header().Set("Location", "swagger/")
-	w.WriteHeader(http.StatusFound)
-	return nil
-}
-
 // admit checks a request's origin, its token and whether there is room for it.
 func (s *server) admit(w *response, r *http.Request, a access) error {
 	if a != probe && s.inFlight.Load() > maxInFlight {

@@ -45,3 +45,10 @@ func (s *server) servePage(w *response, r *http.Request) error {
 	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(content))
 	return nil
 }
+
+// toSwagger redirects / and /swagger to Swagger UI, behind any prefix of a proxy.
+func (s *server) toSwagger(w *response, _ *http.Request) error {
+	w.Header().Set("Location", "swagger/")
+	w.WriteHeader(http.StatusFound)
+	return nil
+}
