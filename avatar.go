@@ -24,9 +24,9 @@ func (s *server) upload(w *response, r *http.Request) error {
 	case byID == byEmail:
 		f.fault("user_id", "send either user_id or email")
 	case byID:
-		id = f.clean("user_id", parseID)
+		id = f.parse("user_id", parseID)
 	default:
-		id = userID(f.clean("email", cleanEmail))
+		id = userID(f.parse("email", cleanEmail))
 	}
 	if f.image == nil {
 		f.fault("avatar", "send the image in this field")

@@ -79,7 +79,7 @@ func (d *dynamoUsers) Create(ctx context.Context, u User) error {
 	if _, exists := errors.AsType[*types.ConditionalCheckFailedException](err); exists {
 		return ErrExists
 	}
-	if once.lost && d.look(ctx, u.ID).Write == u.Write {
+	if once.lost && d.look(ctx, u.ID).ETag == u.ETag {
 		return nil
 	}
 	return err
@@ -126,8 +126,8 @@ func (d *dynamoUsers) Page(ctx context.Context, after string, limit int) (page [
 }
 
 func (d *dynamoUsers) Update(ctx context.Context, id string, change Change, c Condition) (before, after User, err error) {
-	write := newKey()
-	values := item{":at": timestamp(change.At), ":write": text(write)}
+	etag := newKey()
+	values := item{":at": timestamp(change.At), ":write": text(etag)}
 	update, condition := "SET #updated_at = :at, #write = :write", "attribute_exists(#id)"
 	switch {
 	case change.Name != "":
@@ -161,7 +161,7 @@ func (d *dynamoUsers) Update(ctx context.Context, id string, change Change, c Co
 	case err == nil:
 		before, err = userOf(out.Attributes)
 		after = before
-		change.apply(&after, write)
+		change.apply(&after, etag)
 		return before, after, err
 	case unmet && len(failed.Item) == 0:
 		return User{}, User{}, ErrNotFound
@@ -172,7 +172,7 @@ func (d *dynamoUsers) Update(ctx context.Context, id string, change Change, c Co
 		}
 		return u, u, err
 	case once.lost:
-		if u := d.look(ctx, id); u.Write == write {
+		if u := d.look(ctx, id); u.ETag == etag {
 			return User{}, u, nil
 		}
 	}
@@ -206,7 +206,7 @@ func (d *dynamoUsers) Delete(ctx context.Context, u User, c Condition) (User, er
 
 // expressionOf returns c as an expression led by AND, or "", and adds its values.
 func expressionOf(c Condition, values item) (expression string) {
-	for path, versions := range map[string][]string{"#write": c.Write, "#avatar.#key": c.Avatar} {
+	for path, versions := range map[string][]string{"#write": c.ETag, "#avatar.#key": c.Avatar} {
 		if slices.Contains(versions, "*") {
 			expression += " AND attribute_exists(" + path + ")"
 		} else if versions != nil {
@@ -250,7 +250,7 @@ func avatarValue(a Avatar) types.AttributeValue {
 
 func itemOf(u User) item {
 	i := item{
-		"id": text(u.ID), "name": text(u.Name), "email": text(u.Email), "write": text(u.Write),
+		"id": text(u.ID), "name": text(u.Name), "email": text(u.Email), "write": text(u.ETag),
 		"created_at": timestamp(u.CreatedAt), "updated_at": timestamp(u.UpdatedAt),
 	}
 	if u.Avatar != nil {
@@ -277,7 +277,7 @@ func textOf(v types.AttributeValue) string {
 func userOf(i item) (User, error) {
 	u := User{
 		ID: textOf(i["id"]), Name: textOf(i["name"]), Email: textOf(i["email"]),
-		Removed: textOf(i["removed"]), Write: textOf(i["write"]),
+		Removed: textOf(i["removed"]), ETag: textOf(i["write"]),
 	}
 	var created, updated, size error
 	u.CreatedAt, created = time.Parse(time.RFC3339, textOf(i["created_at"]))

@@ -64,9 +64,9 @@ func (f *form) set(field, value string) {
 	}
 }
 
-// clean returns a trimmed field as clean returns it. An error of clean is a fault of the field.
-func (f *form) clean(field string, clean func(string) (string, error)) string {
-	value, err := clean(strings.TrimSpace(f.fields[field]))
+// parse trims a field and parses it. An error is a fault of the field.
+func (f *form) parse(field string, parse func(string) (string, error)) string {
+	value, err := parse(strings.TrimSpace(f.fields[field]))
 	if err != nil {
 		f.fault(field, "%v", err)
 	}
@@ -108,7 +108,7 @@ func (s *server) openBody(w *response, r *http.Request, limit int64) (io.Reader,
 		need = min(need, uploadBudget)
 		wait, cancel := context.WithTimeout(r.Context(), uploadWait)
 		defer cancel()
-		if s.uploads.Acquire(wait, need) != nil {
+		if s.uploadMemory.Acquire(wait, need) != nil {
 			s.metrics.uploadsShed.Inc()
 			return nil, overloaded("the memory for uploads is in use")
 		}
@@ -122,7 +122,7 @@ func (s *server) openBody(w *response, r *http.Request, limit int64) (io.Reader,
 func (s *server) releaseBody(w *response) {
 	if w.reserved > 0 {
 		s.metrics.uploadsInFlight.Dec()
-		s.uploads.Release(w.reserved)
+		s.uploadMemory.Release(w.reserved)
 	}
 }
 

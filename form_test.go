@@ -131,7 +131,7 @@ func checkForm(t *testing.T, f *form, err error, want map[string]string, fields 
 func cleanField(value string, clean func(string) (string, error)) (string, error) {
 	f := newForm("field")
 	f.set("field", value)
-	got := f.clean("field", clean)
+	got := f.parse("field", clean)
 	return got, f.err()
 }
 

@@ -228,7 +228,7 @@ func (s localUsers) Page(ctx context.Context, after string, limit int) (page []U
 }
 
 func (s localUsers) Update(ctx context.Context, id string, change Change, c Condition) (before, after User, err error) {
-	write := newKey()
+	etag := newKey()
 	err = s.write(ctx, func(b *bolt.Bucket) (err error) {
 		if before, err = decodeLocal(id, b.Get([]byte(id))); err != nil {
 			return err
@@ -237,7 +237,7 @@ func (s localUsers) Update(ctx context.Context, id string, change Change, c Cond
 		if !c.holds(before) {
 			return ErrPrecondition
 		}
-		if !change.apply(&after, write) {
+		if !change.apply(&after, etag) {
 			return nil
 		}
 		return b.Put([]byte(id), encodeLocal(after))

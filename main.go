@@ -158,9 +158,9 @@ func serve(ctx context.Context, c config, log *slog.Logger, b build) error {
 		if err != nil {
 			return &configError{fmt.Errorf("METRICS_ADDR: %w", err)}
 		}
-		server := newHTTPServer(m.handler(), log)
-		server.WriteTimeout = shortTimeout
-		go server.Serve(listener)
+		metricsServer := newHTTPServer(m.handler(), log)
+		metricsServer.WriteTimeout = shortTimeout
+		go metricsServer.Serve(listener)
 		log.Info("serving metrics", "addr", listener.Addr().String())
 	}
 	addr := api.Addr().String()
@@ -168,10 +168,10 @@ func serve(ctx context.Context, c config, log *slog.Logger, b build) error {
 	log.Info("serving", "addr", addr, "url", url, "swagger", url+"/swagger/", "version", b.Version, "commit", b.Commit)
 	go s.watchReady(ctx)
 
-	server := newHTTPServer(s, log)
+	httpServer := newHTTPServer(s, log)
 	stopped := make(chan error)
-	context.AfterFunc(ctx, func() { stopped <- s.shutDown(server) })
-	if err := server.Serve(api); !errors.Is(err, http.ErrServerClosed) {
+	context.AfterFunc(ctx, func() { stopped <- s.shutDown(httpServer) })
+	if err := httpServer.Serve(api); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return <-stopped
@@ -179,15 +179,15 @@ func serve(ctx context.Context, c config, log *slog.Logger, b build) error {
 
 // shutDown fails /readyz, waits SHUTDOWN_DELAY for load balancers to notice, closes
 // the listener, and waits SHUTDOWN_TIMEOUT for requests and deletions in flight.
-func (s *server) shutDown(server *http.Server) error {
+func (s *server) shutDown(httpServer *http.Server) error {
 	s.log.Info("shutting down", "delay", s.ShutdownDelay.String(), "timeout", s.ShutdownTimeout.String())
 	s.draining.Store(true)
 	s.metrics.ready.Set(0)
 	time.Sleep(s.ShutdownDelay)
 	ctx, cancel := context.WithTimeout(context.Background(), s.ShutdownTimeout)
 	defer cancel()
-	if err := server.Shutdown(ctx); err != nil {
-		server.Close()
+	if err := httpServer.Shutdown(ctx); err != nil {
+		httpServer.Close()
 		return fmt.Errorf("requests were in flight after SHUTDOWN_TIMEOUT (%v): %w", s.ShutdownTimeout, err)
 	}
 	go func() {

@@ -41,17 +41,17 @@ type server struct {
 	metrics *metrics
 	build   build
 
-	mux         *http.ServeMux
-	crossOrigin *http.CrossOriginProtection
-	uploads     *semaphore.Weighted // bytes of uploadBudget
-	renders     *semaphore.Weighted // one a core
-	pixels      *semaphore.Weighted // of maxThumbnailPixels
-	thumbnails  singleflight.Group  // by user id and key
-	background  sync.WaitGroup      // deletions after the response
-	discardedMu sync.Mutex
-	discarded   []ImageName // to be deleted by the next call
-	ready       atomic.Bool // set once, by watchReady
-	draining    atomic.Bool // set once, by SIGTERM
+	mux          *http.ServeMux
+	crossOrigin  *http.CrossOriginProtection
+	uploadMemory *semaphore.Weighted // bytes of uploadBudget
+	renders      *semaphore.Weighted // one a core
+	pixels       *semaphore.Weighted // of maxThumbnailPixels
+	thumbnails   singleflight.Group  // by user id and key
+	background   sync.WaitGroup      // deletions after the response
+	discardedMu  sync.Mutex
+	discarded    []ImageName // to be deleted by the next call
+	ready        atomic.Bool // set once, by watchReady
+	draining     atomic.Bool // set once, by SIGTERM
 
 	inFlight, downloads, uploading atomic.Int64 // requests
 }
@@ -59,11 +59,11 @@ type server struct {
 func newServer(c config, users Users, avatars Avatars, t *tokens, log *slog.Logger, m *metrics, b build) *server {
 	s := &server{
 		config: c, users: users, avatars: avatars, tokens: t, log: log, metrics: m, build: b,
-		mux:         http.NewServeMux(),
-		crossOrigin: http.NewCrossOriginProtection(),
-		uploads:     semaphore.NewWeighted(uploadBudget),
-		renders:     semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
-		pixels:      semaphore.NewWeighted(maxThumbnailPixels),
+		mux:          http.NewServeMux(),
+		crossOrigin:  http.NewCrossOriginProtection(),
+		uploadMemory: semaphore.NewWeighted(uploadBudget),
+		renders:      semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
+		pixels:       semaphore.NewWeighted(maxThumbnailPixels),
 	}
 	if u, err := url.Parse(c.PublicURL); err == nil && c.PublicURL != "" {
 		s.crossOrigin.AddTrustedOrigin(u.Scheme + "://" + u.Host)

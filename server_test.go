@@ -338,7 +338,7 @@ func TestBodyTimeout(t *testing.T) {
 			}
 		}
 	}
-	if !s.uploads.TryAcquire(uploadBudget) {
+	if !s.uploadMemory.TryAcquire(uploadBudget) {
 		t.Error("the budget for uploads was not given back")
 	}
 }
@@ -392,7 +392,7 @@ func TestGoroutines(t *testing.T) {
 		}
 		return nil
 	})
-	if s.inFlight.Load() != 0 || !s.uploads.TryAcquire(uploadBudget) {
+	if s.inFlight.Load() != 0 || !s.uploadMemory.TryAcquire(uploadBudget) {
 		t.Error("a request has left without giving back what it held")
 	}
 }

@@ -25,7 +25,7 @@ const timeFormat = "2006-01-02T15:04:05.000Z07:00"
 // now returns the time in the precision that is stored.
 func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
 
-// newKey returns a random name of 130 bits: the key of an image or the token of a write.
+// newKey returns a random name of 130 bits: the key of an image or the ETag of a user.
 func newKey() string { return strings.ToLower(rand.Text()) }
 
 // A User is a stored user. Times are UTC in whole milliseconds.
@@ -35,7 +35,7 @@ type User struct {
 	Email     string
 	Avatar    *Avatar // nil without an image
 	Removed   string  // key of a removed image whose object may still exist
-	Write     string  // random, new with every write; the ETag of the user
+	ETag      string  `json:"Write"` // random, new with every write; "Write" in records of the embedded store
 	CreatedAt time.Time
 	UpdatedAt time.Time
 }
@@ -57,7 +57,7 @@ type Change struct {
 }
 
 // apply changes the user. It returns false if there is nothing to change.
-func (c Change) apply(u *User, write string) bool {
+func (c Change) apply(u *User, etag string) bool {
 	switch {
 	case c.Name != "":
 		u.Name = c.Name
@@ -70,14 +70,14 @@ func (c Change) apply(u *User, write string) bool {
 	default:
 		return false
 	}
-	u.UpdatedAt, u.Write = c.At, write
+	u.UpdatedAt, u.ETag = c.At, etag
 	return true
 }
 
 // A Condition restricts a write to users in a known state; the write of any other
 // user returns ErrPrecondition. In a list, "*" stands for any. nil is no condition.
 type Condition struct {
-	Write    []string // the user's Write is one of these
+	ETag     []string // the user's ETag is one of these
 	Avatar   []string // the key of the user's image is one of these
 	NoAvatar bool     // the user has no image
 }
@@ -91,7 +91,7 @@ func (c Condition) holds(u User) bool {
 	if u.Avatar != nil {
 		key = u.Avatar.Key
 	}
-	return in(c.Write, u.Write) && in(c.Avatar, key) && !(c.NoAvatar && u.Avatar != nil)
+	return in(c.ETag, u.ETag) && in(c.Avatar, key) && !(c.NoAvatar && u.Avatar != nil)
 }
 
 // imageKey returns the key of the user's image, current or removed, if any.

@@ -67,12 +67,12 @@ func testUsers(t *testing.T, users Users) {
 	wantError(t, users.Create(ctx, u), nil)
 	wantUsers(t, users, u)
 	other := u
-	other.Name, other.Write = "Somebody else", newKey()
+	other.Name, other.ETag = "Somebody else", newKey()
 	wantError(t, users.Create(ctx, other), ErrExists)
 	wantUsers(t, users, u)
 
-	// want is the user after each change; every change has a write token of its own.
-	want, tokens := u, map[string]bool{u.Write: true}
+	// want is the user after each change; every change has a ETag of its own.
+	want, tokens := u, map[string]bool{u.ETag: true}
 	update := func(change Change) {
 		t.Helper()
 		stored, err := users.Get(ctx, u.ID)
@@ -80,11 +80,11 @@ func testUsers(t *testing.T, users Users) {
 		before, after, err := users.Update(ctx, u.ID, change, any)
 		wantError(t, err, nil)
 		wantUser(t, before, stored)
-		if tokens[after.Write] {
-			t.Fatalf("the write token %q was used before", after.Write)
+		if tokens[after.ETag] {
+			t.Fatalf("the ETag %q was used before", after.ETag)
 		}
-		tokens[after.Write] = true
-		want.Write, want.UpdatedAt = after.Write, change.At
+		tokens[after.ETag] = true
+		want.ETag, want.UpdatedAt = after.ETag, change.At
 		wantUser(t, after, want)
 		wantUsers(t, users, want)
 	}
@@ -113,7 +113,7 @@ func testUsers(t *testing.T, users Users) {
 	// Without an image there is nothing to remove, but the condition still counts.
 	later = later.Add(time.Second)
 	wantUnchanged(Change{RemoveAvatar: true, At: later}, any, nil)
-	wantUnchanged(Change{RemoveAvatar: true, At: later}, Condition{Write: []string{"another"}}, ErrPrecondition)
+	wantUnchanged(Change{RemoveAvatar: true, At: later}, Condition{ETag: []string{"another"}}, ErrPrecondition)
 
 	wantUnchanged(Change{Forget: a.Key, At: later}, any, nil)
 	want.Removed = ""
@@ -166,19 +166,19 @@ func testConditions(t *testing.T, users Users) {
 			none bool // holds for the user without
 		}{
 			{Condition{}, true, true},
-			{Condition{Write: []string{u.Write}}, true, true},
-			{Condition{Write: []string{newKey()}}, false, false},
+			{Condition{ETag: []string{u.ETag}}, true, true},
+			{Condition{ETag: []string{newKey()}}, false, false},
 			{Condition{Avatar: []string{a.Key}}, true, false},
 			{Condition{Avatar: []string{b.Key}}, false, false},
 			{Condition{Avatar: []string{"*"}}, true, false},
-			{Condition{Write: []string{"W/", newKey(), u.Write}}, true, true},
-			{Condition{Write: []string{"*"}}, true, true},
-			{Condition{Write: slices.Repeat([]string{"W/"}, maxTags+1)}, false, false},
+			{Condition{ETag: []string{"W/", newKey(), u.ETag}}, true, true},
+			{Condition{ETag: []string{"*"}}, true, true},
+			{Condition{ETag: slices.Repeat([]string{"W/"}, maxTags+1)}, false, false},
 			{Condition{Avatar: []string{b.Key, a.Key}}, true, false},
 			{Condition{NoAvatar: true}, false, true},
 			{Condition{Avatar: []string{"*"}, NoAvatar: true}, false, false},
-			{Condition{Write: []string{u.Write}, Avatar: []string{a.Key}}, true, false},
-			{Condition{Write: []string{u.Write}, NoAvatar: true}, false, true},
+			{Condition{ETag: []string{u.ETag}, Avatar: []string{a.Key}}, true, false},
+			{Condition{ETag: []string{u.ETag}, NoAvatar: true}, false, true},
 		} {
 			want := ErrPrecondition
 			if image != nil && tt.with || image == nil && tt.none {
@@ -281,7 +281,7 @@ func testUserRaces(t *testing.T, users Users) {
 	var won []User
 	together(24, func(i int) {
 		u := u
-		u.Name, u.Write = fmt.Sprint("number ", i), newKey()
+		u.Name, u.ETag = fmt.Sprint("number ", i), newKey()
 		switch err := users.Create(ctx, u); {
 		case err == nil:
 			mu.Lock()
@@ -335,7 +335,7 @@ func testUserRaces(t *testing.T, users Users) {
 		wantError(t, err, nil)
 		var changed []User
 		together(12, func(int) {
-			_, after, err := users.Update(ctx, u.ID, change(), Condition{Avatar: []string{a.Key}, Write: []string{u.Write}})
+			_, after, err := users.Update(ctx, u.ID, change(), Condition{Avatar: []string{a.Key}, ETag: []string{u.ETag}})
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {
@@ -483,7 +483,7 @@ func testUser(email string) User {
 		ID:        fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16]),
 		Name:      "Anna Example",
 		Email:     email,
-		Write:     newKey(),
+		ETag:      newKey(),
 		CreatedAt: at,
 		UpdatedAt: at,
 	}

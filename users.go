@@ -53,7 +53,7 @@ func (s *server) userJSON(u User) userJSON {
 
 // writeUser sends a user that the request's URL or the Location names.
 func (s *server) writeUser(w *response, status int, u User) error {
-	w.Header().Set("ETag", strconv.Quote(u.Write))
+	w.Header().Set("ETag", strconv.Quote(u.ETag))
 	return w.sendJSON(status, s.userJSON(u))
 }
 
@@ -123,11 +123,11 @@ func parseListQuery(query string) (limit int, after, email string, err error) {
 		}
 	}
 	if _, ok := f.fields["cursor"]; ok {
-		after = f.clean("cursor", parseID)
+		after = f.parse("cursor", parseID)
 		limit = cmp.Or(limit, defaultPage)
 	}
 	if _, ok := f.fields["email"]; ok {
-		email = f.clean("email", cleanEmail)
+		email = f.parse("email", cleanEmail)
 		if len(f.fields) > 1 {
 			f.fault("email", "cannot be combined with other parameters")
 		}
@@ -142,11 +142,11 @@ func (s *server) createUser(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	name, email := f.clean("name", cleanName), f.clean("email", cleanEmail)
+	name, email := f.parse("name", cleanName), f.parse("email", cleanEmail)
 	if err := f.err(); err != nil {
 		return err
 	}
-	u := User{ID: userID(email), Name: name, Email: email, Write: newKey(), CreatedAt: now()}
+	u := User{ID: userID(email), Name: name, Email: email, ETag: newKey(), CreatedAt: now()}
 	u.UpdatedAt = u.CreatedAt
 	w.user = u.ID
 	if f.image != nil {
@@ -174,7 +174,7 @@ func (s *server) getUser(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	tag := strconv.Quote(u.Write) // random: the list contains it only as a tag, weak or not
+	tag := strconv.Quote(u.ETag) // random: the list contains it only as a tag, weak or not
 	if strings.Contains(strings.Join(r.Header.Values("If-None-Match"), ","), tag) {
 		w.Header().Set("ETag", tag)
 		w.WriteHeader(http.StatusNotModified)
@@ -189,7 +189,7 @@ func (s *server) renameUser(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	name := f.clean("name", cleanName)
+	name := f.parse("name", cleanName)
 	if err := f.err(); err != nil {
 		return err
 	}
@@ -197,7 +197,7 @@ func (s *server) renameUser(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	_, u, err := s.users.Update(r.Context(), w.user, Change{Name: name, At: now()}, Condition{Write: versions})
+	_, u, err := s.users.Update(r.Context(), w.user, Change{Name: name, At: now()}, Condition{ETag: versions})
 	if err != nil {
 		return err
 	}
@@ -212,12 +212,12 @@ func (s *server) deleteUser(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	_, u, err := s.users.Update(ctx, id, Change{RemoveAvatar: true, At: now()}, Condition{Write: versions})
+	_, u, err := s.users.Update(ctx, id, Change{RemoveAvatar: true, At: now()}, Condition{ETag: versions})
 	if err != nil {
 		return err
 	}
 	if versions != nil && versions[0] != "*" {
-		versions = []string{u.Write}
+		versions = []string{u.ETag}
 	}
 	if u.Removed != "" {
 		if err := s.avatars.Delete(ctx, ImageName{id, u.Removed}); err != nil {
@@ -227,7 +227,7 @@ func (s *server) deleteUser(w *response, r *http.Request) error {
 	if err := s.avatars.DeleteStale(ctx, id, time.Now().Add(-staleAfter)); err != nil {
 		return err
 	}
-	last, err := s.users.Delete(ctx, u, Condition{Write: versions})
+	last, err := s.users.Delete(ctx, u, Condition{ETag: versions})
 	if err != nil && !errors.Is(err, ErrNotFound) { // else a concurrent request completed the deletion
 		return err
 	}
