@@ -19,13 +19,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
 
-	"roster/internal/fakeaws"
-	"roster/internal/testimage"
+	"roster/internal/testkit"
 )
 
 // serveOne serves the API on fakes with one user, ada@example.com.
-func serveOne(t *testing.T) (dynamo *fakeaws.DynamoDB, bucket *fakeaws.S3, users *dynamoUsers, u User, url string) {
-	dynamo, bucket = fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+func serveOne(t *testing.T) (dynamo *testkit.DynamoDB, bucket *testkit.S3, users *dynamoUsers, u User, url string) {
+	dynamo, bucket = testkit.NewDynamoDB(t), testkit.NewS3(t)
 	users, avatars := openTestAWS(t, dynamo.URL, bucket.URL)
 	u = testUser("ada@example.com")
 	u.ID = userID(u.Email)
@@ -36,18 +35,18 @@ func serveOne(t *testing.T) (dynamo *fakeaws.DynamoDB, bucket *fakeaws.S3, users
 // TestRefusedUpload: nothing is left of an upload for nobody, and of one that is no
 // image nothing was stored.
 func TestRefusedUpload(t *testing.T) {
-	slow := fakeaws.Fault{Delay: 200 * time.Millisecond}
-	image := testimage.PNG(testimage.Gradient(20, 20, 1))
+	slow := testkit.Fault{Delay: 200 * time.Millisecond}
+	image := testkit.PNG(testkit.Gradient(20, 20, 1))
 	broken := image[:len(image)-20]
 	for _, test := range []struct {
 		name   string
-		faults map[string]fakeaws.Fault
+		faults map[string]testkit.Fault
 		email  string
 		image  []byte
 		want   int
 	}{
 		{"nobody", nil, "nobody@example.com", image, http.StatusNotFound},
-		{"nobody, stored late", map[string]fakeaws.Fault{"PutObject": slow}, "nobody@example.com", image, http.StatusNotFound},
+		{"nobody, stored late", map[string]testkit.Fault{"PutObject": slow}, "nobody@example.com", image, http.StatusNotFound},
 		{"not an image", nil, "ada@example.com", broken, http.StatusBadRequest},
 		{"not an image, for nobody", nil, "nobody@example.com", broken, http.StatusBadRequest},
 	} {
@@ -58,7 +57,7 @@ func TestRefusedUpload(t *testing.T) {
 			for operation, what := range test.faults {
 				bucket.Always(operation, what)
 			}
-			contentType, form := testimage.Form(test.image, map[string][]string{"email": {test.email}})
+			contentType, form := testkit.Form(test.image, map[string][]string{"email": {test.email}})
 			for _, request := range []struct {
 				method, path, contentType string
 				body                      []byte
@@ -101,7 +100,7 @@ func (noImages) Put(context.Context, string, string, string, []byte) error { ret
 
 func TestUploadTarget(t *testing.T) {
 	id := userID("ada@example.com")
-	image := testimage.PNG(testimage.Gradient(2, 2, 1))
+	image := testkit.PNG(testkit.Gradient(2, 2, 1))
 	for _, test := range []struct {
 		name   string
 		fields map[string][]string
@@ -124,7 +123,7 @@ func TestUploadTarget(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newServer(config{MaxAvatarBytes: 1 << 20}, anyUser{}, noImages{}, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
-			contentType, body := testimage.Form(test.image, test.fields)
+			contentType, body := testkit.Form(test.image, test.fields)
 			r := httptest.NewRequest(http.MethodPost, "/upload", bytes.NewReader(body))
 			r.Header.Set("Content-Type", contentType)
 			w := httptest.NewRecorder()
@@ -152,7 +151,7 @@ func TestUploadTarget(t *testing.T) {
 // second, divided by those of the bare handler.
 func BenchmarkPutAvatar(b *testing.B) {
 	const clients, requests = 16, 20
-	image := testimage.JPEG(noise(480, 360))
+	image := testkit.JPEG(noise(480, 360))
 	m := newMetrics(build{})
 	dir := b.TempDir()
 	store, err := openLocal(dir, m)

@@ -23,7 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	gocmp "github.com/google/go-cmp/cmp"
 
-	"roster/internal/fakeaws"
+	"roster/internal/testkit"
 )
 
 // No test may find somebody's own account: what the servers of a test need comes
@@ -64,9 +64,9 @@ func openTestAWSWith(t testing.TB, dynamoURL, s3URL string, observe observeFunc,
 		t.Fatal(err)
 	}
 	cfg.BaseEndpoint = &dynamoURL
-	users := newDynamoUsers(cfg, fakeaws.Table, log)
+	users := newDynamoUsers(cfg, testkit.Table, log)
 	cfg.BaseEndpoint = &s3URL
-	return users, newS3Avatars(cfg, fakeaws.Bucket, log)
+	return users, newS3Avatars(cfg, testkit.Bucket, log)
 }
 
 // openRealAWS returns the stores on real servers, on a table and a bucket of
@@ -112,7 +112,7 @@ type testServer struct {
 // testServers are the fakes, and the real ones that the environment names.
 var testServers = []testServer{
 	{"fake", func(t testing.TB) (*dynamoUsers, *s3Avatars) {
-		dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+		dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 		dynamo.Page(10)
 		bucket.Page(5)
 		return openTestAWS(t, dynamo.URL, bucket.URL)
@@ -220,7 +220,7 @@ func TestBootstrap(t *testing.T) {
 	if err := bootstrap(t.Context(), c, log); err == nil || !strings.Contains(err.Error(), "AWS_ENDPOINT_URL") {
 		t.Errorf("without an endpoint: error %v, want a refusal", err)
 	}
-	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	t.Setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamo.URL)
 	if err := bootstrap(t.Context(), c, log); err == nil || !strings.Contains(err.Error(), "AWS_ENDPOINT_URL") {
 		t.Errorf("without an endpoint of S3: error %v, want a refusal", err)
@@ -232,7 +232,7 @@ func TestBootstrap(t *testing.T) {
 	}
 	t.Setenv("AWS_ENDPOINT_URL_S3", bucket.URL)
 	// An emulator that is still starting.
-	dynamo.Next("CreateTable", fakeaws.Fault{Drop: true}, fakeaws.Fault{Drop: true}, fakeaws.Fault{Drop: true}, fakeaws.Fault{Drop: true}, fakeaws.Fault{Drop: true})
+	dynamo.Next("CreateTable", testkit.Fault{Drop: true}, testkit.Fault{Drop: true}, testkit.Fault{Drop: true}, testkit.Fault{Drop: true}, testkit.Fault{Drop: true})
 	for _, want := range [][]string{
 		{"waiting for the table", "created the table", "name=new-table", "created the bucket", "name=new-bucket"},
 		{"the table exists", "name=new-table", "the bucket exists", "name=new-bucket"},
@@ -276,7 +276,7 @@ func TestReadyNames(t *testing.T) {
 // which operation, and shows no key.
 func TestCredentials(t *testing.T) {
 	ctx := t.Context()
-	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	u := testUser("anna@example.com")
 	var log bytes.Buffer
 	logger := slog.New(slog.NewTextHandler(&log, nil))
@@ -298,11 +298,11 @@ func TestCredentials(t *testing.T) {
 	t.Setenv("AWS_SESSION_TOKEN", "example-token")
 	users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, ignoreCalls, logger)
 	for _, code := range []string{"ExpiredTokenException", "UnrecognizedClientException", "AccessDeniedException", "InvalidSignatureException"} {
-		dynamo.Next("PutItem", fakeaws.Fault{Status: 400, Code: code})
+		dynamo.Next("PutItem", testkit.Fault{Status: 400, Code: code})
 		check(users.Create(ctx, u), "PutItem")
 	}
 	for _, code := range []string{"ExpiredToken", "InvalidAccessKeyId", "AccessDenied", "SignatureDoesNotMatch"} {
-		bucket.Next("DeleteObjects", fakeaws.Fault{Status: 403, Code: code})
+		bucket.Next("DeleteObjects", testkit.Fault{Status: 403, Code: code})
 		check(avatars.Delete(ctx, ImageName{u.ID, "key"}), "DeleteObjects")
 	}
 	if dynamo.Count() != 0 {
@@ -322,7 +322,7 @@ func TestCredentials(t *testing.T) {
 // cause, for a wrong region also the right one.
 func TestRefusals(t *testing.T) {
 	ctx := t.Context()
-	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	for _, tt := range []struct {
 		status       int
 		code, region string
@@ -337,7 +337,7 @@ func TestRefusals(t *testing.T) {
 	} {
 		var log bytes.Buffer
 		_, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, ignoreCalls, slog.New(slog.NewTextHandler(&log, nil)))
-		bucket.Next("PutObject", fakeaws.Fault{Status: tt.status, Code: tt.code, Region: tt.region})
+		bucket.Next("PutObject", testkit.Fault{Status: tt.status, Code: tt.code, Region: tt.region})
 		err := avatars.Put(ctx, "id", "key", "image/png", []byte("image"))
 		wantError(t, err, ErrUnavailable)
 		for _, want := range []string{tt.code, tt.region, "PutObject", avatars.bucket} {
@@ -352,16 +352,16 @@ func TestRefusals(t *testing.T) {
 // permission one.
 func TestLogOnce(t *testing.T) {
 	ctx := t.Context()
-	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	u := testUser("anna@example.com")
 	for _, tt := range []struct {
 		name  string
-		fault fakeaws.Fault
+		fault testkit.Fault
 		lines int
 	}{
-		{"outage", fakeaws.Fault{Drop: true}, 2},
-		{"wrong region", fakeaws.Fault{Status: 400, Code: "ResourceNotFoundException"}, 2},
-		{"no permission", fakeaws.Fault{Status: 400, Code: "AccessDeniedException"}, 5},
+		{"outage", testkit.Fault{Drop: true}, 2},
+		{"wrong region", testkit.Fault{Status: 400, Code: "ResourceNotFoundException"}, 2},
+		{"no permission", testkit.Fault{Status: 400, Code: "AccessDeniedException"}, 5},
 	} {
 		var log bytes.Buffer
 		users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, ignoreCalls, slog.New(slog.NewTextHandler(&log, nil)))
@@ -406,7 +406,7 @@ func TestCredentialProcess(t *testing.T) {
 		t.Setenv("AWS_CONFIG_FILE", file)
 		var log bytes.Buffer
 		logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-		dynamo := fakeaws.NewDynamoDB(t)
+		dynamo := testkit.NewDynamoDB(t)
 		users, _ := openTestAWSWith(t, dynamo.URL, dynamo.URL, ignoreCalls, logger)
 		_, err := users.Get(t.Context(), "id")
 		wantError(t, err, ErrUnavailable)
@@ -419,9 +419,9 @@ func TestCredentialProcess(t *testing.T) {
 // TestRetrySettings sets the attempts and the mode of the SDK's retries.
 func TestRetrySettings(t *testing.T) {
 	t.Setenv("AWS_MAX_ATTEMPTS", "2")
-	dynamo := fakeaws.NewDynamoDB(t)
+	dynamo := testkit.NewDynamoDB(t)
 	users, _ := openTestAWS(t, dynamo.URL, dynamo.URL)
-	dynamo.Always("*", fakeaws.Fault{Status: 400, Code: "ThrottlingException"})
+	dynamo.Always("*", testkit.Fault{Status: 400, Code: "ThrottlingException"})
 	_, err := users.Get(t.Context(), "id")
 	wantError(t, err, ErrUnavailable)
 	wantError(t, users.Create(t.Context(), testUser("anna@example.com")), ErrUnavailable)
@@ -442,7 +442,7 @@ func TestRetrySettings(t *testing.T) {
 // TestPermissions compares the calls that the stores make with the permissions in
 // docs/security.md and in Terraform's policy.
 func TestPermissions(t *testing.T) {
-	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	var mu sync.Mutex
 	used := map[string]bool{}
 	users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, func(service, operation, code string, attempts int, d time.Duration) {
@@ -471,7 +471,7 @@ func TestPermissions(t *testing.T) {
 // TestObserve counts calls, attempts and codes.
 func TestObserve(t *testing.T) {
 	ctx := t.Context()
-	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	var got []string
 	users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, func(service, operation, code string, attempts int, d time.Duration) {
 		got = append(got, fmt.Sprintf("%s %s %s %d", service, operation, code, attempts))
@@ -479,18 +479,18 @@ func TestObserve(t *testing.T) {
 	u := testUser("anna@example.com")
 	a := testAvatar([]byte("image"))
 
-	dynamo.Next("PutItem", fakeaws.Fault{Status: 400, Code: "ThrottlingException"}, fakeaws.Fault{Status: 400, Code: "ThrottlingException"})
+	dynamo.Next("PutItem", testkit.Fault{Status: 400, Code: "ThrottlingException"}, testkit.Fault{Status: 400, Code: "ThrottlingException"})
 	users.Create(ctx, u)
 	users.Create(ctx, u)
-	bucket.Next("PutObject", fakeaws.Fault{Drop: true})
+	bucket.Next("PutObject", testkit.Fault{Drop: true})
 	avatars.Put(ctx, u.ID, a.Key, a.Type, []byte("image"))
 	for range maxAttempts {
-		bucket.Next("GetObject", fakeaws.Fault{Status: 503, Code: "SlowDown"})
-		dynamo.Next("GetItem", fakeaws.Fault{Drop: true})
+		bucket.Next("GetObject", testkit.Fault{Status: 503, Code: "SlowDown"})
+		dynamo.Next("GetItem", testkit.Fault{Drop: true})
 	}
 	avatars.Get(ctx, u.ID, a.Key, 0)
 	users.Get(ctx, u.ID)
-	dynamo.Next("Scan", fakeaws.Fault{Hang: true})
+	dynamo.Next("Scan", testkit.Fault{Hang: true})
 	soon, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 	defer cancel()
 	listAll(soon, users, "", 0)
@@ -511,7 +511,7 @@ func TestObserve(t *testing.T) {
 func TestClockSkew(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	dynamo.Skew, bucket.Skew = 30*time.Minute, -30*time.Minute
 	users, avatars := openTestAWS(t, dynamo.URL, bucket.URL)
 	u := testUser("anna@example.com")
@@ -529,10 +529,10 @@ func TestUnreachable(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes as long as the stores wait")
 	}
-	hanging := fakeaws.NewDynamoDB(t)
-	hanging.Always("*", fakeaws.Fault{Hang: true})
-	hangingS3 := fakeaws.NewS3(t)
-	hangingS3.Always("*", fakeaws.Fault{Hang: true})
+	hanging := testkit.NewDynamoDB(t)
+	hanging.Always("*", testkit.Fault{Hang: true})
+	hangingS3 := testkit.NewS3(t)
+	hangingS3.Always("*", testkit.Fault{Hang: true})
 	// A listener that accepts nothing: its backlog takes the connection.
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"roster/internal/fakeaws"
+	"roster/internal/testkit"
 )
 
 // TestFaultsOfDynamoDB cuts, slows and breaks each operation of the store on
@@ -20,27 +20,27 @@ func TestFaultsOfDynamoDB(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		op     string
-		faults []fakeaws.Fault
+		faults []testkit.Fault
 		do     func(Users) error
 		want   error
 		asked  int // how many attempts the store makes
 		holds  int // items afterwards
 	}{
 		{"Create, throttled twice", "PutItem",
-			[]fakeaws.Fault{{Status: 400, Code: "ThrottlingException"}, {Status: 400, Code: "ProvisionedThroughputExceededException"}},
+			[]testkit.Fault{{Status: 400, Code: "ThrottlingException"}, {Status: 400, Code: "ProvisionedThroughputExceededException"}},
 			func(s Users) error { return s.Create(ctx, u) }, nil, 3, 1},
-		{"Create, 500 and not applied", "PutItem", []fakeaws.Fault{{Status: 500, Code: "InternalServerError"}},
+		{"Create, 500 and not applied", "PutItem", []testkit.Fault{{Status: 500, Code: "InternalServerError"}},
 			func(s Users) error { return s.Create(ctx, u) }, ErrUnavailable, 1, 0},
-		{"Create, applied but the answer lost", "PutItem", []fakeaws.Fault{{Applied: true, Drop: true}},
+		{"Create, applied but the answer lost", "PutItem", []testkit.Fault{{Applied: true, Drop: true}},
 			func(s Users) error { return s.Create(ctx, u) }, nil, 1, 1},
-		{"Create, throttled, then applied but the answer a 500", "PutItem", []fakeaws.Fault{{Status: 400, Code: "ThrottlingException"}, {Applied: true, Status: 500, Code: "InternalServerError"}},
+		{"Create, throttled, then applied but the answer a 500", "PutItem", []testkit.Fault{{Status: 400, Code: "ThrottlingException"}, {Applied: true, Status: 500, Code: "InternalServerError"}},
 			func(s Users) error { return s.Create(ctx, u) }, nil, 2, 1},
-		{"Create, applied but the answer cut", "PutItem", []fakeaws.Fault{{Cut: true}},
+		{"Create, applied but the answer cut", "PutItem", []testkit.Fault{{Cut: true}},
 			func(s Users) error { return s.Create(ctx, u) }, nil, 1, 1},
 		{"Create, throttled for ever", "PutItem",
-			[]fakeaws.Fault{{Status: 400, Code: "ThrottlingException"}, {Status: 400, Code: "ThrottlingException"}, {Status: 400, Code: "ThrottlingException"}, {Status: 400, Code: "ThrottlingException"}},
+			[]testkit.Fault{{Status: 400, Code: "ThrottlingException"}, {Status: 400, Code: "ThrottlingException"}, {Status: 400, Code: "ThrottlingException"}, {Status: 400, Code: "ThrottlingException"}},
 			func(s Users) error { return s.Create(ctx, u) }, ErrUnavailable, 4, 0},
-		{"Get, cut in the middle of the body", "GetItem", []fakeaws.Fault{{}, {Cut: true}},
+		{"Get, cut in the middle of the body", "GetItem", []testkit.Fault{{}, {Cut: true}},
 			func(s Users) error {
 				if err := s.Create(ctx, u); err != nil {
 					return err
@@ -51,13 +51,13 @@ func TestFaultsOfDynamoDB(t *testing.T) {
 				_, err := s.Get(ctx, u.ID)
 				return err
 			}, nil, 3, 1},
-		{"Get, refused as malformed", "GetItem", []fakeaws.Fault{{Status: 400, Code: "ValidationException"}},
+		{"Get, refused as malformed", "GetItem", []testkit.Fault{{Status: 400, Code: "ValidationException"}},
 			func(s Users) error { _, err := s.Get(ctx, u.ID); return err }, ErrUnavailable, 1, 0},
-		{"Get, expired token", "GetItem", []fakeaws.Fault{{Status: 400, Code: "ExpiredTokenException"}},
+		{"Get, expired token", "GetItem", []testkit.Fault{{Status: 400, Code: "ExpiredTokenException"}},
 			func(s Users) error { _, err := s.Get(ctx, u.ID); return err }, ErrUnavailable, 1, 0},
-		{"Get, missing table", "GetItem", []fakeaws.Fault{{Status: 400, Code: "ResourceNotFoundException"}},
+		{"Get, missing table", "GetItem", []testkit.Fault{{Status: 400, Code: "ResourceNotFoundException"}},
 			func(s Users) error { _, err := s.Get(ctx, u.ID); return err }, ErrUnavailable, 1, 0},
-		{"rename, applied but the answer lost", "UpdateItem", []fakeaws.Fault{{Applied: true, Drop: true}},
+		{"rename, applied but the answer lost", "UpdateItem", []testkit.Fault{{Applied: true, Drop: true}},
 			func(s Users) error {
 				if err := s.Create(ctx, u); err != nil {
 					return err
@@ -65,7 +65,7 @@ func TestFaultsOfDynamoDB(t *testing.T) {
 				_, _, err := s.Update(ctx, u.ID, Change{Name: "Anna B.", At: at}, Condition{})
 				return err
 			}, nil, 1, 1},
-		{"set avatar, throttled", "UpdateItem", []fakeaws.Fault{{Status: 400, Code: "ThrottlingException"}},
+		{"set avatar, throttled", "UpdateItem", []testkit.Fault{{Status: 400, Code: "ThrottlingException"}},
 			func(s Users) error {
 				if err := s.Create(ctx, u); err != nil {
 					return err
@@ -73,7 +73,7 @@ func TestFaultsOfDynamoDB(t *testing.T) {
 				_, _, err := s.Update(ctx, u.ID, Change{Avatar: &avatar, At: at}, Condition{})
 				return err
 			}, nil, 2, 1},
-		{"set avatar, applied but the answer lost", "UpdateItem", []fakeaws.Fault{{Applied: true, Drop: true}},
+		{"set avatar, applied but the answer lost", "UpdateItem", []testkit.Fault{{Applied: true, Drop: true}},
 			func(s Users) error {
 				if err := s.Create(ctx, u); err != nil {
 					return err
@@ -81,7 +81,7 @@ func TestFaultsOfDynamoDB(t *testing.T) {
 				_, _, err := s.Update(ctx, u.ID, Change{Avatar: &avatar, At: at}, Condition{})
 				return err
 			}, nil, 1, 1},
-		{"set avatar, not applied and no answer", "UpdateItem", []fakeaws.Fault{{Drop: true}},
+		{"set avatar, not applied and no answer", "UpdateItem", []testkit.Fault{{Drop: true}},
 			func(s Users) error {
 				if err := s.Create(ctx, u); err != nil {
 					return err
@@ -89,7 +89,7 @@ func TestFaultsOfDynamoDB(t *testing.T) {
 				_, _, err := s.Update(ctx, u.ID, Change{Avatar: &avatar, At: at}, Condition{})
 				return err
 			}, ErrUnavailable, 1, 1},
-		{"set avatar, 500", "UpdateItem", []fakeaws.Fault{{Status: 500, Code: "InternalServerError"}},
+		{"set avatar, 500", "UpdateItem", []testkit.Fault{{Status: 500, Code: "InternalServerError"}},
 			func(s Users) error {
 				if err := s.Create(ctx, u); err != nil {
 					return err
@@ -97,12 +97,12 @@ func TestFaultsOfDynamoDB(t *testing.T) {
 				_, _, err := s.Update(ctx, u.ID, Change{Avatar: &avatar, At: at}, Condition{})
 				return err
 			}, ErrUnavailable, 1, 1},
-		{"set avatar of nobody, answer lost", "UpdateItem", []fakeaws.Fault{{Applied: true, Drop: true}},
+		{"set avatar of nobody, answer lost", "UpdateItem", []testkit.Fault{{Applied: true, Drop: true}},
 			func(s Users) error {
 				_, _, err := s.Update(ctx, u.ID, Change{Avatar: &avatar, At: at}, Condition{})
 				return err
 			}, ErrUnavailable, 1, 0},
-		{"Delete, applied but the answer lost", "DeleteItem", []fakeaws.Fault{{Applied: true, Drop: true}},
+		{"Delete, applied but the answer lost", "DeleteItem", []testkit.Fault{{Applied: true, Drop: true}},
 			func(s Users) error {
 				if err := s.Create(ctx, u); err != nil {
 					return err
@@ -110,9 +110,9 @@ func TestFaultsOfDynamoDB(t *testing.T) {
 				_, err := s.Delete(ctx, u, Condition{})
 				return err
 			}, ErrNotFound, 2, 0},
-		{"Delete of nobody, throttled", "DeleteItem", []fakeaws.Fault{{Status: 400, Code: "ThrottlingException"}},
+		{"Delete of nobody, throttled", "DeleteItem", []testkit.Fault{{Status: 400, Code: "ThrottlingException"}},
 			func(s Users) error { _, err := s.Delete(ctx, u, Condition{}); return err }, ErrNotFound, 2, 0},
-		{"List, 500 on the second page", "Scan", []fakeaws.Fault{{}, {Status: 500, Code: "InternalServerError"}},
+		{"List, 500 on the second page", "Scan", []testkit.Fault{{}, {Status: 500, Code: "InternalServerError"}},
 			func(s Users) error {
 				for i := range 25 {
 					if err := s.Create(ctx, testUser(strconv.Itoa(i)+"@example.com")); err != nil {
@@ -125,7 +125,7 @@ func TestFaultsOfDynamoDB(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			dynamo := fakeaws.NewDynamoDB(t)
+			dynamo := testkit.NewDynamoDB(t)
 			dynamo.Page(10)
 			users, _ := openTestAWS(t, dynamo.URL, "http://127.0.0.1:1")
 			dynamo.Next(tt.op, tt.faults...)
@@ -239,14 +239,14 @@ func TestLostAnswers(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			dynamo := fakeaws.NewDynamoDB(t)
+			dynamo := testkit.NewDynamoDB(t)
 			users, _ := openTestAWS(t, dynamo.URL, "http://127.0.0.1:1")
 			other, _ := openTestAWS(t, dynamo.URL, "http://127.0.0.1:1")
 			if tt.exists {
 				wantError(t, users.Create(ctx, u), nil)
 			}
 			var late func()
-			dynamo.Next(tt.op, fakeaws.Fault{Lost: func(arrive func()) {
+			dynamo.Next(tt.op, testkit.Fault{Lost: func(arrive func()) {
 				if late = arrive; tt.applied {
 					arrive()
 				}

@@ -15,7 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"roster/internal/testimage"
+	"roster/internal/testkit"
 )
 
 func newForm(allowed ...string) *form {
@@ -301,10 +301,10 @@ func TestAcceptedTypes(t *testing.T) {
 // valid for the stores and responses.
 
 func FuzzMultipart(f *testing.F) {
-	image := testimage.Files(f, "testdata")["ada.png"]
+	image := testkit.Files(f, "testdata")["ada.png"]
 	for _, fields := range []url.Values{nil, {"name": {"Ada"}, "email": {"ada@example.com"}}, {"name": {"a", "b"}}} {
 		for _, image := range [][]byte{nil, image} {
-			contentType, body := testimage.Form(image, fields)
+			contentType, body := testkit.Form(image, fields)
 			f.Add(body, strings.TrimPrefix(contentType, "multipart/form-data; boundary="))
 		}
 	}

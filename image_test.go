@@ -21,7 +21,7 @@ import (
 	"time"
 
 	"golang.org/x/image/webp"
-	"roster/internal/testimage"
+	"roster/internal/testkit"
 )
 
 // secret is planted wherever metadata can be, and must not survive.
@@ -181,7 +181,7 @@ func gifBlock(start, text string) []byte {
 
 // plantedImages are images with metadata in every place, and the same without.
 func plantedImages(t testing.TB) map[string][2][]byte {
-	images := testimage.Files(t, "testdata")
+	images := testkit.Files(t, "testdata")
 	file := func(name string) []byte { return must(os.ReadFile("testdata/images/" + name)) }
 	exif := string(exifWith(binary.LittleEndian, 6))
 	upright := string(exifWith(binary.BigEndian, 1))
@@ -307,7 +307,7 @@ func TestCleanImageOrientation(t *testing.T) {
 
 // TestCleanImageRefused: what is not accepted is refused by its name.
 func TestCleanImageRefused(t *testing.T) {
-	images := testimage.Files(t, "testdata")
+	images := testkit.Files(t, "testdata")
 	vp8 := must(os.ReadFile("testdata/images/ok.webp"))[12:]
 	jpg := images["ada.jpg"]
 	sof := bytes.Index(jpg, []byte("\xff\xc0"))
@@ -344,19 +344,19 @@ func TestCleanImageRefused(t *testing.T) {
 		{"GIF header", []byte("GIF89a\x01\x00"), 400, "truncated"},
 		{"PNG that is a page", images["page.png"], 400, "truncated"},
 		{"PNG, huge", images["huge.png"], 413, "at most"},
-		{"PNG, long", testimage.PNGClaiming(20_000_000, 2), 413, "a side"},
+		{"PNG, long", testkit.PNGClaiming(20_000_000, 2), 413, "a side"},
 		{"PNG without IDAT", slices.Concat(images["ada.png"][:33], pngEnd), 400, "no image data"},
 		{"PNG, wrong CRC", patched(images["ada.png"], 29, "0000"), 400, "CRC"},
 		{"PNG, unknown critical chunk", slices.Concat(images["ada.png"][:33], pngChunk("CgBI", nil), images["ada.png"][33:]), 400, "CgBI"},
 		{"PNG, 3 bits", slices.Concat(images["ada.png"][:8], pngChunk("IHDR", []byte("\x00\x00\x00\x01\x00\x00\x00\x01\x03\x02\x00\x00\x00")), images["ada.png"][33:]), 400, "header"},
-		{"GIF, huge", testimage.GIFClaiming(65535, 65535, 1), 413, "at most"},
-		{"JPEG, huge", testimage.JPEGClaiming(65500, 65500), 413, "at most"},
+		{"GIF, huge", testkit.GIFClaiming(65535, 65535, 1), 413, "at most"},
+		{"JPEG, huge", testkit.JPEGClaiming(65500, 65500), 413, "at most"},
 		{"JPEG, arithmetic", patched(jpg, sof, "\xff\xc9"), 415, "arithmetic"},
 		{"JPEG, lossless", patched(jpg, sof, "\xff\xc3"), 415, "lossless"},
 		{"JPEG, 12 bits", patched(jpg, sof+4, "\x0c"), 415, "8-bit"},
 		{"JPEG without scans", []byte("\xff\xd8\xff\xd9"), 400, "no image data"},
-		{"JPEG without data", testimage.JPEGClaiming(10, 10), 400, "no image data"},
-		{"WebP, huge", testimage.WebPClaiming(16383, 16383), 413, "at most"},
+		{"JPEG without data", testkit.JPEGClaiming(10, 10), 400, "no image data"},
+		{"WebP, huge", testkit.WebPClaiming(16383, 16383), 413, "at most"},
 		{"WebP, frame outside", webpFile(webpCanvas(2, 96, 70), webpChunk("ANIM", make([]byte, 6)), webpChunk("ANMF",
 			append([]byte{0, 0, 0, 0, 0, 0, 95, 0, 0, 71, 0, 0, 100, 0, 0, 0}, vp8...))), 400, "outside"},
 		{"WebP, flag of an animation", webpFile(webpCanvas(2, 96, 72), vp8), 400, "animation"},
@@ -375,8 +375,8 @@ func TestCleanImageRefused(t *testing.T) {
 
 // TestCleanImageTruncated: a part of an image is refused, or lacks nothing but its end.
 func TestCleanImageTruncated(t *testing.T) {
-	images := testimage.Files(t, "testdata")
-	images["ada.gif"] = testimage.GIF(16, 16, 1)
+	images := testkit.Files(t, "testdata")
+	images["ada.gif"] = testkit.GIF(16, 16, 1)
 	whole := map[string]int{"ada.png": len(pngEnd), "ada.jpg": 0, "ada.gif": 1, "ada.webp": 1, "lossless.webp": 1}
 	for file, spare := range whole {
 		data := images[file]
@@ -395,7 +395,7 @@ func TestCleanImageTruncated(t *testing.T) {
 
 // TestCleanImageTime: time is linear, whatever an image consists of.
 func TestCleanImageTime(t *testing.T) {
-	images := testimage.Files(t, "testdata")
+	images := testkit.Files(t, "testdata")
 	gif, jpg := images["ada.gif"], images["ada.jpg"]
 	at := 13 + gifColors(gif[10])
 	many := func(n int, part []byte) []byte { return bytes.Repeat(part, n) }
@@ -464,7 +464,7 @@ func BenchmarkCleanImage(b *testing.B) {
 	}{
 		{"JPEG", jpg.Bytes()},
 		{"JPEG with EXIF", slices.Concat(jpg.Bytes()[:2], exif, jpg.Bytes()[2:])},
-		{"PNG", testimage.PNG(noise(1500, 1000))},
+		{"PNG", testkit.PNG(noise(1500, 1000))},
 		{"GIF", slices.Concat(anim[:len(anim)-1], bytes.Repeat(anim[at+19:len(anim)-1], 300), []byte(";"))},
 		{"WebP with EXIF", webpFile(webpCanvas(8, 96, 72), must(os.ReadFile("testdata/images/ok.webp"))[12:], webpChunk("EXIF", make([]byte, 1<<20)))},
 	} {
@@ -482,7 +482,7 @@ func BenchmarkCleanImage(b *testing.B) {
 
 // noise draws an image that compresses about as well as a photograph.
 func noise(width, height int) *image.NRGBA {
-	img := testimage.Gradient(width, height, 3)
+	img := testkit.Gradient(width, height, 3)
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range img.Pix {
 		if i%4 != 3 {

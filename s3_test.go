@@ -17,13 +17,13 @@ import (
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 
-	"roster/internal/fakeaws"
+	"roster/internal/testkit"
 )
 
 // TestFaultsOfS3 breaks what S3 sends and receives.
 func TestFaultsOfS3(t *testing.T) {
 	ctx := t.Context()
-	bucket := fakeaws.NewS3(t)
+	bucket := testkit.NewS3(t)
 	_, avatars := openTestAWS(t, "http://127.0.0.1:1", bucket.URL)
 	id := testUser("anna@example.com").ID
 	image := make([]byte, 100_000)
@@ -31,15 +31,15 @@ func TestFaultsOfS3(t *testing.T) {
 	a := testAvatar(image)
 
 	// What is retried: all, for an object is never overwritten.
-	bucket.Next("PutObject", fakeaws.Fault{Status: 503, Code: "SlowDown"}, fakeaws.Fault{Drop: true})
+	bucket.Next("PutObject", testkit.Fault{Status: 503, Code: "SlowDown"}, testkit.Fault{Drop: true})
 	wantError(t, avatars.Put(ctx, id, a.Key, a.Type, image), nil)
-	bucket.Next("GetObject", fakeaws.Fault{Status: 500, Code: "InternalError"}, fakeaws.Fault{Drop: true})
+	bucket.Next("GetObject", testkit.Fault{Status: 500, Code: "InternalError"}, testkit.Fault{Drop: true})
 	wantImage(t, avatars, id, a.Key, 0, image)
-	bucket.Next("PutObject", fakeaws.Fault{Status: 400, Code: "BadDigest"})
+	bucket.Next("PutObject", testkit.Fault{Status: 400, Code: "BadDigest"})
 	wantError(t, avatars.Put(ctx, id, a.Key, a.Type, image), ErrUnavailable)
 
 	// A body that breaks off or is damaged is an error.
-	for name, what := range map[string]fakeaws.Fault{"cut": {Cut: true}, "corrupt": {Corrupt: true}} {
+	for name, what := range map[string]testkit.Fault{"cut": {Cut: true}, "corrupt": {Corrupt: true}} {
 		bucket.Next("GetObject", what)
 		body, err := avatars.Get(ctx, id, a.Key, 0)
 		wantError(t, err, nil)
@@ -64,7 +64,7 @@ func TestFaultsOfS3(t *testing.T) {
 
 	_, err := avatars.Get(ctx, id, newKey(), 0)
 	wantError(t, err, ErrNotFound)
-	bucket.Next("GetObject", fakeaws.Fault{Status: 403, Code: "AccessDenied"})
+	bucket.Next("GetObject", testkit.Fault{Status: 403, Code: "AccessDenied"})
 	_, err = avatars.Get(ctx, id, a.Key, 0)
 	wantError(t, err, ErrUnavailable)
 	if errors.Is(err, ErrNotFound) {
@@ -135,13 +135,13 @@ func TestStalledImage(t *testing.T) {
 		t.Skip("takes as long as a call may take")
 	}
 	t.Parallel()
-	bucket := fakeaws.NewS3(t)
+	bucket := testkit.NewS3(t)
 	_, avatars := openTestAWS(t, "http://127.0.0.1:1", bucket.URL)
 	id := testUser("anna@example.com").ID
 	image := make([]byte, 100_000)
 	a := testAvatar(image)
 	wantError(t, avatars.Put(t.Context(), id, a.Key, a.Type, image), nil)
-	bucket.Next("GetObject", fakeaws.Fault{Stall: true})
+	bucket.Next("GetObject", testkit.Fault{Stall: true})
 	body, err := avatars.Get(t.Context(), id, a.Key, 0)
 	wantError(t, err, nil)
 	defer body.Close()
@@ -154,7 +154,7 @@ func TestStalledImage(t *testing.T) {
 		t.Errorf("%v does not name a timeout", err)
 	}
 
-	bucket.Next("GetObject", fakeaws.Fault{Hang: true}, fakeaws.Fault{Hang: true})
+	bucket.Next("GetObject", testkit.Fault{Hang: true}, testkit.Fault{Hang: true})
 	_, err = avatars.Get(t.Context(), id, a.Key, 0)
 	wantError(t, err, ErrUnavailable)
 	if !strings.Contains(err.Error(), context.DeadlineExceeded.Error()) {
@@ -168,7 +168,7 @@ func TestSlowReader(t *testing.T) {
 		t.Skip("takes as long as a call may take")
 	}
 	t.Parallel()
-	bucket := fakeaws.NewS3(t)
+	bucket := testkit.NewS3(t)
 	_, avatars := openTestAWS(t, "http://127.0.0.1:1", bucket.URL)
 	id := testUser("anna@example.com").ID
 	image := make([]byte, 5<<20)

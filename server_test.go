@@ -19,8 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"roster/internal/fakeaws"
-	"roster/internal/testimage"
+	"roster/internal/testkit"
 )
 
 // serveStores serves the API on stores.
@@ -56,7 +55,7 @@ func send(client *http.Client, method, url, contentType string, body []byte) (in
 
 // waitForOneImage waits until one image is stored: replaced images are deleted after the
 // response.
-func waitForOneImage(t *testing.T, bucket *fakeaws.S3) {
+func waitForOneImage(t *testing.T, bucket *testkit.S3) {
 	t.Helper()
 	eventually(t, 20*time.Second, "one image is left", func() error {
 		if keys := bucket.Keys(); len(keys) != 1 {
@@ -72,13 +71,13 @@ func TestCutRequests(t *testing.T) {
 	type world struct {
 		t      *testing.T
 		name   string
-		dynamo *fakeaws.DynamoDB
-		bucket *fakeaws.S3
+		dynamo *testkit.DynamoDB
+		bucket *testkit.S3
 		url    string
 		client *http.Client
 		anna   string // id of the existing user
 	}
-	oldPNG, newPNG := testimage.PNG(testimage.Gradient(20, 20, 1)), testimage.PNG(testimage.Gradient(20, 20, 2))
+	oldPNG, newPNG := testkit.PNG(testkit.Gradient(20, 20, 1)), testkit.PNG(testkit.Gradient(20, 20, 2))
 	do := func(w *world, method, path, contentType string, body []byte) (int, []byte, error) {
 		return send(w.client, method, w.url+path, contentType, body)
 	}
@@ -138,11 +137,11 @@ func TestCutRequests(t *testing.T) {
 			return do(w, "POST", "/user", "application/json", []byte(`{"name":"Ben","email":"ben@example.com"}`))
 		}, 201, 409, []string{"false "}, "true ", bens},
 		{"create with image", func(w *world) (int, []byte, error) {
-			contentType, body := testimage.Form(newPNG, map[string][]string{"name": {"Ben"}, "email": {"ben@example.com"}})
+			contentType, body := testkit.Form(newPNG, map[string][]string{"name": {"Ben"}, "email": {"ben@example.com"}})
 			return do(w, "POST", "/user", contentType, body)
 		}, 201, 409, []string{"false "}, "true new", bens},
 		{"upload", func(w *world) (int, []byte, error) {
-			contentType, body := testimage.Form(newPNG, map[string][]string{"email": {"anna@example.com"}})
+			contentType, body := testkit.Form(newPNG, map[string][]string{"email": {"anna@example.com"}})
 			return do(w, "POST", "/upload", contentType, body)
 		}, 200, 200, []string{"true old"}, "true new", annas},
 		{"put", func(w *world) (int, []byte, error) {
@@ -159,39 +158,39 @@ func TestCutRequests(t *testing.T) {
 			return do(w, "DELETE", "/users/"+w.anna, "", nil)
 		}, 204, 404, []string{"true old", "true "}, "false ", annas},
 	}
-	gone, lost := fakeaws.Fault{Drop: true}, fakeaws.Fault{Applied: true, Drop: true}
-	failing := fakeaws.Fault{Status: 500, Code: "InternalServerError"}
-	throttled := fakeaws.Fault{Status: 400, Code: "ThrottlingException"}
+	gone, lost := testkit.Fault{Drop: true}, testkit.Fault{Applied: true, Drop: true}
+	failing := testkit.Fault{Status: 500, Code: "InternalServerError"}
+	throttled := testkit.Fault{Status: 400, Code: "ThrottlingException"}
 	ways := []struct {
 		name string
-		cut  func(f *fakeaws.Faults, calls int)
+		cut  func(f *testkit.Faults, calls int)
 	}{
-		{"gone from then on", func(f *fakeaws.Faults, calls int) { f.Next("*", make([]fakeaws.Fault, calls)...); f.Always("*", gone) }},
-		{"done, but no answer from then on", func(f *fakeaws.Faults, calls int) {
-			f.Next("*", append(make([]fakeaws.Fault, calls), lost)...)
+		{"gone from then on", func(f *testkit.Faults, calls int) { f.Next("*", make([]testkit.Fault, calls)...); f.Always("*", gone) }},
+		{"done, but no answer from then on", func(f *testkit.Faults, calls int) {
+			f.Next("*", append(make([]testkit.Fault, calls), lost)...)
 			f.Always("*", gone)
 		}},
-		{"done, but the answer cut, and gone then", func(f *fakeaws.Faults, calls int) {
-			f.Next("*", append(make([]fakeaws.Fault, calls), fakeaws.Fault{Cut: true})...)
+		{"done, but the answer cut, and gone then", func(f *testkit.Faults, calls int) {
+			f.Next("*", append(make([]testkit.Fault, calls), testkit.Fault{Cut: true})...)
 			f.Always("*", gone)
 		}},
-		{"500 from then on", func(f *fakeaws.Faults, calls int) {
-			f.Next("*", make([]fakeaws.Fault, calls)...)
+		{"500 from then on", func(f *testkit.Faults, calls int) {
+			f.Next("*", make([]testkit.Fault, calls)...)
 			f.Always("*", failing)
 		}},
-		{"one answer lost", func(f *fakeaws.Faults, calls int) { f.Next("*", append(make([]fakeaws.Fault, calls), lost)...) }},
-		{"one request lost", func(f *fakeaws.Faults, calls int) { f.Next("*", append(make([]fakeaws.Fault, calls), gone)...) }},
-		{"three 500s", func(f *fakeaws.Faults, calls int) {
-			f.Next("*", append(make([]fakeaws.Fault, calls), failing, failing, failing)...)
+		{"one answer lost", func(f *testkit.Faults, calls int) { f.Next("*", append(make([]testkit.Fault, calls), lost)...) }},
+		{"one request lost", func(f *testkit.Faults, calls int) { f.Next("*", append(make([]testkit.Fault, calls), gone)...) }},
+		{"three 500s", func(f *testkit.Faults, calls int) {
+			f.Next("*", append(make([]testkit.Fault, calls), failing, failing, failing)...)
 		}},
-		{"five answers lost", func(f *fakeaws.Faults, calls int) {
-			f.Next("*", append(make([]fakeaws.Fault, calls), lost, lost, lost, lost, lost)...)
+		{"five answers lost", func(f *testkit.Faults, calls int) {
+			f.Next("*", append(make([]testkit.Fault, calls), lost, lost, lost, lost, lost)...)
 		}},
-		{"throttled twice", func(f *fakeaws.Faults, calls int) {
-			f.Next("*", append(make([]fakeaws.Fault, calls), throttled, throttled)...)
+		{"throttled twice", func(f *testkit.Faults, calls int) {
+			f.Next("*", append(make([]testkit.Fault, calls), throttled, throttled)...)
 		}},
-		{"throttled for long", func(f *fakeaws.Faults, calls int) {
-			f.Next("*", make([]fakeaws.Fault, calls)...)
+		{"throttled for long", func(f *testkit.Faults, calls int) {
+			f.Next("*", make([]testkit.Fault, calls)...)
 			f.Always("*", throttled)
 		}},
 	}
@@ -201,7 +200,7 @@ func TestCutRequests(t *testing.T) {
 	run := func(req request, way int, calls int) (made int) {
 		slots <- struct{}{}
 		defer func() { <-slots }()
-		w := &world{t: t, name: req.name, dynamo: fakeaws.NewDynamoDB(t), bucket: fakeaws.NewS3(t),
+		w := &world{t: t, name: req.name, dynamo: testkit.NewDynamoDB(t), bucket: testkit.NewS3(t),
 			client: &http.Client{Transport: &http.Transport{}}}
 		defer w.client.CloseIdleConnections()
 		w.bucket.Faults = w.dynamo.Faults
@@ -315,7 +314,7 @@ func TestBodyTimeout(t *testing.T) {
 	if err := (localUsers{store}).Create(t.Context(), u); err != nil {
 		t.Fatal(err)
 	}
-	contentType, form := testimage.Form(testimage.PNG(testimage.Gradient(30, 30, 1)), map[string][]string{"name": {"Ada"}, "email": {"ada@example.com"}})
+	contentType, form := testkit.Form(testkit.PNG(testkit.Gradient(30, 30, 1)), map[string][]string{"name": {"Ada"}, "email": {"ada@example.com"}})
 	for _, test := range []struct{ target, contentType, sent string }{
 		{"POST /user", "application/json", `{"name":`},
 		{"POST /user", "application/x-www-form-urlencoded", "name=Ada"},
@@ -356,7 +355,7 @@ func TestGoroutines(t *testing.T) {
 	before := runtime.NumGoroutine()
 
 	server := httptest.NewServer(s)
-	picture := testimage.PNG(testimage.Gradient(200, 200, 2))
+	picture := testkit.PNG(testkit.Gradient(200, 200, 2))
 	var running sync.WaitGroup
 	for i := range 16 {
 		running.Go(func() {
@@ -365,7 +364,7 @@ func TestGoroutines(t *testing.T) {
 			client := &http.Client{Transport: transport}
 			for n := range 10 {
 				email := fmt.Sprintf("u%d-%d@example.com", i, n)
-				contentType, form := testimage.Form(picture, map[string][]string{"name": {"Ada"}, "email": {email}})
+				contentType, form := testkit.Form(picture, map[string][]string{"name": {"Ada"}, "email": {email}})
 				send(client, "POST", server.URL+"/user", contentType, form)
 				send(client, "GET", server.URL+"/users/"+userID(email)+"/avatar", "", nil)
 				send(client, "GET", server.URL+"/nowhere", "", nil)

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"roster/internal/testimage"
+	"roster/internal/testkit"
 )
 
 func renderThumbnail(ctx context.Context, data []byte) ([]byte, error) {
@@ -75,7 +75,7 @@ func marker() *image.NRGBA {
 
 // TestThumbnailOrientation: the corners of the marker, as each orientation turns them.
 func TestThumbnailOrientation(t *testing.T) {
-	jpg, pngImage := testimage.JPEG(marker()), testimage.PNG(marker())
+	jpg, pngImage := testkit.JPEG(marker()), testkit.PNG(marker())
 	vp8l := must(os.ReadFile("testdata/marker.webp"))[12:] // the same, of 90 × 60
 	for o, corners := range map[byte][4]color.Color{       // top left, top right, bottom left, bottom right
 		1: {red, green, blue, yellow}, 2: {green, red, yellow, blue}, 3: {yellow, blue, green, red}, 4: {blue, yellow, red, green},
@@ -116,7 +116,7 @@ func TestThumbnailTransparency(t *testing.T) {
 			}
 		}
 	}
-	img, thumbType := renderTest(t, testimage.PNG(src))
+	img, thumbType := renderTest(t, testkit.PNG(src))
 	if thumbType != "image/png" {
 		t.Fatalf("it becomes %s", thumbType)
 	}
@@ -134,7 +134,7 @@ func TestThumbnailAverage(t *testing.T) {
 	for i := range src.Pix {
 		src.Pix[i] = byte(i % 8 / 7 * 255) // one of eight columns is white
 	}
-	img, _ := renderTest(t, testimage.PNG(src))
+	img, _ := renderTest(t, testkit.PNG(src))
 	for x := 2; x < thumbnailSide-2; x++ {
 		wantColor(t, img, x, 128, color.Gray{32})
 	}
@@ -152,13 +152,13 @@ func TestThumbnailKinds(t *testing.T) {
 		data      []byte
 		thumbType string
 	}{
-		{"gray", testimage.JPEG(image.NewGray(image.Rect(0, 0, 500, 300))), "image/jpeg"},
+		{"gray", testkit.JPEG(image.NewGray(image.Rect(0, 0, 500, 300))), "image/jpeg"},
 		{"CMYK", file("images/jpg-cmyk.jpg"), "image/jpeg"},
 		{"CMYK, progressive", file("progressive-cmyk.jpg"), "image/jpeg"},
 		{"RGB", file("images/jpg-rgb.jpg"), "image/jpeg"},
-		{"16 bits", testimage.PNG(deep), "image/jpeg"},
-		{"one pixel", testimage.PNG(testimage.Gradient(1, 1, 1)), "image/jpeg"},
-		{"a line", testimage.PNG(testimage.Gradient(60_000, 1, 1)), "image/jpeg"},
+		{"16 bits", testkit.PNG(deep), "image/jpeg"},
+		{"one pixel", testkit.PNG(testkit.Gradient(1, 1, 1)), "image/jpeg"},
+		{"a line", testkit.PNG(testkit.Gradient(60_000, 1, 1)), "image/jpeg"},
 		{"APNG", file("images/png-apng.png"), "image/jpeg"},
 		{"GIF, animated", file("images/gif-anim.gif"), "image/jpeg"},
 		{"GIF, frame beyond its screen", file("images/gif-frame-taller-than-screen.gif"), "image/jpeg"},
@@ -206,7 +206,7 @@ func TestThumbnailGIF(t *testing.T) {
 // TestThumbnailHostile: what would take too much memory or time is not rendered, and
 // that is found out without decoding it.
 func TestThumbnailHostile(t *testing.T) {
-	images := testimage.Files(t, "testdata")
+	images := testkit.Files(t, "testdata")
 	for _, test := range []struct {
 		name string
 		data []byte
@@ -214,7 +214,7 @@ func TestThumbnailHostile(t *testing.T) {
 		{"JPEG of very many scans", jpegOfScans(8, maxThumbnailScans+1)},
 		{"JPEG, 16 megapixels of progressive CMYK", patchedSize(must(os.ReadFile("testdata/progressive-cmyk.jpg")), 4000, 4000)},
 		{"PNG of 17 megapixels", pngOf(17_000, 1000)},
-		{"GIF, frame of 25 megapixels", testimage.GIFClaiming(5000, 5000, 1)},
+		{"GIF, frame of 25 megapixels", testkit.GIFClaiming(5000, 5000, 1)},
 		{"WebP, animated", images["animated.webp"]},
 		{"not an image", []byte("RIFF")},
 	} {
@@ -247,7 +247,7 @@ func TestThumbnailHostile(t *testing.T) {
 
 // TestThumbnailOneWalk: only the frame that the walk found first is decoded.
 func TestThumbnailOneWalk(t *testing.T) {
-	small, large := testimage.GIF(8, 8, 1), testimage.GIF(5000, 5000, 1)
+	small, large := testkit.GIF(8, 8, 1), testkit.GIF(5000, 5000, 1)
 	many := slices.Concat(small[:len(small)-1], bytes.Repeat(large[13:len(large)-1], 10), []byte(";"))
 	// Go reads the 0 as the size of an identifier, and takes what follows for sub-blocks.
 	empty := slices.Concat(small[:13], []byte("!\xff\x00"), many[13:])
@@ -267,7 +267,7 @@ func TestThumbnailOneWalk(t *testing.T) {
 
 // pngOf is a PNG whose pixels are missing.
 func pngOf(width, height uint32) []byte {
-	return slices.Concat(testimage.PNGClaiming(width, height)[:33], pngChunk("IDAT", []byte("\x78\x9c")), pngEnd)
+	return slices.Concat(testkit.PNGClaiming(width, height)[:33], pngChunk("IDAT", []byte("\x78\x9c")), pngEnd)
 }
 
 // patchedSize changes the size in a JPEG's frame header.
@@ -281,7 +281,7 @@ func patchedSize(data []byte, width, height uint16) []byte {
 
 // TestThumbnailDeadline: a render ends at its deadline.
 func TestThumbnailDeadline(t *testing.T) {
-	data := testimage.PNG(noise(1200, 1200))
+	data := testkit.PNG(noise(1200, 1200))
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 	defer cancel()
 	began := time.Now()
@@ -301,13 +301,13 @@ func TestThumbnailMemory(t *testing.T) {
 		name string
 		data []byte
 	}{
-		{"PNG", testimage.PNG(flat)},
-		{"PNG, 16 bits", testimage.PNG(deep)},
-		{"JPEG", testimage.JPEG(flat)},
-		{"JPEG, gray", testimage.JPEG(image.NewGray(flat.Rect))},
+		{"PNG", testkit.PNG(flat)},
+		{"PNG, 16 bits", testkit.PNG(deep)},
+		{"JPEG", testkit.JPEG(flat)},
+		{"JPEG, gray", testkit.JPEG(image.NewGray(flat.Rect))},
 		{"JPEG, progressive", must(os.ReadFile("testdata/progressive.jpg"))},
 		{"JPEG, progressive CMYK", must(os.ReadFile("testdata/progressive-cmyk.jpg"))},
-		{"GIF", testimage.GIF(1500, 1500, 4)},
+		{"GIF", testkit.GIF(1500, 1500, 4)},
 		{"WebP, Huffman trees", webpOfTrees(900)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -335,9 +335,9 @@ func BenchmarkThumbnail(b *testing.B) {
 		name string
 		data []byte
 	}{
-		{"JPEG of 12 megapixels", testimage.JPEG(photo)},
-		{"PNG of 12 megapixels", testimage.PNG(photo)},
-		{"JPEG of 48 kB", testimage.JPEG(noise(400, 300))},
+		{"JPEG of 12 megapixels", testkit.JPEG(photo)},
+		{"PNG of 12 megapixels", testkit.PNG(photo)},
+		{"JPEG of 48 kB", testkit.JPEG(noise(400, 300))},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			b.ReportAllocs()

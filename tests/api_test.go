@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"roster/internal/testimage"
+	"roster/internal/testkit"
 )
 
 // TestAPI runs testdata/api/*.txt: requests as curl commands, and the expected responses.
@@ -52,7 +52,7 @@ func runScript(t *testing.T, file string, env []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	images := testimage.Files(t, "../testdata")
+	images := testkit.Files(t, "../testdata")
 	var p *process
 	var title string
 	var got answer

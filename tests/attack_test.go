@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"roster/internal/testimage"
+	"roster/internal/testkit"
 )
 
 // The tests here do to the built binary what an attacker would, and look twice:
@@ -410,7 +410,7 @@ func TestAttackImages(t *testing.T) {
 	zeros := zlibZeros(1 << 10) // 1 GiB in 1 MiB
 	small := encodePNG(gradient(1, 1, 1))
 	inserted := func(name string, data []byte) []byte { // after IHDR
-		return slices.Concat(small[:33], testimage.PNGChunk(name, data), small[33:])
+		return slices.Concat(small[:33], testkit.PNGChunk(name, data), small[33:])
 	}
 	gif := encodeGIF(2, 2, 1)
 	comments := 13 // behind the screen, which has no color table
@@ -423,22 +423,22 @@ func TestAttackImages(t *testing.T) {
 		image  []byte
 		status int
 	}{
-		{"PNG of 60,000 × 60,000", testimage.PNGClaiming(60000, 60000), 413},
-		{"PNG of 2³¹ × 2³¹", testimage.PNGClaiming(1<<31, 1<<31), 413},
-		{"PNG without pixels", testimage.PNGClaiming(0, 60000), 400},
-		{"PNG of 6,300 × 6,300 with none there", testimage.PNGClaiming(6300, 6300), 400},
+		{"PNG of 60,000 × 60,000", testkit.PNGClaiming(60000, 60000), 413},
+		{"PNG of 2³¹ × 2³¹", testkit.PNGClaiming(1<<31, 1<<31), 413},
+		{"PNG without pixels", testkit.PNGClaiming(0, 60000), 400},
+		{"PNG of 6,300 × 6,300 with none there", testkit.PNGClaiming(6300, 6300), 400},
 		{"PNG whose text unpacks to 1 GiB", inserted("zTXt", append([]byte("bomb\x00\x00"), zeros...)), 200},
 		{"PNG whose profile unpacks to 1 GiB", inserted("iCCP", append([]byte("bomb\x00\x00"), zeros...)), 200},
-		{"PNG whose pixels unpack to 1 GiB", slices.Concat(testimage.PNGClaiming(1, 1)[:33], testimage.PNGChunk("IDAT", zeros), testimage.PNGChunk("IEND", nil)), 200},
+		{"PNG whose pixels unpack to 1 GiB", slices.Concat(testkit.PNGClaiming(1, 1)[:33], testkit.PNGChunk("IDAT", zeros), testkit.PNGChunk("IEND", nil)), 200},
 		{"PNG with a chunk of 2³¹ bytes", slices.Concat(small[:33], []byte("\x80\x00\x00\x00teXt")), 400},
-		{"GIF of 65,535 × 65,535", testimage.GIFClaiming(65535, 65535, 1), 413},
-		{"GIF of 5,000 frames", testimage.GIFClaiming(1000, 1000, 5000), 200},
-		{"GIF of 100,000 frames without pixels", testimage.GIFClaiming(0, 0, 40000), 400},
+		{"GIF of 65,535 × 65,535", testkit.GIFClaiming(65535, 65535, 1), 413},
+		{"GIF of 5,000 frames", testkit.GIFClaiming(1000, 1000, 5000), 200},
+		{"GIF of 100,000 frames without pixels", testkit.GIFClaiming(0, 0, 40000), 400},
 		{"GIF with 4 MiB of comments", slices.Concat(gif[:comments], bytes.Repeat([]byte("!\xfe\x01a\x00"), 800000), gif[comments:]), 200},
-		{"JPEG of 65,500 × 65,500, progressive", testimage.JPEGClaiming(65500, 65500), 413},
-		{"JPEG of a million scans", slices.Concat(testimage.JPEGClaiming(6000, 6000), bytes.Repeat([]byte("\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"), 400000)), 400},
+		{"JPEG of 65,500 × 65,500, progressive", testkit.JPEGClaiming(65500, 65500), 413},
+		{"JPEG of a million scans", slices.Concat(testkit.JPEGClaiming(6000, 6000), bytes.Repeat([]byte("\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"), 400000)), 400},
 		{"JPEG of a million restarts", slices.Concat([]byte("\xff\xd8\xff\xe0"), bytes.Repeat([]byte("\x00\x02\xff\xe0"), 1000000)), 400},
-		{"WebP of 16,383 × 16,383", testimage.WebPClaiming(16383, 16383), 413},
+		{"WebP of 16,383 × 16,383", testkit.WebPClaiming(16383, 16383), 413},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := time.Now()

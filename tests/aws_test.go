@@ -17,8 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
-	"roster/internal/fakeaws"
-	"roster/internal/testimage"
+	"roster/internal/testkit"
 )
 
 // A backend is a pair of stores that the service can run on.
@@ -32,7 +31,7 @@ type backend struct {
 var backends = []backend{
 	{"embedded", func(testing.TB) []string { return nil }},
 	{"fake", func(t testing.TB) []string {
-		dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+		dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 		dynamo.Page(10)
 		bucket.Page(5)
 		return fakeEnv(dynamo, bucket)
@@ -73,8 +72,8 @@ func awsCredentials() map[string]string {
 }
 
 // fakeEnv makes a process use the fakes.
-func fakeEnv(dynamo *fakeaws.DynamoDB, bucket *fakeaws.S3) []string {
-	return awsServers{dynamo.URL, bucket.URL, fakeaws.Table, fakeaws.Bucket}.env()
+func fakeEnv(dynamo *testkit.DynamoDB, bucket *testkit.S3) []string {
+	return awsServers{dynamo.URL, bucket.URL, testkit.Table, testkit.Bucket}.env()
 }
 
 // realServers makes a table and a bucket of the test's own on the servers that the
@@ -126,11 +125,11 @@ func (s awsServers) clients(options ...func(*awsconfig.LoadOptions) error) (*dyn
 // TestReplacedAvatar: an image that one process replaced is never sent by another one,
 // even if its object could not be deleted.
 func TestReplacedAvatar(t *testing.T) {
-	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	one, other := start(t, fakeEnv(dynamo, bucket)...), start(t, fakeEnv(dynamo, bucket)...)
 	images := [][]byte{encodePNG(gradient(20, 20, 1)), encodePNG(gradient(20, 20, 2))}
 	u := one.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, []byte(`{"name":"Anna","email":"anna@example.com"}`)).want(t, http.StatusCreated).user(t)
-	bucket.Always("DeleteObjects", fakeaws.Fault{Status: 403, Code: "AccessDenied"})
+	bucket.Always("DeleteObjects", testkit.Fault{Status: 403, Code: "AccessDenied"})
 	put := func(image []byte) userJSON {
 		return one.do(t, "PUT /users/"+u.ID+"/avatar", nil, image).want(t, http.StatusOK).user(t)
 	}
@@ -166,10 +165,10 @@ func TestReplacedAvatar(t *testing.T) {
 
 // TestClientGone: a change whose client has gone is completed, but not logged as answered.
 func TestClientGone(t *testing.T) {
-	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	p := start(t, fakeEnv(dynamo, bucket)...)
 	gate := make(chan struct{})
-	dynamo.Next("PutItem", fakeaws.Fault{Gate: gate})
+	dynamo.Next("PutItem", testkit.Fault{Gate: gate})
 	w := dialWire(t, p.url)
 	w.write("POST /user HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 40\r\n\r\n" + `{"name":"Ada","email":"ada@example.com"}`)
 	eventually(t, 10*time.Second, "the request is in flight", func() error {
@@ -195,7 +194,7 @@ func TestClientGone(t *testing.T) {
 
 // TestNoCall: HEAD, 304, 412 and 416 of an image need no call to S3.
 func TestNoCall(t *testing.T) {
-	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	p := start(t, fakeEnv(dynamo, bucket)...)
 	path := "/users/" + p.create(t, "ada@example.com").ID + "/avatar"
 	p.do(t, "PUT "+path, nil, encodePNG(gradient(20, 20, 1))).want(t, http.StatusOK)
@@ -208,18 +207,18 @@ func TestNoCall(t *testing.T) {
 		t.Errorf("%d calls of GetObject", n)
 	}
 	// A store that is down is a 503, not a broken image.
-	bucket.Always("GetObject", fakeaws.Fault{Status: 503, Code: "SlowDown"})
+	bucket.Always("GetObject", testkit.Fault{Status: 503, Code: "SlowDown"})
 	p.do(t, "GET "+path, nil, nil).want(t, http.StatusServiceUnavailable)
 }
 
 // TestHeadFails: HEAD of /users fails where GET fails.
 func TestHeadFails(t *testing.T) {
-	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	p := start(t, fakeEnv(dynamo, bucket)...)
 	for _, path := range []string{"/users", "/users?limit=1", "/users?email=a@example.com"} {
 		p.do(t, "HEAD "+path, nil, nil).want(t, http.StatusOK)
 	}
-	dynamo.Always("*", fakeaws.Fault{Status: 400, Code: "AccessDeniedException"})
+	dynamo.Always("*", testkit.Fault{Status: 400, Code: "AccessDeniedException"})
 	for _, path := range []string{"/users", "/users?limit=1", "/users?email=a@example.com"} {
 		p.do(t, "HEAD "+path, nil, nil).want(t, http.StatusServiceUnavailable)
 	}
@@ -228,14 +227,14 @@ func TestHeadFails(t *testing.T) {
 // TestBrokenImage: an image that arrives cut, or with another checksum than it was stored
 // with, never reaches the client as a complete one.
 func TestBrokenImage(t *testing.T) {
-	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	p := start(t, fakeEnv(dynamo, bucket)...)
 	u := p.create(t, "ada@example.com")
 	for size, image := range map[string][]byte{
-		"small": encodePNG(gradient(64, 64, 1)), "large": testimage.PadPNG(encodePNG(gradient(64, 64, 1)), 300<<10),
+		"small": encodePNG(gradient(64, 64, 1)), "large": testkit.PadPNG(encodePNG(gradient(64, 64, 1)), 300<<10),
 	} {
 		path := p.do(t, "PUT /users/"+u.ID+"/avatar", nil, image).want(t, http.StatusOK).user(t).AvatarURL
-		for name, fault := range map[string]fakeaws.Fault{"cut": {Cut: true}, "corrupt": {Corrupt: true}} {
+		for name, fault := range map[string]testkit.Fault{"cut": {Cut: true}, "corrupt": {Corrupt: true}} {
 			bucket.Next("GetObject", fault)
 			resp, err := http.Get(p.url + path)
 			if err != nil {

@@ -35,8 +35,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
-	"roster/internal/fakeaws"
-	"roster/internal/testimage"
+	"roster/internal/testkit"
 )
 
 // BenchmarkAWS compares requests with the bare AWS calls they stand for: on the same
@@ -377,7 +376,7 @@ func benchCannedList(b *testing.B) {
 		w.Write(page)
 	}))
 	b.Cleanup(server.Close)
-	w := newBenchWorld(b, awsServers{server.URL, fakeaws.NewS3(b).URL, fakeaws.Table, fakeaws.Bucket})
+	w := newBenchWorld(b, awsServers{server.URL, testkit.NewS3(b).URL, testkit.Table, testkit.Bucket})
 	w.compareLists(b, n)
 }
 
@@ -408,7 +407,7 @@ func benchImages(b *testing.B) map[string][]byte {
 		b.Fatal(err)
 	}
 	small := encodePNG(gradient(64, 64, 1))
-	padded := testimage.PadPNG(small, 1<<20)
+	padded := testkit.PadPNG(small, 1<<20)
 	b.Logf("PNG of %d KiB, JPEG of %d KiB, with a profile %d KiB", pngBytes.Len()>>10, jpegBytes.Len()>>10, len(padded)>>10)
 	return map[string][]byte{"png": pngBytes.Bytes(), "jpeg": jpegBytes.Bytes(), "profile": padded}
 }

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"roster/internal/fakeaws"
+	"roster/internal/testkit"
 )
 
 // TestRollout sends 2,000 requests over keep-alive connections during a rollout. A client
@@ -294,14 +294,14 @@ func TestSecondSignal(t *testing.T) {
 // TestDiscardLater: an upload is answered before the replaced image is deleted, but the
 // process exits after it.
 func TestDiscardLater(t *testing.T) {
-	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	p := start(t, fakeEnv(dynamo, bucket)...)
 	p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, []byte(`{"name":"Ada","email":"ada@example.com"}`)).want(t, http.StatusCreated)
 	put := "PUT /users/" + userID("ada@example.com") + "/avatar"
 	p.do(t, put, nil, encodePNG(gradient(20, 20, 1))).want(t, http.StatusOK)
 	old := bucket.Keys()
 	gate := make(chan struct{})
-	bucket.Next("DeleteObjects", fakeaws.Fault{Gate: gate})
+	bucket.Next("DeleteObjects", testkit.Fault{Gate: gate})
 	p.do(t, put, nil, encodePNG(gradient(20, 20, 2))).want(t, http.StatusOK)
 	if n := len(bucket.Keys()); n != 2 {
 		t.Errorf("there are %d images, want the one before as well", n)

@@ -28,7 +28,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
-	"roster/internal/testimage"
+	"roster/internal/testkit"
 )
 
 // rosterBinary builds the service once and returns its path. The service has the race
@@ -422,11 +422,11 @@ func together(n int, do func(i int)) {
 }
 
 var (
-	gradient      = testimage.Gradient
-	encodePNG     = testimage.PNG
-	encodeJPEG    = testimage.JPEG
-	encodeGIF     = testimage.GIF
-	multipartBody = testimage.Form
+	gradient      = testkit.Gradient
+	encodePNG     = testkit.PNG
+	encodeJPEG    = testkit.JPEG
+	encodeGIF     = testkit.GIF
+	multipartBody = testkit.Form
 )
 
 // A loadClient sends many requests. Unlike process.do, it does not record them for the

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"roster/internal/testimage"
+	"roster/internal/testkit"
 )
 
 // TestManyUploads: 200 clients send images of 5 MiB at once. Some get 503 and retry.
@@ -28,7 +28,7 @@ func TestManyUploads(t *testing.T) {
 	p := start(t)
 	client := newLoadClient(t, p)
 	// A PNG has any size with a large color profile, which is kept.
-	picture := testimage.PadPNG(encodePNG(gradient(64, 64, 1)), 5<<20)
+	picture := testkit.PadPNG(encodePNG(gradient(64, 64, 1)), 5<<20)
 	idle := p.memory(t)
 	most := p.watchMemory(t)
 	var stored, refused atomic.Int64
@@ -302,7 +302,7 @@ func TestSlowBody(t *testing.T) {
 func TestSlowReaders(t *testing.T) {
 	p := start(t)
 	u := p.create(t, "ada@example.com")
-	image := testimage.PadPNG(encodePNG(gradient(64, 64, 1)), 5<<20)
+	image := testkit.PadPNG(encodePNG(gradient(64, 64, 1)), 5<<20)
 	p.do(t, "PUT /users/"+u.ID+"/avatar", nil, image).want(t, http.StatusOK)
 	for range 1024 {
 		w := dialWire(t, p.url)

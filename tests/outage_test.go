@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"roster/internal/fakeaws"
+	"roster/internal/testkit"
 )
 
 // An outage is a TCP proxy between the service and one of its servers that can refuse
@@ -140,9 +140,9 @@ func TestOutage(t *testing.T) {
 		{"both slow", func(dynamo, bucket *outage) { dynamo.delay.Store(1e9); bucket.delay.Store(1e9) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			dynamoFake, bucketFake := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+			dynamoFake, bucketFake := testkit.NewDynamoDB(t), testkit.NewS3(t)
 			dynamo, bucket := newOutage(t, dynamoFake.URL), newOutage(t, bucketFake.URL)
-			p := start(t, awsServers{"http://" + dynamo.addr, "http://" + bucket.addr, fakeaws.Table, fakeaws.Bucket}.env()...)
+			p := start(t, awsServers{"http://" + dynamo.addr, "http://" + bucket.addr, testkit.Table, testkit.Bucket}.env()...)
 
 			const clients = 24
 			client := newLoadClient(t, p)

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"roster/internal/fakeaws"
+	"roster/internal/testkit"
 )
 
 // command is the binary in a valid environment.
@@ -172,8 +172,8 @@ func TestHealthcheck(t *testing.T) {
 // TestReadiness: /readyz is 503 until both backends have responded, and stays 200 in a
 // later outage.
 func TestReadiness(t *testing.T) {
-	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
-	dynamo.Always("*", fakeaws.Fault{Status: http.StatusBadRequest, Code: "AccessDeniedException"})
+	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
+	dynamo.Always("*", testkit.Fault{Status: http.StatusBadRequest, Code: "AccessDeniedException"})
 	p := launch(t, fakeEnv(dynamo, bucket)...)
 	notReady := func(why string) {
 		t.Helper()
@@ -196,7 +196,7 @@ func TestReadiness(t *testing.T) {
 		}
 	}
 	notReady("AccessDeniedException")
-	bucket.Always("*", fakeaws.Fault{Status: http.StatusNotFound, Code: "NoSuchBucket"})
+	bucket.Always("*", testkit.Fault{Status: http.StatusNotFound, Code: "NoSuchBucket"})
 	dynamo.Clear()
 	notReady("NoSuchBucket")
 	bucket.Clear()
@@ -205,8 +205,8 @@ func TestReadiness(t *testing.T) {
 		t.Errorf("roster_ready is %v", v)
 	}
 
-	for _, f := range []*fakeaws.Faults{dynamo.Faults, bucket.Faults} {
-		f.Always("*", fakeaws.Fault{Status: http.StatusServiceUnavailable, Code: "ServiceUnavailable"})
+	for _, f := range []*testkit.Faults{dynamo.Faults, bucket.Faults} {
+		f.Always("*", testkit.Fault{Status: http.StatusServiceUnavailable, Code: "ServiceUnavailable"})
 	}
 	p.do(t, "GET /users", nil, nil).want(t, http.StatusServiceUnavailable)
 	p.do(t, "GET /readyz", nil, nil).want(t, http.StatusOK)

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"roster/internal/fakeaws"
+	"roster/internal/testkit"
 )
 
 var jsonHeader = http.Header{"Content-Type": {"application/json"}}
@@ -152,12 +152,12 @@ func TestCreateDeleteRace(t *testing.T) {
 // TestCreateHeldBack: the write that creates a user with an image arrives after all of a
 // deletion of the same email.
 func TestCreateHeldBack(t *testing.T) {
-	dynamo, bucket := fakeaws.NewDynamoDB(t), fakeaws.NewS3(t)
+	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	p := start(t, fakeEnv(dynamo, bucket)...)
 	image := encodePNG(gradient(40, 40, 1))
 	u := p.create(t, "ada@example.com")
 	gate := make(chan struct{})
-	dynamo.Next("PutItem", fakeaws.Fault{Gate: gate})
+	dynamo.Next("PutItem", testkit.Fault{Gate: gate})
 	contentType, form := multipartBody(image, url.Values{"name": {"Ada"}, "email": {"ada@example.com"}})
 	answered := make(chan answer)
 	go func() {

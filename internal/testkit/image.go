@@ -1,5 +1,4 @@
-// Package testimage makes images for tests.
-package testimage
+package testkit
 
 import (
 	"bytes"

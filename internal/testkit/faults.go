@@ -1,6 +1,6 @@
-// Package fakeaws implements DynamoDB and S3 on local HTTP servers, as far as Roster uses
-// them, with fault injection.
-package fakeaws
+// Package testkit has what tests share: DynamoDB and S3 on local HTTP servers, as far as Roster
+// uses them, with fault injection; and images.
+package testkit
 
 import (
 	"bytes"
