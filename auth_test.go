@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"roster/internal/testkit"
 )
 
 const (
@@ -137,8 +139,8 @@ func TestRevocation(t *testing.T) {
 func TestTokensInPlace(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "tokens")
 	os.WriteFile(file, []byte("web:"+tokenA+"\n"), 0o600)
-	info := must(os.Stat(file))
-	tokens := must(loadTokens(file, slog.New(slog.DiscardHandler), newMetrics(build{})))
+	info := testkit.Must(os.Stat(file))
+	tokens := testkit.Must(loadTokens(file, slog.New(slog.DiscardHandler), newMetrics(build{})))
 	changed := strings.Replace(tokenA, "web", "wob", 1)
 	os.WriteFile(file, []byte("web:"+changed+"\n"), 0o600)
 	os.Chtimes(file, info.ModTime(), info.ModTime())

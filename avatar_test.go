@@ -65,7 +65,7 @@ func TestRefusedUpload(t *testing.T) {
 				{"PUT", "/users/" + userID(test.email) + "/avatar", "", test.image},
 				{"POST", "/upload", contentType, form},
 			} {
-				status, body, err := send(http.DefaultClient, request.method, url+request.path, request.contentType, request.body)
+				status, body, err := testkit.Send(http.DefaultClient, request.method, url+request.path, request.contentType, request.body)
 				if err != nil || status != test.want {
 					t.Errorf("%s: %d %s %v, want %d", request.method, status, body, err, test.want)
 				}
@@ -73,7 +73,7 @@ func TestRefusedUpload(t *testing.T) {
 					t.Errorf("%s: it was stored", request.method)
 				}
 			}
-			eventually(t, 10*time.Second, "nothing is left", func() error {
+			testkit.Eventually(t, 10*time.Second, "nothing is left", func() error {
 				if keys := bucket.Keys(); len(keys) > 0 {
 					return fmt.Errorf("%q", keys)
 				}
@@ -156,7 +156,7 @@ func BenchmarkPutAvatar(b *testing.B) {
 	dir := b.TempDir()
 	store, err := openLocal(dir, m)
 	wantError(b, err, nil)
-	s := newServer(config{MaxAvatarBytes: 5 << 20}, localUsers{store}, localAvatars{store}, nil, newLogger(config{LogFormat: "json"}, must(os.OpenFile(os.DevNull, os.O_WRONLY, 0))), m, build{})
+	s := newServer(config{MaxAvatarBytes: 5 << 20}, localUsers{store}, localAvatars{store}, nil, newLogger(config{LogFormat: "json"}, testkit.Must(os.OpenFile(os.DevNull, os.O_WRONLY, 0))), m, build{})
 	b.Cleanup(func() {
 		s.background.Wait()
 		store.Close()
@@ -196,9 +196,9 @@ func BenchmarkPutAvatar(b *testing.B) {
 	round := func() {
 		for i, server := range servers {
 			start := time.Now()
-			together(clients, func(n int) {
+			testkit.Together(clients, func(n int) {
 				for range requests {
-					if status, body, err := send(client, http.MethodPut, server.URL+paths[n], "", image); status != http.StatusOK {
+					if status, body, err := testkit.Send(client, http.MethodPut, server.URL+paths[n], "", image); status != http.StatusOK {
 						b.Error(status, string(body), err)
 					}
 				}

@@ -29,13 +29,13 @@ const secret = "51.5007N 0.1246W serial 4711-0815"
 
 // TestCleanImageFiles: the files in testdata/images are accepted or refused as browsers do.
 func TestCleanImageFiles(t *testing.T) {
-	index := string(must(os.ReadFile("testdata/images/INDEX.tsv")))
+	index := string(testkit.Must(os.ReadFile("testdata/images/INDEX.tsv")))
 	for line := range strings.Lines(index) {
 		field := strings.Split(strings.TrimSpace(line), "\t")
 		if field[0] == "file" {
 			continue
 		}
-		data := must(os.ReadFile("testdata/images/" + field[0]))
+		data := testkit.Must(os.ReadFile("testdata/images/" + field[0]))
 		_, err := checkClean(t, field[0], data)
 		status := http.StatusOK
 		if err != nil {
@@ -108,14 +108,14 @@ func decodeAll(data []byte) (any, error) {
 
 // TestCleanImageGoTestdata: the images that Go tests its decoders with.
 func TestCleanImageGoTestdata(t *testing.T) {
-	root := strings.TrimSpace(string(must(exec.Command("go", "env", "GOROOT").Output())))
-	module := strings.TrimSpace(string(must(exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "golang.org/x/image").Output())))
+	root := strings.TrimSpace(string(testkit.Must(exec.Command("go", "env", "GOROOT").Output())))
+	module := strings.TrimSpace(string(testkit.Must(exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "golang.org/x/image").Output())))
 	accepted := []string{"image/png", "image/jpeg", "image/gif", "image/webp"}
 	tried := 0
 	for _, pattern := range []string{
 		root + "/src/image/testdata/*", root + "/src/image/*/testdata/*", root + "/src/image/*/testdata/*/*", module + "/testdata/*",
 	} {
-		for _, file := range must(filepath.Glob(pattern)) {
+		for _, file := range testkit.Must(filepath.Glob(pattern)) {
 			data, err := os.ReadFile(file)
 			if err != nil || !slices.Contains(accepted, http.DetectContentType(data)) {
 				continue // a directory, text, TIFF
@@ -182,7 +182,7 @@ func gifBlock(start, text string) []byte {
 // plantedImages are images with metadata in every place, and the same without.
 func plantedImages(t testing.TB) map[string][2][]byte {
 	images := testkit.Files(t, "testdata")
-	file := func(name string) []byte { return must(os.ReadFile("testdata/images/" + name)) }
+	file := func(name string) []byte { return testkit.Must(os.ReadFile("testdata/images/" + name)) }
 	exif := string(exifWith(binary.LittleEndian, 6))
 	upright := string(exifWith(binary.BigEndian, 1))
 	icc := strings.Repeat("profile", 80)
@@ -209,7 +209,7 @@ func plantedImages(t testing.TB) map[string][2][]byte {
 		jpg, []byte(secret), soi, jpg), // a second image, as in a motion photo
 		slices.Concat(soi, jfif, rotated, profile, adobe, jpg)}
 	planted["JPEG, upright"] = [2][]byte{slices.Concat(soi, jpegSegment(0xe1, exifHeader, upright), jpg), slices.Concat(soi, jpg)}
-	planted["JPEG, comment in a progressive"] = [2][]byte{nil, must(os.ReadFile("testdata/progressive.jpg"))}
+	planted["JPEG, comment in a progressive"] = [2][]byte{nil, testkit.Must(os.ReadFile("testdata/progressive.jpg"))}
 	progressive := planted["JPEG, comment in a progressive"][1]
 	at := bytes.LastIndex(progressive, []byte("\xff\xda"))
 	planted["JPEG, comment in a progressive"] = [2][]byte{slices.Concat(progressive[:at], jpegSegment(0xfe, secret), []byte(secret+"\xff\xd0"+secret), progressive[at:]), progressive}
@@ -308,7 +308,7 @@ func TestCleanImageOrientation(t *testing.T) {
 // TestCleanImageRefused: what is not accepted is refused by its name.
 func TestCleanImageRefused(t *testing.T) {
 	images := testkit.Files(t, "testdata")
-	vp8 := must(os.ReadFile("testdata/images/ok.webp"))[12:]
+	vp8 := testkit.Must(os.ReadFile("testdata/images/ok.webp"))[12:]
 	jpg := images["ada.jpg"]
 	sof := bytes.Index(jpg, []byte("\xff\xc0"))
 	patched := func(data []byte, at int, with string) []byte {
@@ -429,8 +429,8 @@ func FuzzCleanImage(f *testing.F) {
 			f.Add(planted[0])
 		}
 	}
-	for _, file := range must(filepath.Glob("testdata/images/*.*")) {
-		f.Add(must(os.ReadFile(file)))
+	for _, file := range testkit.Must(filepath.Glob("testdata/images/*.*")) {
+		f.Add(testkit.Must(os.ReadFile(file)))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		checkClean(t, "input", withPNGSums(data))
@@ -456,7 +456,7 @@ func BenchmarkCleanImage(b *testing.B) {
 	var jpg bytes.Buffer
 	jpeg.Encode(&jpg, photo, &jpeg.Options{Quality: 91})
 	exif := jpegSegment(0xe1, exifHeader, string(exifWith(binary.LittleEndian, 6)))
-	anim := must(os.ReadFile("testdata/images/gif-anim.gif"))
+	anim := testkit.Must(os.ReadFile("testdata/images/gif-anim.gif"))
 	at := 13 + gifColors(anim[10])
 	for _, bench := range []struct {
 		name string
@@ -466,7 +466,7 @@ func BenchmarkCleanImage(b *testing.B) {
 		{"JPEG with EXIF", slices.Concat(jpg.Bytes()[:2], exif, jpg.Bytes()[2:])},
 		{"PNG", testkit.PNG(noise(1500, 1000))},
 		{"GIF", slices.Concat(anim[:len(anim)-1], bytes.Repeat(anim[at+19:len(anim)-1], 300), []byte(";"))},
-		{"WebP with EXIF", webpFile(webpCanvas(8, 96, 72), must(os.ReadFile("testdata/images/ok.webp"))[12:], webpChunk("EXIF", make([]byte, 1<<20)))},
+		{"WebP with EXIF", webpFile(webpCanvas(8, 96, 72), testkit.Must(os.ReadFile("testdata/images/ok.webp"))[12:], webpChunk("EXIF", make([]byte, 1<<20)))},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			b.SetBytes(int64(len(bench.data)))

@@ -34,30 +34,11 @@ func serveStores(t testing.TB, users Users, avatars Avatars) (url string) {
 	return server.URL
 }
 
-// send sends a request and returns the status and the body of the response. A body that
-// breaks off is an error.
-func send(client *http.Client, method, url, contentType string, body []byte) (int, []byte, error) {
-	req, err := http.NewRequest(method, url, bytes.NewReader(body))
-	if err != nil {
-		return 0, nil, err
-	}
-	if contentType != "" {
-		req.Header.Set("Content-Type", contentType)
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer resp.Body.Close()
-	got, err := io.ReadAll(resp.Body)
-	return resp.StatusCode, got, err
-}
-
 // waitForOneImage waits until one image is stored: replaced images are deleted after the
 // response.
 func waitForOneImage(t *testing.T, bucket *testkit.S3) {
 	t.Helper()
-	eventually(t, 20*time.Second, "one image is left", func() error {
+	testkit.Eventually(t, 20*time.Second, "one image is left", func() error {
 		if keys := bucket.Keys(); len(keys) != 1 {
 			return fmt.Errorf("%d are there", len(keys))
 		}
@@ -79,7 +60,7 @@ func TestCutRequests(t *testing.T) {
 	}
 	oldPNG, newPNG := testkit.PNG(testkit.Gradient(20, 20, 1)), testkit.PNG(testkit.Gradient(20, 20, 2))
 	do := func(w *world, method, path, contentType string, body []byte) (int, []byte, error) {
-		return send(w.client, method, w.url+path, contentType, body)
+		return testkit.Send(w.client, method, w.url+path, contentType, body)
 	}
 	// look returns the image of each user by email, and reports pointers without an
 	// object.
@@ -365,9 +346,9 @@ func TestGoroutines(t *testing.T) {
 			for n := range 10 {
 				email := fmt.Sprintf("u%d-%d@example.com", i, n)
 				contentType, form := testkit.Form(picture, map[string][]string{"name": {"Ada"}, "email": {email}})
-				send(client, "POST", server.URL+"/user", contentType, form)
-				send(client, "GET", server.URL+"/users/"+userID(email)+"/avatar", "", nil)
-				send(client, "GET", server.URL+"/nowhere", "", nil)
+				testkit.Send(client, "POST", server.URL+"/user", contentType, form)
+				testkit.Send(client, "GET", server.URL+"/users/"+userID(email)+"/avatar", "", nil)
+				testkit.Send(client, "GET", server.URL+"/nowhere", "", nil)
 				// Aborted requests.
 				for _, text := range []string{
 					"GET /users HTTP/1.1\r\n", "GET /users HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -384,7 +365,7 @@ func TestGoroutines(t *testing.T) {
 	}
 	running.Wait()
 	server.Close()
-	eventually(t, 20*time.Second, "no goroutine is left", func() error {
+	testkit.Eventually(t, 20*time.Second, "no goroutine is left", func() error {
 		if n := runtime.NumGoroutine(); n > before {
 			buffer := make([]byte, 1<<20)
 			return fmt.Errorf("%d, there were %d before\n%s", n, before, buffer[:runtime.Stack(buffer, true)])
@@ -450,23 +431,4 @@ func FuzzTraceparent(f *testing.F) {
 			t.Errorf("%q becomes %q", field, id)
 		}
 	})
-}
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}
-
-// eventually repeats check until it succeeds. It fails the test after the given time.
-func eventually(t testing.TB, within time.Duration, what string, check func() error) {
-	t.Helper()
-	var err error
-	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if err = check(); err == nil {
-			return
-		}
-	}
-	t.Fatalf("not within %v: %s: %v", within, what, err)
 }

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"roster/internal/testkit"
 )
 
 func TestStore(t *testing.T) {
@@ -279,7 +281,7 @@ func testUserRaces(t *testing.T, users Users) {
 	// Of many creations one succeeds, and what it wrote is what is there.
 	var mu sync.Mutex
 	var won []User
-	together(24, func(i int) {
+	testkit.Together(24, func(i int) {
 		u := u
 		u.Name, u.ETag = fmt.Sprint("number ", i), newKey()
 		switch err := users.Create(ctx, u); {
@@ -298,7 +300,7 @@ func testUserRaces(t *testing.T, users Users) {
 
 	// Every image but the last is returned as the previous one, once.
 	seen := map[string]int{}
-	together(24, func(i int) {
+	testkit.Together(24, func(i int) {
 		a := testAvatar([]byte(fmt.Sprint(i)))
 		before, _, err := users.Update(ctx, u.ID, Change{Avatar: &a, At: u.CreatedAt}, Condition{})
 		if err != nil {
@@ -334,7 +336,7 @@ func testUserRaces(t *testing.T, users Users) {
 		_, u, err := users.Update(ctx, u.ID, Change{Avatar: &a, At: now()}, Condition{})
 		wantError(t, err, nil)
 		var changed []User
-		together(12, func(int) {
+		testkit.Together(12, func(int) {
 			_, after, err := users.Update(ctx, u.ID, change(), Condition{Avatar: []string{a.Key}, ETag: []string{u.ETag}})
 			mu.Lock()
 			defer mu.Unlock()
@@ -351,7 +353,7 @@ func testUserRaces(t *testing.T, users Users) {
 	}
 
 	// Many renames at once all succeed.
-	together(12, func(i int) {
+	testkit.Together(12, func(i int) {
 		if _, _, err := users.Update(ctx, u.ID, Change{Name: fmt.Sprint("number ", i), At: now()}, Condition{}); err != nil {
 			t.Errorf("rename: %v", err)
 		}
@@ -359,7 +361,7 @@ func testUserRaces(t *testing.T, users Users) {
 
 	// A concurrent change does not bring back a deleted user.
 	var deleted atomic.Int64
-	together(24, func(i int) {
+	testkit.Together(24, func(i int) {
 		a := testAvatar(nil)
 		changes := []Change{{Name: "again", At: u.CreatedAt}, {Avatar: &a, At: u.CreatedAt}, {RemoveAvatar: true, At: u.CreatedAt}}
 		var err error
@@ -454,7 +456,7 @@ func testAvatars(t *testing.T, avatars Avatars) {
 	// Many concurrent uploads; then all images of one user are stale.
 	wantError(t, avatars.DeleteStale(ctx, anna, soon()), nil)
 	keys := make([]string, 12)
-	together(len(keys), func(i int) {
+	testkit.Together(len(keys), func(i int) {
 		keys[i] = newKey()
 		if err := avatars.Put(ctx, anna, keys[i], "image/png", []byte(fmt.Sprint("image ", i))); err != nil {
 			t.Errorf("Put: %v", err)
@@ -503,15 +505,6 @@ func listAll(ctx context.Context, users Users, after string, limit int) ([]User,
 			return list, err
 		}
 	}
-}
-
-// together runs do n times at once.
-func together(n int, do func(i int)) {
-	var done sync.WaitGroup
-	for i := range n {
-		done.Go(func() { do(i) })
-	}
-	done.Wait()
 }
 
 func wantError(t testing.TB, got, want error) {

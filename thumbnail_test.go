@@ -76,8 +76,8 @@ func marker() *image.NRGBA {
 // TestThumbnailOrientation: the corners of the marker, as each orientation turns them.
 func TestThumbnailOrientation(t *testing.T) {
 	jpg, pngImage := testkit.JPEG(marker()), testkit.PNG(marker())
-	vp8l := must(os.ReadFile("testdata/marker.webp"))[12:] // the same, of 90 × 60
-	for o, corners := range map[byte][4]color.Color{       // top left, top right, bottom left, bottom right
+	vp8l := testkit.Must(os.ReadFile("testdata/marker.webp"))[12:] // the same, of 90 × 60
+	for o, corners := range map[byte][4]color.Color{               // top left, top right, bottom left, bottom right
 		1: {red, green, blue, yellow}, 2: {green, red, yellow, blue}, 3: {yellow, blue, green, red}, 4: {blue, yellow, red, green},
 		5: {red, blue, green, yellow}, 6: {blue, red, yellow, green}, 7: {yellow, green, blue, red}, 8: {green, yellow, red, blue},
 	} {
@@ -142,7 +142,7 @@ func TestThumbnailAverage(t *testing.T) {
 
 // TestThumbnailKinds: every color model, small images and long ones.
 func TestThumbnailKinds(t *testing.T) {
-	file := func(name string) []byte { return must(os.ReadFile("testdata/" + name)) }
+	file := func(name string) []byte { return testkit.Must(os.ReadFile("testdata/" + name)) }
 	deep := image.NewNRGBA64(image.Rect(0, 0, 300, 300))
 	for i := range deep.Pix {
 		deep.Pix[i] = 0xff
@@ -212,7 +212,7 @@ func TestThumbnailHostile(t *testing.T) {
 		data []byte
 	}{
 		{"JPEG of very many scans", jpegOfScans(8, maxThumbnailScans+1)},
-		{"JPEG, 16 megapixels of progressive CMYK", patchedSize(must(os.ReadFile("testdata/progressive-cmyk.jpg")), 4000, 4000)},
+		{"JPEG, 16 megapixels of progressive CMYK", patchedSize(testkit.Must(os.ReadFile("testdata/progressive-cmyk.jpg")), 4000, 4000)},
 		{"PNG of 17 megapixels", pngOf(17_000, 1000)},
 		{"GIF, frame of 25 megapixels", testkit.GIFClaiming(5000, 5000, 1)},
 		{"WebP, animated", images["animated.webp"]},
@@ -236,8 +236,8 @@ func TestThumbnailHostile(t *testing.T) {
 		data []byte
 	}{
 		{"PNG without pixels", pngOf(100, 100)},
-		{"JPEG without a table", must(os.ReadFile("testdata/images/jpg-mjpeg-no-dht.jpg"))},
-		{"GIF without a color table", must(os.ReadFile("testdata/images/gif-no-color-table.gif"))},
+		{"JPEG without a table", testkit.Must(os.ReadFile("testdata/images/jpg-mjpeg-no-dht.jpg"))},
+		{"GIF without a color table", testkit.Must(os.ReadFile("testdata/images/gif-no-color-table.gif"))},
 	} {
 		if _, err := renderThumbnail(t.Context(), test.data); err == nil {
 			t.Errorf("%s: it is rendered", test.name)
@@ -305,8 +305,8 @@ func TestThumbnailMemory(t *testing.T) {
 		{"PNG, 16 bits", testkit.PNG(deep)},
 		{"JPEG", testkit.JPEG(flat)},
 		{"JPEG, gray", testkit.JPEG(image.NewGray(flat.Rect))},
-		{"JPEG, progressive", must(os.ReadFile("testdata/progressive.jpg"))},
-		{"JPEG, progressive CMYK", must(os.ReadFile("testdata/progressive-cmyk.jpg"))},
+		{"JPEG, progressive", testkit.Must(os.ReadFile("testdata/progressive.jpg"))},
+		{"JPEG, progressive CMYK", testkit.Must(os.ReadFile("testdata/progressive-cmyk.jpg"))},
 		{"GIF", testkit.GIF(1500, 1500, 4)},
 		{"WebP, Huffman trees", webpOfTrees(900)},
 	} {

@@ -76,7 +76,7 @@ func runScript(t *testing.T, file string, env []string) {
 			check()
 			title = line[2:]
 		case strings.HasPrefix(line, "env "):
-			env = append(env, strings.ReplaceAll(line[4:], "testdata", must(filepath.Abs("testdata"))))
+			env = append(env, strings.ReplaceAll(line[4:], "testdata", testkit.Must(filepath.Abs("testdata"))))
 		case strings.HasPrefix(line, "$ curl "):
 			check()
 			if p == nil {
@@ -187,7 +187,7 @@ func (p *process) curl(t testing.TB, args string, files map[string][]byte) answe
 			}
 			name, value, _ := strings.Cut(next(), "=")
 			if filename, ok := strings.CutPrefix(value, "@"); ok {
-				part := must(form.CreateFormFile(name, filename))
+				part := testkit.Must(form.CreateFormFile(name, filename))
 				part.Write(file(filename))
 			} else {
 				form.WriteField(name, value)

@@ -50,7 +50,7 @@ func (p *target) well(t *testing.T) {
 	if d := time.Since(before); d > 5*time.Second {
 		t.Errorf("the next request took %v", d)
 	}
-	eventually(t, 10*time.Second, "nothing is in flight", func() error {
+	testkit.Eventually(t, 10*time.Second, "nothing is in flight", func() error {
 		if n := p.metric(t, "roster_http_requests_in_flight") + p.metric(t, "roster_uploads_in_flight"); n != 0 {
 			return fmt.Errorf("%v requests and uploads are", n)
 		}
@@ -188,7 +188,7 @@ func TestAttackSmuggling(t *testing.T) {
 func TestAttackPaths(t *testing.T) {
 	p := startTarget(t)
 	secret := filepath.Join(filepath.Dir(p.dir), "secret.png")
-	if err := os.WriteFile(secret, encodePNG(gradient(2, 2, 1)), 0o600); err != nil {
+	if err := os.WriteFile(secret, testkit.PNG(testkit.Gradient(2, 2, 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	defer os.Remove(secret)
@@ -229,7 +229,7 @@ func TestAttackPaths(t *testing.T) {
 			}
 		}
 	}
-	contentType, body := multipartBody(encodePNG(gradient(2, 2, 1)), map[string][]string{"user_id": {"../../secret"}})
+	contentType, body := testkit.Form(testkit.PNG(testkit.Gradient(2, 2, 1)), map[string][]string{"user_id": {"../../secret"}})
 	p.do(t, "POST /upload", http.Header{"Content-Type": {contentType}}, body).want(t, http.StatusBadRequest)
 	if _, err := os.Stat(secret); err != nil {
 		t.Error(err)
@@ -330,7 +330,7 @@ func TestOptionsAsterisk(t *testing.T) {
 	if len(answers) != 1 || answers[0].StatusCode != http.StatusBadRequest || answers[0].Header.Get("X-Request-Id") == "" {
 		t.Fatalf("%v", answers)
 	}
-	eventually(t, 5*time.Second, "it is logged", func() error {
+	testkit.Eventually(t, 5*time.Second, "it is logged", func() error {
 		if p.log.find("request", "method", "OPTIONS") == nil {
 			return errors.New("not yet")
 		}
@@ -382,7 +382,7 @@ func TestAttackBodies(t *testing.T) {
 				if length == "chunked" {
 					body = io.MultiReader(body)
 				}
-				req := must(http.NewRequest("POST", p.url+"/user", body))
+				req := testkit.Must(http.NewRequest("POST", p.url+"/user", body))
 				req.Header.Set("Content-Type", test.contentType)
 				resp, err := testClient.Do(req)
 				if err != nil {
@@ -393,7 +393,7 @@ func TestAttackBodies(t *testing.T) {
 					}
 					continue
 				}
-				answer := must(io.ReadAll(resp.Body))
+				answer := testkit.Must(io.ReadAll(resp.Body))
 				resp.Body.Close()
 				if resp.StatusCode != test.status || len(answer) > 16<<10 {
 					t.Errorf("%s: %s with %d bytes, want %d and few\n%.300s", length, resp.Status, len(answer), test.status, answer)
@@ -408,11 +408,11 @@ func TestAttackBodies(t *testing.T) {
 func TestAttackImages(t *testing.T) {
 	p := startTarget(t)
 	zeros := zlibZeros(1 << 10) // 1 GiB in 1 MiB
-	small := encodePNG(gradient(1, 1, 1))
+	small := testkit.PNG(testkit.Gradient(1, 1, 1))
 	inserted := func(name string, data []byte) []byte { // after IHDR
 		return slices.Concat(small[:33], testkit.PNGChunk(name, data), small[33:])
 	}
-	gif := encodeGIF(2, 2, 1)
+	gif := testkit.GIF(2, 2, 1)
 	comments := 13 // behind the screen, which has no color table
 	put := func(t *testing.T, image []byte) answer {
 		t.Helper()
@@ -473,7 +473,7 @@ func TestAttackUnicode(t *testing.T) {
 	p := startTarget(t)
 	create := func(t *testing.T, name, email string) answer {
 		t.Helper()
-		body := must(json.Marshal(map[string]string{"name": name, "email": email}))
+		body := testkit.Must(json.Marshal(map[string]string{"name": name, "email": email}))
 		return p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, body)
 	}
 	t.Run("emails", func(t *testing.T) {
@@ -573,7 +573,7 @@ func TestAttackSlow(t *testing.T) {
 		seed = seed*1664525 + 1013904223
 		noise.Pix[i] = uint8(seed >> 24)
 	}
-	p.do(t, "PUT /users/"+p.ada.ID+"/avatar", nil, encodePNG(noise)).want(t, http.StatusOK)
+	p.do(t, "PUT /users/"+p.ada.ID+"/avatar", nil, testkit.PNG(noise)).want(t, http.StatusOK)
 	p.ada = p.do(t, "GET /users/"+p.ada.ID, nil, nil).user(t)
 
 	var all sync.WaitGroup
@@ -609,7 +609,7 @@ func TestAttackSlow(t *testing.T) {
 	}
 	all.Go(func() {
 		const cut = `roster_http_request_duration_seconds_count{code="499",method="GET",route="/users/{id}/avatar"}`
-		eventually(t, 26*time.Second, "those that do not read are cut", func() error {
+		testkit.Eventually(t, 26*time.Second, "those that do not read are cut", func() error {
 			if n := p.metric(t, cut); n != clients {
 				return fmt.Errorf("%v are", n)
 			}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"roster/internal/testkit"
 )
 
 // A mountedSecret is a directory that changes like a Secret mounted by the kubelet: the
@@ -63,7 +65,7 @@ func bearer(token string) http.Header {
 // s; the rest is for a busy machine.
 func wantAccess(t *testing.T, p *process, want map[string]bool) {
 	t.Helper()
-	eventually(t, 10*time.Second, "the tokens take effect", func() error {
+	testkit.Eventually(t, 10*time.Second, "the tokens take effect", func() error {
 		for token, ok := range want {
 			a := p.do(t, "GET /users", bearer(token), nil)
 			if (a.StatusCode == http.StatusOK) != ok {
@@ -94,7 +96,7 @@ func TestTokenRotation(t *testing.T) {
 	bad := []string{"mobile " + tokenC + "\n", "", "mobile:short\n"}
 	for i, content := range bad {
 		secret.update(t, content)
-		eventually(t, 10*time.Second, "the malformed update is noticed", func() error {
+		testkit.Eventually(t, 10*time.Second, "the malformed update is noticed", func() error {
 			p.do(t, "GET /users", bearer(tokenB), nil).want(t, http.StatusOK)
 			if n := failures(); n < float64(i+1) {
 				return fmt.Errorf("%v failures", n)
@@ -108,7 +110,7 @@ func TestTokenRotation(t *testing.T) {
 	if err := os.Remove(secret.path()); err != nil { // without the file, the tokens stay valid
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "the loss is noticed", func() error {
+	testkit.Eventually(t, 10*time.Second, "the loss is noticed", func() error {
 		p.do(t, "GET /users", bearer(tokenB), nil).want(t, http.StatusOK)
 		if n := failures(); n < float64(len(bad)+1) {
 			return fmt.Errorf("%v failures", n)

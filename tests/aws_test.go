@@ -113,7 +113,7 @@ func realServers(t testing.TB) awsServers {
 // clients are the SDK's for them, as they come but for options.
 func (s awsServers) clients(options ...func(*awsconfig.LoadOptions) error) (*dynamodb.Client, *s3.Client) {
 	c := awsCredentials()
-	cfg := must(awsconfig.LoadDefaultConfig(context.Background(), append(options,
+	cfg := testkit.Must(awsconfig.LoadDefaultConfig(context.Background(), append(options,
 		awsconfig.WithRegion(c["AWS_REGION"]),
 		awsconfig.WithCredentialsProvider(aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: c["AWS_ACCESS_KEY_ID"], SecretAccessKey: c["AWS_SECRET_ACCESS_KEY"]}, nil
@@ -127,7 +127,7 @@ func (s awsServers) clients(options ...func(*awsconfig.LoadOptions) error) (*dyn
 func TestReplacedAvatar(t *testing.T) {
 	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	one, other := start(t, fakeEnv(dynamo, bucket)...), start(t, fakeEnv(dynamo, bucket)...)
-	images := [][]byte{encodePNG(gradient(20, 20, 1)), encodePNG(gradient(20, 20, 2))}
+	images := [][]byte{testkit.PNG(testkit.Gradient(20, 20, 1)), testkit.PNG(testkit.Gradient(20, 20, 2))}
 	u := one.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, []byte(`{"name":"Anna","email":"anna@example.com"}`)).want(t, http.StatusCreated).user(t)
 	bucket.Always("DeleteObjects", testkit.Fault{Status: 403, Code: "AccessDenied"})
 	put := func(image []byte) userJSON {
@@ -171,7 +171,7 @@ func TestClientGone(t *testing.T) {
 	dynamo.Next("PutItem", testkit.Fault{Gate: gate})
 	w := dialWire(t, p.url)
 	w.write("POST /user HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 40\r\n\r\n" + `{"name":"Ada","email":"ada@example.com"}`)
-	eventually(t, 10*time.Second, "the request is in flight", func() error {
+	testkit.Eventually(t, 10*time.Second, "the request is in flight", func() error {
 		if dynamo.Calls("PutItem") == 0 {
 			return errors.New("not yet")
 		}
@@ -180,7 +180,7 @@ func TestClientGone(t *testing.T) {
 	w.Close()
 	time.Sleep(100 * time.Millisecond)
 	close(gate)
-	eventually(t, 10*time.Second, "it is logged", func() error {
+	testkit.Eventually(t, 10*time.Second, "it is logged", func() error {
 		if p.log.find("request", "method", "POST", "status", 499) == nil {
 			return errors.New("not yet")
 		}
@@ -197,7 +197,7 @@ func TestNoCall(t *testing.T) {
 	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	p := start(t, fakeEnv(dynamo, bucket)...)
 	path := "/users/" + p.create(t, "ada@example.com").ID + "/avatar"
-	p.do(t, "PUT "+path, nil, encodePNG(gradient(20, 20, 1))).want(t, http.StatusOK)
+	p.do(t, "PUT "+path, nil, testkit.PNG(testkit.Gradient(20, 20, 1))).want(t, http.StatusOK)
 	before := bucket.Calls("GetObject") // of readiness
 	etag := p.do(t, "HEAD "+path, nil, nil).want(t, http.StatusOK).Header.Get("ETag")
 	p.do(t, "GET "+path, http.Header{"If-None-Match": {etag}}, nil).want(t, http.StatusNotModified)
@@ -231,7 +231,7 @@ func TestBrokenImage(t *testing.T) {
 	p := start(t, fakeEnv(dynamo, bucket)...)
 	u := p.create(t, "ada@example.com")
 	for size, image := range map[string][]byte{
-		"small": encodePNG(gradient(64, 64, 1)), "large": testkit.PadPNG(encodePNG(gradient(64, 64, 1)), 300<<10),
+		"small": testkit.PNG(testkit.Gradient(64, 64, 1)), "large": testkit.PadPNG(testkit.PNG(testkit.Gradient(64, 64, 1)), 300<<10),
 	} {
 		path := p.do(t, "PUT /users/"+u.ID+"/avatar", nil, image).want(t, http.StatusOK).user(t).AvatarURL
 		for name, fault := range map[string]testkit.Fault{"cut": {Cut: true}, "corrupt": {Corrupt: true}} {

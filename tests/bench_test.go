@@ -89,7 +89,7 @@ func farAWS(b *testing.B, near awsServers) awsServers {
 
 // distant returns the URL of a proxy that adds latency.
 func distant(t testing.TB, server string, latency time.Duration) (url string) {
-	target := must(neturl.Parse(server))
+	target := testkit.Must(neturl.Parse(server))
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
@@ -343,7 +343,7 @@ func benchCannedList(b *testing.B) {
 					u[name] = str(v.Value)
 				}
 			}
-			avatar := must(json.Marshal(map[string]value{
+			avatar := testkit.Must(json.Marshal(map[string]value{
 				"key": str("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), "type": str("image/png"), "size": {"N": json.RawMessage(`"1000"`)},
 			}))
 			u["avatar"] = value{"M": avatar}
@@ -406,7 +406,7 @@ func benchImages(b *testing.B) map[string][]byte {
 	if err := jpeg.Encode(&jpegBytes, photo, &jpeg.Options{Quality: 80}); err != nil {
 		b.Fatal(err)
 	}
-	small := encodePNG(gradient(64, 64, 1))
+	small := testkit.PNG(testkit.Gradient(64, 64, 1))
 	padded := testkit.PadPNG(small, 1<<20)
 	b.Logf("PNG of %d KiB, JPEG of %d KiB, with a profile %d KiB", pngBytes.Len()>>10, jpegBytes.Len()>>10, len(padded)>>10)
 	return map[string][]byte{"png": pngBytes.Bytes(), "jpeg": jpegBytes.Bytes(), "profile": padded}
@@ -419,7 +419,7 @@ func benchUpload(b *testing.B, servers awsServers, clients int) {
 		var contentTypes []string
 		var forms [][]byte
 		for _, id := range users {
-			contentType, form := multipartBody(image, map[string][]string{"user_id": {id}})
+			contentType, form := testkit.Form(image, map[string][]string{"user_id": {id}})
 			contentTypes, forms = append(contentTypes, contentType), append(forms, form)
 		}
 		bare := func(i int) {
@@ -517,7 +517,7 @@ func benchRead(b *testing.B, servers awsServers, clients int) {
 	b.Run("handler", func(b *testing.B) {
 		server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			rw.Header().Set("Content-Length", strconv.Itoa(len(image)))
-			read(must(strconv.Atoi(path.Base(r.URL.Path))), rw)
+			read(testkit.Must(strconv.Atoi(path.Base(r.URL.Path))), rw)
 		}))
 		defer server.Close()
 		w.compare(b, clients, 18*clients, bare, func(i int) { w.do(b, "GET", fmt.Sprintf("%s/%d", server.URL, i%len(users)), nil) })
@@ -547,7 +547,7 @@ func benchRequests(b *testing.B, env []string) {
 		client:  &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: benchConns}},
 	}
 	b.ReportMetric(w.process.memory(b)/mib, "MiB-idle")
-	image := encodeJPEG(gradient(640, 640, 3))
+	image := testkit.JPEG(testkit.Gradient(640, 640, 3))
 	b.Logf("JPEG of %d kB", len(image)/1000)
 	var users, urls []string
 	for _, id := range w.createUsers(b, "user") {
@@ -584,7 +584,7 @@ func benchRequests(b *testing.B, env []string) {
 		})
 	}
 	b.Run("thumbnail-first", func(b *testing.B) {
-		photo := encodeJPEG(gradient(4000, 3000, 3))
+		photo := testkit.JPEG(testkit.Gradient(4000, 3000, 3))
 		var cpu time.Duration
 		for b.Loop() {
 			u := w.process.do(b, "PUT "+users[0]+"/avatar", nil, photo).want(b, http.StatusOK).user(b)

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"roster/internal/testkit"
 )
 
 // A witness is what the service has acknowledged about one user, and the possible results
@@ -35,13 +37,13 @@ func TestKill(t *testing.T) {
 	}
 	const writers = 12
 	dir := t.TempDir()
-	pictures := [][]byte{encodePNG(gradient(40, 40, 1)), encodePNG(gradient(300, 300, 5)), encodeJPEG(gradient(50, 50, 3))}
+	pictures := [][]byte{testkit.PNG(testkit.Gradient(40, 40, 1)), testkit.PNG(testkit.Gradient(300, 300, 5)), testkit.JPEG(testkit.Gradient(50, 50, 3))}
 	var known [writers][]*witness
 	acknowledged := 0
 	for round := range rounds {
 		p := start(t, "DATA_DIR="+dir)
 		client := newLoadClient(t, p)
-		if left := must(os.ReadDir(filepath.Join(dir, "tmp"))); len(left) > 0 {
+		if left := testkit.Must(os.ReadDir(filepath.Join(dir, "tmp"))); len(left) > 0 {
 			t.Errorf("round %d: tmp has %d files after the start", round, len(left))
 		}
 		checkWitnesses(t, client, slices.Concat(known[:]...))
@@ -60,7 +62,7 @@ func TestKill(t *testing.T) {
 			})
 		}
 		// At a random moment under load.
-		eventually(t, time.Minute, "writes are acknowledged", func() error {
+		testkit.Eventually(t, time.Minute, "writes are acknowledged", func() error {
 			if done.Load() < writers*2 {
 				return errors.New("too few yet")
 			}
@@ -194,7 +196,7 @@ func TestFullDisk(t *testing.T) {
 	p := start(t, "DATA_DIR="+dir)
 	client := newLoadClient(t, p)
 
-	picture := encodePNG(gradient(200, 200, 7))
+	picture := testkit.PNG(testkit.Gradient(200, 200, 7))
 	if status, _, err := client.create("Ada", "ada@example.com", picture); status != http.StatusCreated {
 		t.Fatal(status, err)
 	}
@@ -203,7 +205,7 @@ func TestFullDisk(t *testing.T) {
 	fill(t, filler)
 
 	// An image needs new blocks.
-	a := p.do(t, "PUT /users/"+userID(users[0])+"/avatar", nil, encodePNG(gradient(300, 300, 9))).want(t, http.StatusServiceUnavailable)
+	a := p.do(t, "PUT /users/"+userID(users[0])+"/avatar", nil, testkit.PNG(testkit.Gradient(300, 300, 9))).want(t, http.StatusServiceUnavailable)
 	if a.Header.Get("Retry-After") == "" || strings.Contains(a.body, "space") {
 		t.Errorf("the refusal has Retry-After %q and says %s", a.Header.Get("Retry-After"), a.body)
 	}
@@ -240,7 +242,7 @@ func TestFullDisk(t *testing.T) {
 		if status != http.StatusOK || sha256Hex(image) != sha256Hex(picture) {
 			t.Fatalf("the image is lost: %d %v", status, err)
 		}
-		if left := must(os.ReadDir(filepath.Join(dir, "tmp"))); len(left) > 0 {
+		if left := testkit.Must(os.ReadDir(filepath.Join(dir, "tmp"))); len(left) > 0 {
 			t.Errorf("tmp has %d files", len(left))
 		}
 	}

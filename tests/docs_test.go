@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"roster/internal/testkit"
 )
 
 func readFile(t *testing.T, path string) string {
@@ -31,7 +33,7 @@ func TestReadme(t *testing.T) {
 	text := readFile(t, "../README.md")
 	p := start(t)
 	dir := t.TempDir()
-	if err := os.Symlink(must(filepath.Abs("../testdata")), dir+"/testdata"); err != nil {
+	if err := os.Symlink(testkit.Must(filepath.Abs("../testdata")), dir+"/testdata"); err != nil {
 		t.Fatal(err)
 	}
 	commands := 0
@@ -58,7 +60,7 @@ func TestReadme(t *testing.T) {
 	if commands < 20 {
 		t.Errorf("found only %d commands in the README", commands)
 	}
-	if files := must(os.ReadDir(dir)); len(files) != 1 {
+	if files := testkit.Must(os.ReadDir(dir)); len(files) != 1 {
 		t.Errorf("the tour leaves files: %v", files)
 	}
 }

@@ -80,7 +80,7 @@ func testRollout(t *testing.T, env []string, clients int) {
 			w.Close()
 		})
 	}
-	eventually(t, time.Minute, "a quarter is answered", func() error {
+	testkit.Eventually(t, time.Minute, "a quarter is answered", func() error {
 		if answered.Load() < int64(clients*requests/4) {
 			return errors.New("not yet")
 		}
@@ -120,7 +120,7 @@ func TestShutdownDelay(t *testing.T) {
 	p.do(t, "GET /readyz", nil, nil).want(t, http.StatusOK)
 	sent := time.Now()
 	p.Process.Signal(syscall.SIGTERM)
-	eventually(t, delay, "/readyz says no", func() error {
+	testkit.Eventually(t, delay, "/readyz says no", func() error {
 		a, err := p.try("GET /readyz", nil, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -161,7 +161,7 @@ func TestInterrupt(t *testing.T) {
 // waitRefused waits until p accepts no new connection.
 func waitRefused(t *testing.T, p *process) {
 	t.Helper()
-	eventually(t, 20*time.Second, "the listener is closed", func() error {
+	testkit.Eventually(t, 20*time.Second, "the listener is closed", func() error {
 		c, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
 		if err != nil {
 			return nil
@@ -174,7 +174,7 @@ func waitRefused(t *testing.T, p *process) {
 // halfUpload sends half of an upload and returns the rest.
 func halfUpload(t *testing.T, w *wire, email string) (rest string) {
 	t.Helper()
-	contentType, body := multipartBody(encodePNG(gradient(300, 300, 3)), map[string][]string{"name": {"Ada"}, "email": {email}})
+	contentType, body := testkit.Form(testkit.PNG(testkit.Gradient(300, 300, 3)), map[string][]string{"name": {"Ada"}, "email": {email}})
 	head := fmt.Sprintf("POST /user HTTP/1.1\r\nHost: roster\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", contentType, len(body))
 	half := len(body) / 2
 	if err := w.write(head + string(body[:half])); err != nil {
@@ -190,7 +190,7 @@ func TestDrainUpload(t *testing.T) {
 			p := start(t, b.env(t)...)
 			upload := dialWire(t, p.url)
 			rest := halfUpload(t, upload, "ada@example.com")
-			eventually(t, 20*time.Second, "it is under way", func() error {
+			testkit.Eventually(t, 20*time.Second, "it is under way", func() error {
 				if p.metric(t, "roster_uploads_in_flight") != 1 {
 					return errors.New("not yet")
 				}
@@ -254,7 +254,7 @@ func TestShutdownTimeout(t *testing.T) {
 	p := start(t, "SHUTDOWN_TIMEOUT=1s")
 	w := dialWire(t, p.url)
 	halfUpload(t, w, "ada@example.com")
-	eventually(t, 20*time.Second, "it is under way", func() error {
+	testkit.Eventually(t, 20*time.Second, "it is under way", func() error {
 		if p.metric(t, "roster_uploads_in_flight") != 1 {
 			return errors.New("not yet")
 		}
@@ -274,7 +274,7 @@ func TestShutdownTimeout(t *testing.T) {
 func TestSecondSignal(t *testing.T) {
 	p := start(t, "SHUTDOWN_DELAY=1h")
 	p.Process.Signal(syscall.SIGTERM)
-	eventually(t, 20*time.Second, "it is stopping", func() error {
+	testkit.Eventually(t, 20*time.Second, "it is stopping", func() error {
 		if p.log.find("shutting down") == nil {
 			return errors.New("not yet")
 		}
@@ -298,11 +298,11 @@ func TestDiscardLater(t *testing.T) {
 	p := start(t, fakeEnv(dynamo, bucket)...)
 	p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, []byte(`{"name":"Ada","email":"ada@example.com"}`)).want(t, http.StatusCreated)
 	put := "PUT /users/" + userID("ada@example.com") + "/avatar"
-	p.do(t, put, nil, encodePNG(gradient(20, 20, 1))).want(t, http.StatusOK)
+	p.do(t, put, nil, testkit.PNG(testkit.Gradient(20, 20, 1))).want(t, http.StatusOK)
 	old := bucket.Keys()
 	gate := make(chan struct{})
 	bucket.Next("DeleteObjects", testkit.Fault{Gate: gate})
-	p.do(t, put, nil, encodePNG(gradient(20, 20, 2))).want(t, http.StatusOK)
+	p.do(t, put, nil, testkit.PNG(testkit.Gradient(20, 20, 2))).want(t, http.StatusOK)
 	if n := len(bucket.Keys()); n != 2 {
 		t.Errorf("there are %d images, want the one before as well", n)
 	}

@@ -36,8 +36,8 @@ import (
 var rosterBinary = sync.OnceValue(func() string {
 	// The binary is built from these directories. Reading them makes go test run again,
 	// and not print a cached result, when a file in them has changed.
-	must(os.ReadDir(".."))
-	must(os.ReadDir("../swagger"))
+	testkit.Must(os.ReadDir(".."))
+	testkit.Must(os.ReadDir("../swagger"))
 	path := filepath.Join(workDir, "roster")
 	build := exec.Command("go", "build", "-o", path, fmt.Sprint("-race=", raceEnabled), "..")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -53,7 +53,7 @@ var longTests = flag.Bool("long", false, "also run what takes minutes: more cras
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	workDir = must(os.MkdirTemp("", "roster-test-"))
+	workDir = testkit.Must(os.MkdirTemp("", "roster-test-"))
 	code := m.Run()
 	if err := checkExchanges(workDir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -108,7 +108,7 @@ func launch(t testing.TB, env ...string) *process {
 			t.Logf("log of the service:\n%s", p.log.tail(50))
 		}
 	})
-	eventually(t, 20*time.Second, "it listens", func() error {
+	testkit.Eventually(t, 20*time.Second, "it listens", func() error {
 		if p.ended() {
 			return fmt.Errorf("it ended: %v", p.err)
 		}
@@ -127,7 +127,7 @@ func launch(t testing.TB, env ...string) *process {
 
 func (p *process) waitReady(t testing.TB) {
 	t.Helper()
-	eventually(t, 30*time.Second, "it is ready", func() error {
+	testkit.Eventually(t, 30*time.Second, "it is ready", func() error {
 		resp, err := http.Get(p.url + "/readyz")
 		if err != nil {
 			return err
@@ -299,18 +299,6 @@ func (l *logLines) find(msg string, attrs ...any) map[string]any {
 	return nil
 }
 
-// eventually repeats check until it succeeds. It fails the test after the given time.
-func eventually(t testing.TB, within time.Duration, what string, check func() error) {
-	t.Helper()
-	var err error
-	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if err = check(); err == nil {
-			return
-		}
-	}
-	t.Fatalf("not within %v: %s: %v", within, what, err)
-}
-
 // An answer is a response and its body.
 type answer struct {
 	*http.Response
@@ -405,30 +393,6 @@ func userID(email string) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:16])
 }
 
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}
-
-// together runs do n times concurrently.
-func together(n int, do func(i int)) {
-	var done sync.WaitGroup
-	for i := range n {
-		done.Go(func() { do(i) })
-	}
-	done.Wait()
-}
-
-var (
-	gradient      = testkit.Gradient
-	encodePNG     = testkit.PNG
-	encodeJPEG    = testkit.JPEG
-	encodeGIF     = testkit.GIF
-	multipartBody = testkit.Form
-)
-
 // A loadClient sends many requests. Unlike process.do, it does not record them for the
 // check against openapi.yaml, and returns errors.
 type loadClient struct {
@@ -444,20 +408,7 @@ func newLoadClient(t testing.TB, p *process) *loadClient {
 
 // send returns the status and the body of the response.
 func (c *loadClient) send(method, path, contentType string, body []byte) (int, []byte, error) {
-	req, err := http.NewRequest(method, c.url+path, bytes.NewReader(body))
-	if err != nil {
-		return 0, nil, err
-	}
-	if contentType != "" {
-		req.Header.Set("Content-Type", contentType)
-	}
-	resp, err := c.Do(req)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(resp.Body)
-	return resp.StatusCode, data, err
+	return testkit.Send(c.Client, method, c.url+path, contentType, body)
 }
 
 // create sends POST /user, with an image if it is not nil.
@@ -465,7 +416,7 @@ func (c *loadClient) create(name, email string, image []byte) (int, []byte, erro
 	if image == nil {
 		return c.send("POST", "/user", "application/json", fmt.Appendf(nil, `{"name":%q,"email":%q}`, name, email))
 	}
-	contentType, body := multipartBody(image, url.Values{"name": {name}, "email": {email}})
+	contentType, body := testkit.Form(image, url.Values{"name": {name}, "email": {email}})
 	return c.send("POST", "/user", contentType, body)
 }
 

@@ -28,11 +28,11 @@ func TestManyUploads(t *testing.T) {
 	p := start(t)
 	client := newLoadClient(t, p)
 	// A PNG has any size with a large color profile, which is kept.
-	picture := testkit.PadPNG(encodePNG(gradient(64, 64, 1)), 5<<20)
+	picture := testkit.PadPNG(testkit.PNG(testkit.Gradient(64, 64, 1)), 5<<20)
 	idle := p.memory(t)
 	most := p.watchMemory(t)
 	var stored, refused atomic.Int64
-	together(clients, func(i int) {
+	testkit.Together(clients, func(i int) {
 		for {
 			status, body, err := client.create("Ada", fmt.Sprintf("ada%d@example.com", i), picture)
 			switch {
@@ -78,7 +78,7 @@ func TestSlowUploads(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, 20*time.Second, "all are under way", func() error {
+	testkit.Eventually(t, 20*time.Second, "all are under way", func() error {
 		if n := p.metric(t, "roster_uploads_in_flight"); n != float64(slow) {
 			return fmt.Errorf("%v", n)
 		}
@@ -187,7 +187,7 @@ func TestSlowClients(t *testing.T) {
 		if _, err := w.read(); err == nil {
 			t.Error("it is whole: the client was not slow enough to be cut off")
 		}
-		eventually(t, 10*time.Second, "it is logged as the client's doing", func() error {
+		testkit.Eventually(t, 10*time.Second, "it is logged as the client's doing", func() error {
 			if p.log.find("request", "route", "/users", "status", 499) == nil {
 				return fmt.Errorf("not found")
 			}
@@ -302,7 +302,7 @@ func TestSlowBody(t *testing.T) {
 func TestSlowReaders(t *testing.T) {
 	p := start(t)
 	u := p.create(t, "ada@example.com")
-	image := testkit.PadPNG(encodePNG(gradient(64, 64, 1)), 5<<20)
+	image := testkit.PadPNG(testkit.PNG(testkit.Gradient(64, 64, 1)), 5<<20)
 	p.do(t, "PUT /users/"+u.ID+"/avatar", nil, image).want(t, http.StatusOK)
 	for range 1024 {
 		w := dialWire(t, p.url)
@@ -310,7 +310,7 @@ func TestSlowReaders(t *testing.T) {
 		w.Conn.(*net.TCPConn).SetReadBuffer(4 << 10) // else the kernel takes most of the image
 		w.write("GET /users/" + u.ID + "/avatar HTTP/1.1\r\nHost: a\r\n\r\n")
 	}
-	eventually(t, 15*time.Second, "the bound for downloads is reached", func() error {
+	testkit.Eventually(t, 15*time.Second, "the bound for downloads is reached", func() error {
 		if a := p.do(t, "HEAD /users/"+u.ID+"/avatar", nil, nil); a.StatusCode != http.StatusServiceUnavailable {
 			return errors.New(a.Status)
 		}
@@ -327,7 +327,7 @@ func TestSlowReaders(t *testing.T) {
 func TestThumbnailStorm(t *testing.T) {
 	const images, clients = 40, 40
 	p := start(t)
-	picture := encodeJPEG(gradient(4600, 3400, 1)) // 15.6 megapixels
+	picture := testkit.JPEG(testkit.Gradient(4600, 3400, 1)) // 15.6 megapixels
 	var paths []string
 	for i := range images {
 		u := p.create(t, fmt.Sprintf("ada%d@example.com", i))

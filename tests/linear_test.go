@@ -25,6 +25,8 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+
+	"roster/internal/testkit"
 )
 
 var linearFor = flag.Duration("linear", 4*time.Second, "how long TestLinearizable records histories on each store")
@@ -135,7 +137,7 @@ func linearImage(id int) []byte {
 	for i := range 16 * 16 {
 		img.SetNRGBA(i%16, i/16, linearColor(id))
 	}
-	return encodePNG(img)
+	return testkit.PNG(img)
 }
 
 // similar compares an image's color with that of a thumbnail, which JPEG changed a
@@ -246,7 +248,7 @@ func (r *recorder) step(client int, users []string) {
 		if n%2 == 0 {
 			var data []byte
 			op.image, data = r.newImage()
-			contentType, body = multipartBody(data, url.Values{"name": {name}, "email": {user}})
+			contentType, body = testkit.Form(data, url.Values{"name": {name}, "email": {user}})
 		}
 		if status, _, sent := r.send("POST", "/user", map[string]string{"Content-Type": contentType}, body); sent {
 			record(op, linearResult{status: status})
@@ -346,7 +348,7 @@ func (r *recorder) run(total time.Duration, fault func()) {
 		if fault != nil {
 			time.AfterFunc(min(linearRound, total)/2, fault)
 		}
-		together(linearClients, func(client int) {
+		testkit.Together(linearClients, func(client int) {
 			for time.Now().Before(end) {
 				r.step(client, users)
 				time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
@@ -411,7 +413,7 @@ func TestLinearizable(t *testing.T) {
 	t.Run("AWS, answers lost", func(t *testing.T) {
 		servers := realServers(t)
 		lossy := func(target string) string {
-			server := httptest.NewServer(&lossyProxy{target: must(url.Parse(target))})
+			server := httptest.NewServer(&lossyProxy{target: testkit.Must(url.Parse(target))})
 			t.Cleanup(server.Close)
 			return server.URL
 		}

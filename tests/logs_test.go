@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"roster/internal/testkit"
 )
 
 // TestLogKeepsSecrets sends valid and invalid requests of every kind to a service with
@@ -39,7 +41,7 @@ func testLogKeepsSecrets(t *testing.T, env []string) {
 		t.Helper()
 		return p.do(t, target, header, body)
 	}
-	picture := encodePNG(gradient(30, 30, 2))
+	picture := testkit.PNG(testkit.Gradient(30, 30, 2))
 	h, body := json(`{"name":"` + name + `","email":"` + email + `"}`)
 	id := do("POST /user", h, body).want(t, http.StatusCreated).user(t).ID
 	user := "/users/" + id
@@ -58,7 +60,7 @@ func testLogKeepsSecrets(t *testing.T, env []string) {
 	form := bearer(token)
 	for _, image := range [][]byte{picture, picture[:50], []byte(name), nil} {
 		for _, path := range []string{"/user", "/upload", "/upload?email=" + email} {
-			contentType, body := multipartBody(image, map[string][]string{"email": {email}})
+			contentType, body := testkit.Form(image, map[string][]string{"email": {email}})
 			form.Set("Content-Type", contentType)
 			do("POST "+path, form, body)
 		}
@@ -164,7 +166,7 @@ func TestRequestLog(t *testing.T) {
 				t.Errorf("X-Request-Id %q becomes %q", sent, got)
 			}
 			var line map[string]any
-			eventually(t, 10*time.Second, "the request is logged", func() error {
+			testkit.Eventually(t, 10*time.Second, "the request is logged", func() error {
 				if line = p.log.find("request", "request_id", sent); line == nil {
 					return fmt.Errorf("no line with request_id %s", sent)
 				}
@@ -237,7 +239,7 @@ func TestLogFormats(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 20*time.Second, "it logs text", func() error {
+	testkit.Eventually(t, 20*time.Second, "it logs text", func() error {
 		if text := output.String(); !strings.Contains(text, `level=INFO msg=ready`) {
 			return fmt.Errorf("%s", text)
 		}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"roster/internal/testkit"
 )
 
 // TestMigrate copies an embedded store to AWS, killed on the way and repeated. All users
@@ -26,7 +28,7 @@ func TestMigrate(t *testing.T) {
 			images := map[string][]byte{}
 			for i := range 200 {
 				id := userID(fmt.Sprintf("user%d@example.com", i*users/200))
-				images[id] = encodePNG(gradient(20, 20, i))
+				images[id] = testkit.PNG(testkit.Gradient(20, 20, i))
 				from.do(t, "PUT /users/"+id+"/avatar", nil, images[id]).want(t, http.StatusOK)
 			}
 			list := func(p *process) map[string]userJSON {

@@ -146,7 +146,7 @@ func TestOutage(t *testing.T) {
 
 			const clients = 24
 			client := newLoadClient(t, p)
-			image := encodePNG(gradient(64, 64, 1))
+			image := testkit.PNG(testkit.Gradient(64, 64, 1))
 			anna := userID("anna@example.com")
 			if status, body, err := client.create("Anna", "anna@example.com", nil); err != nil || status != 201 {
 				t.Fatal(status, string(body), err)
@@ -265,7 +265,7 @@ func TestOutage(t *testing.T) {
 			if lateHeap > halfHeap+16*mib*raceMemory() {
 				t.Errorf("memory grows in the outage: %.1f MiB, then %.1f", halfHeap/mib, lateHeap/mib)
 			}
-			eventually(t, 10*time.Second, "no goroutine is left", func() error {
+			testkit.Eventually(t, 10*time.Second, "no goroutine is left", func() error {
 				if now := p.metric(t, "go_goroutines"); now > goroutines {
 					return fmt.Errorf("%v, there were %v before the outage", now, goroutines)
 				}

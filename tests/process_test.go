@@ -184,7 +184,7 @@ func TestReadiness(t *testing.T) {
 			}
 			time.Sleep(500 * time.Millisecond)
 		}
-		eventually(t, 20*time.Second, "the reason is logged", func() error {
+		testkit.Eventually(t, 20*time.Second, "the reason is logged", func() error {
 			if line := p.log.find("not ready"); line == nil || !strings.Contains(p.log.String(), why) {
 				return errors.New("not yet")
 			}

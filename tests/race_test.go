@@ -25,13 +25,13 @@ func (p *process) create(t testing.TB, email string) userJSON {
 // storedFiles returns the files of the embedded store's images, and empty directories.
 func storedFiles(t testing.TB, dir string) (files []string) {
 	t.Helper()
-	for _, path := range must(filepath.Glob(filepath.Join(dir, "avatars", "*"))) {
-		entries := must(filepath.Glob(filepath.Join(path, "*")))
+	for _, path := range testkit.Must(filepath.Glob(filepath.Join(dir, "avatars", "*"))) {
+		entries := testkit.Must(filepath.Glob(filepath.Join(path, "*")))
 		if files = append(files, entries...); len(entries) == 0 {
 			files = append(files, path+"/")
 		}
 	}
-	return append(files, must(filepath.Glob(filepath.Join(dir, "tmp", "*")))...)
+	return append(files, testkit.Must(filepath.Glob(filepath.Join(dir, "tmp", "*")))...)
 }
 
 // TestPreconditionRace: of eight concurrent changes of one version, one succeeds.
@@ -44,7 +44,7 @@ func TestPreconditionRace(t *testing.T) {
 			race := func(change func(i int) answer) {
 				t.Helper()
 				var succeeded, refused atomic.Int64
-				together(8, func(i int) {
+				testkit.Together(8, func(i int) {
 					switch change(i).StatusCode {
 					case http.StatusOK, http.StatusNoContent:
 						succeeded.Add(1)
@@ -58,7 +58,7 @@ func TestPreconditionRace(t *testing.T) {
 			}
 			put := func(field, value string) func(i int) answer {
 				return func(i int) answer {
-					return p.do(t, "PUT "+path+"/avatar", http.Header{field: {value}}, encodePNG(gradient(8, 8, i)))
+					return p.do(t, "PUT "+path+"/avatar", http.Header{field: {value}}, testkit.PNG(testkit.Gradient(8, 8, i)))
 				}
 			}
 			race(put("If-None-Match", "*"))
@@ -85,7 +85,7 @@ func TestDeleteRace(t *testing.T) {
 				for i := range 6 {
 					uploads.Go(func() {
 						for range 5 {
-							if status := p.do(t, "PUT "+path+"/avatar", nil, encodePNG(gradient(40, 40, i))).StatusCode; status != 200 && status != 404 {
+							if status := p.do(t, "PUT "+path+"/avatar", nil, testkit.PNG(testkit.Gradient(40, 40, i))).StatusCode; status != 200 && status != 404 {
 								t.Errorf("PUT: %d", status)
 							}
 						}
@@ -99,7 +99,7 @@ func TestDeleteRace(t *testing.T) {
 			if b.name != "embedded" {
 				return
 			}
-			eventually(t, 10*time.Second, "no file is left", func() error {
+			testkit.Eventually(t, 10*time.Second, "no file is left", func() error {
 				if files := storedFiles(t, p.dir); len(files) > 0 {
 					return fmt.Errorf("%q", files)
 				}
@@ -115,13 +115,13 @@ func TestCreateDeleteRace(t *testing.T) {
 	for _, b := range backends[:2] {
 		t.Run(b.name, func(t *testing.T) {
 			p := start(t, b.env(t)...)
-			image := encodePNG(gradient(40, 40, 1))
-			contentType, form := multipartBody(image, url.Values{"name": {"Ada"}, "email": {"ada@example.com"}})
+			image := testkit.PNG(testkit.Gradient(40, 40, 1))
+			contentType, form := testkit.Form(image, url.Values{"name": {"Ada"}, "email": {"ada@example.com"}})
 			path := "/users/" + userID("ada@example.com")
 			created := 0
 			for range 30 {
 				var statuses [4]int
-				together(4, func(i int) {
+				testkit.Together(4, func(i int) {
 					if i%2 == 0 {
 						statuses[i] = p.do(t, "POST /user", http.Header{"Content-Type": {contentType}}, form).StatusCode
 					} else {
@@ -154,17 +154,17 @@ func TestCreateDeleteRace(t *testing.T) {
 func TestCreateHeldBack(t *testing.T) {
 	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	p := start(t, fakeEnv(dynamo, bucket)...)
-	image := encodePNG(gradient(40, 40, 1))
+	image := testkit.PNG(testkit.Gradient(40, 40, 1))
 	u := p.create(t, "ada@example.com")
 	gate := make(chan struct{})
 	dynamo.Next("PutItem", testkit.Fault{Gate: gate})
-	contentType, form := multipartBody(image, url.Values{"name": {"Ada"}, "email": {"ada@example.com"}})
+	contentType, form := testkit.Form(image, url.Values{"name": {"Ada"}, "email": {"ada@example.com"}})
 	answered := make(chan answer)
 	go func() {
 		a, _ := p.try("POST /user", http.Header{"Content-Type": {contentType}}, form)
 		answered <- a
 	}()
-	eventually(t, 10*time.Second, "the image is stored", func() error {
+	testkit.Eventually(t, 10*time.Second, "the image is stored", func() error {
 		if len(bucket.Keys()) != 1 || dynamo.Calls("PutItem") != 2 {
 			return fmt.Errorf("%q, %d calls", bucket.Keys(), dynamo.Calls("PutItem"))
 		}
@@ -183,7 +183,7 @@ func TestCreateHeldBack(t *testing.T) {
 func TestOrphans(t *testing.T) {
 	p := start(t)
 	u := p.create(t, "ada@example.com")
-	p.do(t, "PUT /users/"+u.ID+"/avatar", nil, encodePNG(gradient(8, 8, 1))).want(t, http.StatusOK)
+	p.do(t, "PUT /users/"+u.ID+"/avatar", nil, testkit.PNG(testkit.Gradient(8, 8, 1))).want(t, http.StatusOK)
 	orphan := filepath.Join(p.dir, "avatars", u.ID, "orphan")
 	os.WriteFile(orphan, []byte("left by a crash"), 0o600)
 	old := time.Now().Add(-2 * time.Minute)
@@ -200,10 +200,10 @@ func TestThumbnailRace(t *testing.T) {
 	p := start(t)
 	u := p.create(t, "ada@example.com")
 	path := "/users/" + u.ID
-	big := encodePNG(gradient(1500, 1500, 1))
+	big := testkit.PNG(testkit.Gradient(1500, 1500, 1))
 	for i := range 10 {
 		p.do(t, "PUT "+path+"/avatar", nil, big).want(t, http.StatusOK)
-		together(2, func(n int) {
+		testkit.Together(2, func(n int) {
 			if n == 0 {
 				if status := p.do(t, "GET "+path+"/thumbnail", nil, nil).StatusCode; status != 200 && status != 302 {
 					t.Errorf("GET: %d", status)
@@ -211,11 +211,11 @@ func TestThumbnailRace(t *testing.T) {
 				return
 			}
 			time.Sleep(time.Duration(i*10) * time.Millisecond)
-			p.do(t, "PUT "+path+"/avatar", nil, encodePNG(gradient(8, 8, i))).want(t, http.StatusOK)
+			p.do(t, "PUT "+path+"/avatar", nil, testkit.PNG(testkit.Gradient(8, 8, i))).want(t, http.StatusOK)
 		})
 	}
 	json.Unmarshal([]byte(p.do(t, "GET "+path, nil, nil).body), &u)
-	eventually(t, 10*time.Second, "the last image is left, and perhaps its thumbnail", func() error {
+	testkit.Eventually(t, 10*time.Second, "the last image is left, and perhaps its thumbnail", func() error {
 		for _, file := range storedFiles(t, p.dir) {
 			if version := filepath.Base(u.AvatarURL); filepath.Base(file) != version && filepath.Base(file) != version+".256" {
 				return fmt.Errorf("%s", file)

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"roster/internal/testkit"
 )
 
 var soak = flag.Duration("soak", 5*time.Second, "how long TestSoak keeps the service under load")
@@ -17,7 +19,7 @@ var soak = flag.Duration("soak", 5*time.Second, "how long TestSoak keeps the ser
 // memory, file descriptors and goroutines are as they were after a short load.
 func TestSoak(t *testing.T) {
 	p := start(t, "LOG_LEVEL=info", "GOMEMLIMIT=400MiB")
-	pictures := [][]byte{encodePNG(gradient(64, 64, 1)), encodeJPEG(gradient(600, 600, 3)), encodeGIF(32, 32, 4)}
+	pictures := [][]byte{testkit.PNG(testkit.Gradient(64, 64, 1)), testkit.JPEG(testkit.Gradient(600, 600, 3)), testkit.GIF(32, 32, 4)}
 	type figures struct{ memory, fds, goroutines float64 }
 	// As many users are deleted as created: a growing store is not a leak.
 	load := func(d time.Duration) {
@@ -73,7 +75,7 @@ func TestSoak(t *testing.T) {
 	}
 	// The Go runtime returns memory in the background.
 	settle := func(limit func(figures) error) (f figures) {
-		eventually(t, 60*time.Second, "the figures are where they were", func() error {
+		testkit.Eventually(t, 60*time.Second, "the figures are where they were", func() error {
 			f = figures{
 				memory:     p.memory(t),
 				fds:        p.metric(t, "process_open_fds"),

@@ -1,5 +1,3 @@
-// Package testkit has what tests share: DynamoDB and S3 on local HTTP servers, as far as Roster
-// uses them, with fault injection; and images.
 package testkit
 
 import (
