@@ -45,25 +45,38 @@ data "aws_lbs" "ingress" {
     "ingress.eks.amazonaws.com/resource" = "LoadBalancer"
     "ingress.eks.amazonaws.com/stack"    = var.ingress
   }
+
+  lifecycle {
+    postcondition {
+      condition     = length(self.arns) <= 1
+      error_message = "Several load balancers have the tags of the Ingress ${var.ingress}. Delete all but the one in its status, then apply again."
+    }
+  }
+}
+
+locals {
+  load_balancers = flatten(data.aws_lbs.ingress[*].arns)
 }
 
 data "aws_lb" "ingress" {
-  for_each = toset(flatten(data.aws_lbs.ingress[*].arns))
+  count = length(local.load_balancers) > 0 ? 1 : 0
 
-  arn = each.key
+  arn = one(local.load_balancers)
 }
 
+# Not one record per load balancer: the record of a new one would be created before that
+# of the old one is deleted, which Route 53 rejects.
 resource "aws_route53_record" "service" {
   #checkov:skip=CKV2_AWS_23:the load balancer is created by EKS, not by Terraform
-  for_each = data.aws_lb.ingress
+  count = length(data.aws_lb.ingress)
 
   zone_id = var.zone_id
   name    = var.name
   type    = "A"
 
   alias {
-    name                   = each.value.dns_name
-    zone_id                = each.value.zone_id
+    name                   = data.aws_lb.ingress[0].dns_name
+    zone_id                = data.aws_lb.ingress[0].zone_id
     evaluate_target_health = false
   }
 }

@@ -58,6 +58,35 @@ run "after_the_ingress" {
   }
 }
 
+# The Ingress was created again. The record keeps its address in the state, so it is updated.
+run "new_load_balancer" {
+  override_data {
+    target = data.aws_lbs.ingress
+    values = { arns = ["arn:aws:elasticloadbalancing:eu-west-1:123456789012:loadbalancer/app/k8s-people-roster-4567/4567890123abcdef"] }
+  }
+
+  override_data {
+    target = data.aws_lb.ingress
+    values = { dns_name = "k8s-people-roster-4567.eu-west-1.elb.amazonaws.com", zone_id = "Z32O12XQLNTSW2" }
+  }
+
+  assert {
+    condition     = one(aws_route53_record.service[0].alias).name == "k8s-people-roster-4567.eu-west-1.elb.amazonaws.com" && length(aws_route53_record.service) == 1
+    error_message = "The same record leads to the new load balancer."
+  }
+}
+
+run "two_load_balancers" {
+  command = plan
+
+  override_data {
+    target = data.aws_lbs.ingress
+    values = { arns = ["arn:aws:elasticloadbalancing:eu-west-1:123456789012:loadbalancer/app/one/0123456789abcdef", "arn:aws:elasticloadbalancing:eu-west-1:123456789012:loadbalancer/app/two/4567890123abcdef"] }
+  }
+
+  expect_failures = [data.aws_lbs.ingress]
+}
+
 run "dns_elsewhere" {
   variables {
     zone_id = null
