@@ -1,7 +1,6 @@
 package tests
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -19,15 +18,6 @@ import (
 	"roster/internal/testkit"
 )
 
-// A witness is what the service has acknowledged about one user, and the possible results
-// of the request in flight when it was killed.
-type witness struct {
-	email           string
-	present, absent bool     // both if a request in flight changes it
-	names           []string // possible values
-	images          []string // possible SHA-256; "" is no image
-}
-
 // TestKill repeatedly kills the service while clients change users and images in the same
 // directory. No acknowledged change may be lost.
 func TestKill(t *testing.T) {
@@ -37,24 +27,31 @@ func TestKill(t *testing.T) {
 	}
 	const writers = 12
 	dir := t.TempDir()
-	pictures := [][]byte{testkit.PNG(testkit.Gradient(40, 40, 1)), testkit.PNG(testkit.Gradient(300, 300, 5)), testkit.JPEG(testkit.Gradient(50, 50, 3))}
-	var known [writers][]*witness
+	var ledgers [writers][]*ledger
+	check := func(client *loadClient) {
+		t.Helper()
+		all := slices.Concat(ledgers[:]...)
+		now := time.Now()
+		stored := checkLedgers(t, client, all, now, now)
+		for _, l := range all { // from now on there is one possible state
+			l.changes = []change{{answered: now, after: stored[l.email]}}
+		}
+		if left := testkit.Must(os.ReadDir(filepath.Join(dir, "tmp"))); len(left) > 0 {
+			t.Errorf("tmp has %d files after the start", len(left))
+		}
+	}
 	acknowledged := 0
 	for round := range rounds {
 		p := start(t, "DATA_DIR="+dir)
 		client := newLoadClient(t, p)
-		if left := testkit.Must(os.ReadDir(filepath.Join(dir, "tmp"))); len(left) > 0 {
-			t.Errorf("round %d: tmp has %d files after the start", round, len(left))
-		}
-		checkWitnesses(t, client, slices.Concat(known[:]...))
+		check(client)
 
 		var running sync.WaitGroup
 		var done atomic.Int64
 		for i := range writers {
 			running.Go(func() {
 				for n := 0; ; n++ {
-					email := fmt.Sprintf("u%d-%d-%d@example.com", round, i, n)
-					if !writeUntilError(client, &known[i], email, pictures) {
+					if !changeAny(t, client, &ledgers[i], fmt.Sprintf("u%d-%d-%d@example.com", round, i, n)) {
 						return
 					}
 					done.Add(1)
@@ -73,116 +70,8 @@ func TestKill(t *testing.T) {
 		running.Wait()
 		acknowledged += int(done.Load())
 	}
-	p := start(t, "DATA_DIR="+dir)
-	checkWitnesses(t, newLoadClient(t, p), slices.Concat(known[:]...))
+	check(newLoadClient(t, start(t, "DATA_DIR="+dir)))
 	t.Logf("%d changes were acknowledged in %d lives", acknowledged, rounds)
-}
-
-// writeUntilError makes one random change, to a new user or to one of known, and records
-// the response. It reports whether there was one.
-func writeUntilError(c *loadClient, known *[]*witness, email string, pictures [][]byte) bool {
-	picture := pictures[rand.IntN(len(pictures))]
-	sum := sha256Hex(picture)
-	choice := rand.IntN(8)
-	var w *witness
-	if n := len(*known); n > 0 && choice >= 3 {
-		if w = (*known)[rand.IntN(n)]; !w.present {
-			return true // deleted
-		}
-	} else {
-		w = &witness{email: email, present: true, absent: true, names: []string{"new"}, images: []string{""}}
-		*known = append(*known, w)
-	}
-	id := userID(w.email)
-	var status, want int
-	var err error
-	switch {
-	case w.absent && choice%2 == 0:
-		w.images = []string{sum} // created with an image
-		if status, _, err = c.create("new", email, picture); err == nil {
-			w.absent = false
-		}
-		want = http.StatusCreated
-	case w.absent:
-		if status, _, err = c.create("new", email, nil); err == nil {
-			w.absent = false
-		}
-		want = http.StatusCreated
-	case choice < 6:
-		w.images = append(w.images, sum)
-		if status, _, err = c.send("PUT", "/users/"+id+"/avatar", "", picture); err == nil {
-			w.images = []string{sum}
-		}
-		want = http.StatusOK
-	case choice == 6:
-		name := fmt.Sprint("renamed ", rand.IntN(1000))
-		w.names = append(w.names, name)
-		if status, _, err = c.send("PATCH", "/users/"+id, "application/json", []byte(`{"name":"`+name+`"}`)); err == nil {
-			w.names = []string{name}
-		}
-		want = http.StatusOK
-	default:
-		w.absent = true
-		w.images = append(w.images, "") // the pointer is removed first
-		if status, _, err = c.send("DELETE", "/users/"+id, "", nil); err == nil {
-			w.present = false
-		}
-		want = http.StatusNoContent
-	}
-	if err == nil && status != want {
-		panic(fmt.Sprintf("%s: status %d, want %d", w.email, status, want))
-	}
-	return err == nil
-}
-
-// checkWitnesses compares all users and images with what was acknowledged.
-func checkWitnesses(t *testing.T, c *loadClient, known []*witness) {
-	t.Helper()
-	status, body, err := c.send("GET", "/users", "", nil)
-	var list []userJSON
-	if err != nil || status != http.StatusOK || json.Unmarshal(body, &list) != nil {
-		t.Fatalf("GET /users: %d %v", status, err)
-	}
-	stored := map[string]userJSON{}
-	for _, u := range list {
-		if _, twice := stored[u.Email]; twice {
-			t.Errorf("%s is listed twice", u.Email)
-		}
-		stored[u.Email] = u
-	}
-	for _, w := range known {
-		u, ok := stored[w.email]
-		delete(stored, w.email)
-		switch {
-		case ok && !w.present:
-			t.Errorf("%s is back", w.email)
-		case !ok && !w.absent:
-			t.Errorf("%s is lost", w.email)
-		}
-		// From now on there is one possible value.
-		if w.present, w.absent = ok, !ok; !ok {
-			continue
-		}
-		if !slices.Contains(w.names, u.Name) {
-			t.Errorf("%s has the name %q, want one of %q", w.email, u.Name, w.names)
-		}
-		sum := ""
-		if u.AvatarURL != "" {
-			status, image, err := c.send("GET", u.AvatarURL, "", nil)
-			if err != nil || status != http.StatusOK {
-				t.Errorf("image of %s: %d %v", w.email, status, err)
-				continue
-			}
-			sum = sha256Hex(image)
-		}
-		if !slices.Contains(w.images, sum) {
-			t.Errorf("%s has the image %.8s, want one of %.8s", w.email, sum, w.images)
-		}
-		w.names, w.images = []string{u.Name}, []string{sum}
-	}
-	for email := range stored {
-		t.Errorf("%s is nobody's", email)
-	}
 }
 
 // TestFullDisk fills the disk. Changes get 503, nothing acknowledged is lost, and the

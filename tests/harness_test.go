@@ -413,11 +413,16 @@ func (c *loadClient) send(method, path, contentType string, body []byte) (int, [
 
 // create sends POST /user, with an image if it is not nil.
 func (c *loadClient) create(name, email string, image []byte) (int, []byte, error) {
-	if image == nil {
-		return c.send("POST", "/user", "application/json", fmt.Appendf(nil, `{"name":%q,"email":%q}`, name, email))
-	}
-	contentType, body := testkit.Form(image, url.Values{"name": {name}, "email": {email}})
+	contentType, body := createForm(name, email, image)
 	return c.send("POST", "/user", contentType, body)
+}
+
+// createForm returns the body of POST /user, with an image if it is not nil.
+func createForm(name, email string, image []byte) (contentType string, body []byte) {
+	if image == nil {
+		return "application/json", fmt.Appendf(nil, `{"name":%q,"email":%q}`, name, email)
+	}
+	return testkit.Form(image, url.Values{"name": {name}, "email": {email}})
 }
 
 func sha256Hex(data []byte) string {
