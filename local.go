@@ -43,22 +43,44 @@ const (
 
 // openLocal opens the store in dir, and creates it if missing. After an error the process ends, so nothing is closed.
 func openLocal(dir string, m *metrics) (*localStore, error) {
-	if _, err := os.Stat(dir); err != nil {
-		if err := errors.Join(os.MkdirAll(dir, 0o700), syncPath(filepath.Dir(dir))); err != nil {
-			return nil, err
-		}
+	if err := createDir(dir); err != nil {
+		return nil, err
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
+	db, err := openDB(filepath.Join(dir, "roster.db"))
+	if err != nil {
+		return nil, err
+	}
+	s := &localStore{root: root, db: db, metrics: m, writes: make(chan *localWrite)}
+	if err := s.prepareDirs(); err != nil {
+		return nil, err
+	}
+	go s.commitWrites()
+	return s, nil
+}
+
+// createDir creates a directory durably, if missing.
+func createDir(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return syncPath(filepath.Dir(dir))
+}
+
+func openDB(path string) (*bolt.DB, error) {
 	// A previous process may still be exiting. The map makes finding free pages cheap in a large file.
 	options := &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType}
-	db, err := bolt.Open(filepath.Join(dir, "roster.db"), 0o600, options)
-	switch {
-	case errors.Is(err, bolterrors.ErrTimeout):
+	db, err := bolt.Open(path, 0o600, options)
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, errors.New("another process is using it")
-	case err != nil:
+	}
+	if err != nil {
 		return nil, err
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
@@ -66,12 +88,25 @@ func openLocal(dir string, m *metrics) (*localStore, error) {
 		return err
 	})
 	if errors.Is(err, bolterrors.ErrBucketExists) { // nothing was written: a full disk stays readable
-		err = nil
+		return db, nil
 	}
-	s := &localStore{root: root, db: db, metrics: m, writes: make(chan *localWrite)}
-	go s.commitWrites()
-	return s, errors.Join(err, root.RemoveAll("tmp"), root.MkdirAll("tmp", 0o700), root.MkdirAll("avatars", 0o700),
-		s.syncDir("."), s.syncDir("avatars"))
+	return db, err
+}
+
+// prepareDirs empties tmp and creates the directories that are missing, durably.
+func (s *localStore) prepareDirs() error {
+	if err := s.root.RemoveAll("tmp"); err != nil {
+		return err
+	}
+	for _, dir := range []string{"tmp", "avatars"} {
+		if err := s.root.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	if err := s.syncDir("."); err != nil {
+		return err
+	}
+	return s.syncDir("avatars")
 }
 
 // syncPath makes the names in a directory durable.
