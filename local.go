@@ -159,12 +159,14 @@ func (s *localStore) commitWrites() {
 // clients were answered together, and send the next ones together.
 func (s *localStore) gather(first *localWrite, expected int, wait time.Duration) []*localWrite {
 	batch := []*localWrite{first}
-	for late := time.After(wait); len(batch) < expected; {
+	late := time.After(wait)
+expecting:
+	for len(batch) < expected {
 		select {
 		case w := <-s.writes:
 			batch = append(batch, w)
 		case <-late:
-			expected = 0
+			break expecting
 		}
 	}
 	for len(batch) < localBatch {
