@@ -182,7 +182,7 @@ func BenchmarkPutAvatar(b *testing.B) {
 		err = errors.Join(err, f.Sync(), f.Close(), os.Rename(f.Name(), filepath.Join(dir, "bare", id)), syncPath(filepath.Join(dir, "bare")))
 		u := testUser("bare@example.com")
 		u.Avatar = &Avatar{Key: newKey(), Type: "image/jpeg", Size: r.ContentLength}
-		value := encodeLocal(u)
+		value := encodeRecord(u)
 		err = errors.Join(err, store.write(r.Context(), func(users *bolt.Bucket) error { return users.Put([]byte("bare"+id), value) }))
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)

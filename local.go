@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -199,33 +198,8 @@ func (s *localStore) commit(batch []*localWrite) {
 	}
 }
 
-// localUser is the JSON stored under a user's id. The outer times, in Unix milliseconds, hide the inner ones.
-type localUser struct {
-	User
-	ID                   string `json:",omitempty"`
-	CreatedAt, UpdatedAt int64
-}
-
-func encodeLocal(u User) []byte {
-	value, _ := json.Marshal(localUser{User: u, CreatedAt: u.CreatedAt.UnixMilli(), UpdatedAt: u.UpdatedAt.UnixMilli()})
-	return value
-}
-
-func decodeLocal(id string, value []byte) (User, error) {
-	if value == nil {
-		return User{}, ErrNotFound
-	}
-	var l localUser
-	if err := json.Unmarshal(value, &l); err != nil {
-		return User{}, fmt.Errorf("user %s: %w", id, err)
-	}
-	u := l.User
-	u.ID, u.CreatedAt, u.UpdatedAt = id, time.UnixMilli(l.CreatedAt).UTC(), time.UnixMilli(l.UpdatedAt).UTC()
-	return u, nil
-}
-
 func (s localUsers) Create(ctx context.Context, u User) error {
-	key, value := []byte(u.ID), encodeLocal(u)
+	key, value := []byte(u.ID), encodeRecord(u)
 	return s.write(ctx, func(b *bolt.Bucket) error {
 		if b.Get(key) != nil {
 			return ErrExists
@@ -236,7 +210,7 @@ func (s localUsers) Create(ctx context.Context, u User) error {
 
 func (s localUsers) Get(_ context.Context, id string) (u User, err error) {
 	err = s.db.View(func(tx *bolt.Tx) error {
-		u, err = decodeLocal(id, tx.Bucket(usersBucket).Get([]byte(id)))
+		u, err = decodeRecord(id, tx.Bucket(usersBucket).Get([]byte(id)))
 		return err
 	})
 	return u, err
@@ -250,7 +224,7 @@ func (s localUsers) Page(ctx context.Context, after string, limit int) (page []U
 	err = s.db.View(func(tx *bolt.Tx) error {
 		c := tx.Bucket(usersBucket).Cursor()
 		for k, v := c.Seek([]byte(after + "\x00")); k != nil; k, v = c.Next() {
-			u, err := decodeLocal(string(k), v)
+			u, err := decodeRecord(string(k), v)
 			if err != nil {
 				return err
 			}
@@ -267,7 +241,7 @@ func (s localUsers) Page(ctx context.Context, after string, limit int) (page []U
 func (s localUsers) Update(ctx context.Context, id string, change Change, c Condition) (before, after User, err error) {
 	etag := newKey()
 	err = s.write(ctx, func(b *bolt.Bucket) (err error) {
-		if before, err = decodeLocal(id, b.Get([]byte(id))); err != nil {
+		if before, err = decodeRecord(id, b.Get([]byte(id))); err != nil {
 			return err
 		}
 		after = before
@@ -277,14 +251,14 @@ func (s localUsers) Update(ctx context.Context, id string, change Change, c Cond
 		if !change.apply(&after, etag) {
 			return nil
 		}
-		return b.Put([]byte(id), encodeLocal(after))
+		return b.Put([]byte(id), encodeRecord(after))
 	})
 	return before, after, err
 }
 
 func (s localUsers) Delete(ctx context.Context, u User, c Condition) (last User, err error) {
 	err = s.write(ctx, func(b *bolt.Bucket) error {
-		stored, err := decodeLocal(u.ID, b.Get([]byte(u.ID)))
+		stored, err := decodeRecord(u.ID, b.Get([]byte(u.ID)))
 		switch {
 		case err != nil:
 			return err

@@ -499,7 +499,7 @@ func BenchmarkCreate(b *testing.B) {
 	}
 	b.Cleanup(func() { db.Close() })
 	put := func(u User) func(*bolt.Tx) error {
-		return func(tx *bolt.Tx) error { return tx.Bucket(usersBucket).Put([]byte(u.ID), encodeLocal(u)) }
+		return func(tx *bolt.Tx) error { return tx.Bucket(usersBucket).Put([]byte(u.ID), encodeRecord(u)) }
 	}
 	for _, bench := range []struct {
 		name   string
