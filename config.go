@@ -38,7 +38,7 @@ type config struct {
 func (c *config) variables() *flag.FlagSet {
 	v := flag.NewFlagSet("", flag.ContinueOnError)
 	v.StringVar(&c.ListenAddr, "LISTEN_ADDR", ":8080", "address of the API, such as 127.0.0.1:8080")
-	v.Func("PORT", "port of the API, from 1 to 65535; replaces that of LISTEN_ADDR", c.setPort)
+	v.String("PORT", "", "port of the API, from 1 to 65535; replaces that of LISTEN_ADDR")
 	v.StringVar(&c.MetricsAddr, "METRICS_ADDR", ":8081", "address of /metrics; empty: off")
 	v.StringVar(&c.Table, "DYNAMODB_TABLE", "", "DynamoDB table of the users; needs S3_BUCKET")
 	v.StringVar(&c.Bucket, "S3_BUCKET", "", "S3 bucket of the images; needs DYNAMODB_TABLE")
@@ -67,18 +67,27 @@ func loadConfig(lookup func(string) (string, bool)) (c config, err error) {
 		}
 		return fmt.Errorf("%s: invalid value %q; expected: %s", name, value, variables.Lookup(name).Usage)
 	}
-	variables.VisitAll(func(v *flag.Flag) { // sorted: LISTEN_ADDR before PORT
+	malformed := ""
+	variables.VisitAll(func(v *flag.Flag) {
 		value, set := lookup(v.Name)
 		if value == "" && !(set && v.Name == "METRICS_ADDR") {
 			return
 		}
-		if v.Value.Set(value) != nil && err == nil {
-			err = invalid(v.Name)
+		if v.Value.Set(value) != nil {
+			malformed = v.Name
 		}
 	})
+	if malformed != "" {
+		return c, invalid(malformed)
+	}
+	if port := variables.Lookup("PORT").Value.String(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return c, invalid("PORT")
+		}
+		host, _, _ := net.SplitHostPort(c.ListenAddr)
+		c.ListenAddr = net.JoinHostPort(host, port)
+	}
 	switch {
-	case err != nil:
-		return c, err
 	case !isAddress(c.ListenAddr):
 		return c, invalid("LISTEN_ADDR")
 	case c.MetricsAddr != "" && !isAddress(c.MetricsAddr):
@@ -98,15 +107,6 @@ func loadConfig(lookup func(string) (string, bool)) (c config, err error) {
 	}
 	c.PublicURL = strings.TrimRight(c.PublicURL, "/")
 	return c, nil
-}
-
-func (c *config) setPort(port string) error {
-	host, _, _ := net.SplitHostPort(c.ListenAddr)
-	c.ListenAddr = net.JoinHostPort(host, port)
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return errors.New("not a port")
-	}
-	return nil
 }
 
 // isAddress accepts what net.Listen takes, port 0 included.

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -90,33 +91,42 @@ func isTerminal(f *os.File) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// A logWriter writes lines in the background. If nobody reads standard error, it
-// drops lines: neither requests nor the end of the process wait for a reader.
+// A logWriter writes lines in the background. If standard error is not read, for example
+// by a stalled log collector, its pipe is full after 64 KiB and every write blocks. A
+// logWriter then drops lines, so that neither requests nor shutdown wait.
 type logWriter struct {
 	lines   chan []byte // nil: the end
 	written chan struct{}
+	dropped atomic.Int64 // lines since the last report
 }
 
 const logLines = 4096 // held for a slow reader
 
 func newLogWriter(to io.Writer) *logWriter {
 	w := &logWriter{lines: make(chan []byte, logLines), written: make(chan struct{})}
-	go func() {
-		for line := <-w.lines; line != nil; line = <-w.lines {
-			to.Write(line)
-			if len(w.lines) == logLines {
-				fmt.Fprintln(to, "roster: log lines dropped: standard error is not read fast enough")
-			}
-		}
-		close(w.written)
-	}()
+	go w.writeLines(to)
 	return w
+}
+
+func (w *logWriter) writeLines(to io.Writer) {
+	defer close(w.written)
+	for {
+		line := <-w.lines
+		if line == nil {
+			return
+		}
+		to.Write(line)
+		if n := w.dropped.Swap(0); n > 0 {
+			fmt.Fprintf(to, "roster: %d log lines dropped: standard error is not read fast enough\n", n)
+		}
+	}
 }
 
 func (w *logWriter) Write(line []byte) (int, error) {
 	select {
 	case w.lines <- bytes.Clone(line):
 	default:
+		w.dropped.Add(1)
 	}
 	return len(line), nil
 }
@@ -190,12 +200,14 @@ func (s *server) shutDown(httpServer *http.Server) error {
 		httpServer.Close()
 		return fmt.Errorf("requests were in flight after SHUTDOWN_TIMEOUT (%v): %w", s.ShutdownTimeout, err)
 	}
+	deleted := make(chan struct{})
 	go func() {
 		s.background.Wait()
-		cancel()
+		close(deleted)
 	}()
-	<-ctx.Done()
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	select {
+	case <-deleted:
+	case <-ctx.Done():
 		s.log.Warn("replaced images were not deleted before SHUTDOWN_TIMEOUT")
 	}
 	s.log.Info("stopped")

@@ -97,13 +97,21 @@ func (w *response) Write(b []byte) (int, error) {
 
 func (w *response) send(b []byte) (int, error) {
 	w.sendHeader()
-	w.control.SetWriteDeadline(time.Now().Add(min(writeTimeout, time.Until(w.deadline)+answerGrace)))
+	w.control.SetWriteDeadline(earlier(time.Now().Add(writeTimeout), w.deadline.Add(answerGrace)))
 	n, err := w.ResponseWriter.Write(b)
 	w.bytes += int64(n)
 	if err != nil {
 		w.status, w.broken = statusClientGone, true
 	}
 	return n, err
+}
+
+// earlier returns the earlier of two times.
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 func (w *response) sendHeader() {
@@ -163,21 +171,23 @@ func (w *response) ReadFrom(src io.Reader) (int64, error) {
 // finish sends the rest of the response, or the problem. If the client has gone or the
 // deadline has passed, the client does not have the response, and the log must not say so.
 func (w *response) finish() {
-	gone := w.request.Context().Err() // of the connection, not of the handler
-	switch {
-	case w.broken || w.err == nil:
-	case w.sent: // a partial response must not look complete
-		w.status, w.broken = problemOf(w.err).Status, true
-	default:
-		w.sendProblem(*problemOf(w.err))
+	clientGone := w.request.Context().Err() != nil // of the connection, not of the handler
+	if w.err != nil && !w.broken {
+		p := problemOf(w.err)
+		if w.sent { // a partial response must not look complete
+			w.status, w.broken = p.Status, true
+		} else {
+			w.sendProblem(*p)
+		}
 	}
 	if !w.broken {
 		w.sendHeader()
-		if w.Header().Get("Content-Length") != "" { // else net/http sends the rest with the end of the chunked body
-			gone = cmp.Or(w.control.Flush(), gone)
+		// Without Content-Length, net/http sends the rest with the end of the chunked body.
+		if w.Header().Get("Content-Length") != "" && w.control.Flush() != nil {
+			clientGone = true
 		}
 	}
-	if gone != nil {
+	if clientGone {
 		w.status, w.broken = statusClientGone, true
 	}
 }
@@ -192,7 +202,7 @@ type requestBody struct {
 
 func (b *requestBody) Read(p []byte) (int, error) {
 	due := b.response.start.Add(bodyGrace + time.Duration(b.n)*time.Second/minBodyRate)
-	b.response.control.SetReadDeadline(time.Now().Add(min(time.Until(due), time.Until(b.response.deadline))))
+	b.response.control.SetReadDeadline(earlier(due, b.response.deadline))
 	n, err := b.ReadCloser.Read(p)
 	b.n += int64(n)
 	if err == io.EOF { // from here the deadline only detects that the client has gone

@@ -53,7 +53,7 @@ type server struct {
 	ready        atomic.Bool // set once, by watchReady
 	draining     atomic.Bool // set once, by SIGTERM
 
-	inFlight, downloads, uploading atomic.Int64 // requests
+	inFlight, downloads, uploads atomic.Int64 // requests
 }
 
 func newServer(c config, users Users, avatars Avatars, t *tokens, log *slog.Logger, m *metrics, b build) *server {
@@ -72,25 +72,25 @@ func newServer(c config, users Users, avatars Avatars, t *tokens, log *slog.Logg
 	if c.AvatarsPublic {
 		image = public
 	}
-	s.handle("GET /users", listTimeout, private, s.listUsers)
-	s.handle("POST /user", transferTimeout, private, s.createUser)
-	s.handle("POST /upload", transferTimeout, private, s.upload)
-	s.handle("GET /users/{id}", shortTimeout, private, s.getUser)
-	s.handle("PATCH /users/{id}", shortTimeout, private, s.renameUser)
-	s.handle("DELETE /users/{id}", transferTimeout, private, s.deleteUser)
-	s.handle("GET /users/{id}/avatar", transferTimeout, image, s.getAvatar)
-	s.handle("GET /users/{id}/avatar/{version}", transferTimeout, image, s.getAvatar)
-	s.handle("PUT /users/{id}/avatar", transferTimeout, private, s.putAvatar)
-	s.handle("DELETE /users/{id}/avatar", shortTimeout, private, s.deleteAvatar)
-	s.handle("GET /users/{id}/thumbnail", transferTimeout, image, s.getThumbnail)
-	s.handle("GET /users/{id}/thumbnail/{version}", transferTimeout, image, s.getThumbnail)
-	s.handle("GET /livez", shortTimeout, probe, s.livez)
-	s.handle("GET /readyz", shortTimeout, probe, s.readyz)
-	s.handle("GET /version", shortTimeout, public, s.version)
-	s.handle("GET /openapi.yaml", shortTimeout, public, s.servePage)
-	s.handle("GET /swagger/", shortTimeout, public, s.servePage)
-	s.handle("GET /swagger", shortTimeout, public, s.toSwagger)
-	s.handle("GET /{$}", shortTimeout, public, s.toSwagger)
+	s.handle("GET /users", listTimeout, &s.downloads, private, s.listUsers)
+	s.handle("POST /user", transferTimeout, &s.uploads, private, s.createUser)
+	s.handle("POST /upload", transferTimeout, &s.uploads, private, s.upload)
+	s.handle("GET /users/{id}", shortTimeout, nil, private, s.getUser)
+	s.handle("PATCH /users/{id}", shortTimeout, nil, private, s.renameUser)
+	s.handle("DELETE /users/{id}", transferTimeout, nil, private, s.deleteUser)
+	s.handle("GET /users/{id}/avatar", transferTimeout, &s.downloads, image, s.getAvatar)
+	s.handle("GET /users/{id}/avatar/{version}", transferTimeout, &s.downloads, image, s.getAvatar)
+	s.handle("PUT /users/{id}/avatar", transferTimeout, &s.uploads, private, s.putAvatar)
+	s.handle("DELETE /users/{id}/avatar", shortTimeout, nil, private, s.deleteAvatar)
+	s.handle("GET /users/{id}/thumbnail", transferTimeout, &s.downloads, image, s.getThumbnail)
+	s.handle("GET /users/{id}/thumbnail/{version}", transferTimeout, &s.downloads, image, s.getThumbnail)
+	s.handle("GET /livez", shortTimeout, nil, probe, s.livez)
+	s.handle("GET /readyz", shortTimeout, nil, probe, s.readyz)
+	s.handle("GET /version", shortTimeout, nil, public, s.version)
+	s.handle("GET /openapi.yaml", shortTimeout, nil, public, s.servePage)
+	s.handle("GET /swagger/", shortTimeout, nil, public, s.servePage)
+	s.handle("GET /swagger", shortTimeout, nil, public, s.toSwagger)
+	s.handle("GET /{$}", shortTimeout, nil, public, s.toSwagger)
 	return s
 }
 
@@ -98,36 +98,28 @@ func newServer(c config, users Users, avatars Avatars, t *tokens, log *slog.Logg
 type access int
 
 const (
-	private access = iota // with tokens on, who has one
-	public                // everyone
-	probe                 // everyone, also in overload
+	private access = iota // requires a token, if any are configured
+	public                // open to everyone
+	probe                 // open to everyone, also in overload
 )
 
-// handle registers a handler. Its error is sent as a problem.
-func (s *server) handle(pattern string, timeout time.Duration, a access, handler func(*response, *http.Request) error) {
+// handle registers a handler. Its error is sent as a problem. transfers counts the requests in flight of the
+// same kind; nil: the request transfers no image and no list.
+func (s *server) handle(
+	pattern string, timeout time.Duration, transfers *atomic.Int64, a access, handler func(*response, *http.Request) error,
+) {
 	method, path, _ := strings.Cut(pattern, " ")
-	transfers := &s.uploading
-	if method == http.MethodGet {
-		transfers = &s.downloads
-	}
 	answer := func(w *response, r *http.Request) error {
 		if err := s.admit(w, r, a); err != nil {
 			return err
 		}
-		if timeout > shortTimeout {
+		if transfers != nil {
+			n := transfers.Add(1)
 			defer transfers.Add(-1)
-			if transfers.Add(1) > maxTransfers {
+			if n > maxTransfers {
 				return overloaded("%d transfers of this kind are in flight", maxTransfers)
 			}
 		}
-		ctx := r.Context()
-		if method != http.MethodGet {
-			ctx = context.WithoutCancel(ctx) // the client may go: half of a change may be done
-		}
-		ctx, cancel := context.WithTimeout(ctx, timeout)
-		defer cancel()
-		w.limit(timeout)
-		defer s.releaseBody(w)
 		if strings.Contains(path, "{id}") {
 			id, err := parseID(r.PathValue("id"))
 			if err != nil {
@@ -135,6 +127,14 @@ func (s *server) handle(pattern string, timeout time.Duration, a access, handler
 			}
 			w.user = id
 		}
+		ctx := r.Context()
+		if changes(method) {
+			ctx = context.WithoutCancel(ctx) // complete the change even if the client disconnects
+		}
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		w.limit(timeout)
+		defer s.releaseBody(w)
 		err := handler(w, r.WithContext(ctx))
 		if err != nil && w.body.err != nil {
 			return bodyError(w.body.err) // the cause, which multipart.Reader may hide
@@ -148,6 +148,11 @@ func (s *server) handle(pattern string, timeout time.Duration, a access, handler
 			w.err = err
 		}
 	})
+}
+
+// changes reports whether requests with this method may change a user.
+func changes(method string) bool {
+	return method != http.MethodGet && method != http.MethodHead
 }
 
 // admit checks a request's origin, its token and whether there is room for it.
@@ -166,7 +171,7 @@ func (s *server) admit(w *response, r *http.Request, a access) error {
 		return err
 	}
 	w.token = t.name
-	if t.readOnly && r.Method != http.MethodGet && r.Method != http.MethodHead {
+	if t.readOnly && changes(r.Method) {
 		return newProblem(kindScope, "this token allows GET and HEAD only").
 			with("WWW-Authenticate", `Bearer realm="roster", error="insufficient_scope"`)
 	}
@@ -224,21 +229,22 @@ func (s *server) observe(w *response) {
 	s.metrics.requestBytes.WithLabelValues(route).Observe(float64(w.body.n))
 	s.metrics.responseBytes.WithLabelValues(route).Observe(float64(w.bytes))
 
-	level, failure, changed := slog.LevelInfo, "", w.user
+	level := slog.LevelInfo
+	var failure, user string
 	if w.status >= 500 && w.err != nil {
 		level, failure = slog.LevelError, w.err.Error()
 	}
 	if route == "/livez" || route == "/readyz" { // watchReady logs why it is not ready
 		level = slog.LevelDebug
 	}
-	if method == http.MethodGet || method == http.MethodHead {
-		changed = ""
+	if changes(method) {
+		user = w.user
 	}
 	s.log.LogAttrs(context.Background(), level, "request",
 		slog.String("method", method), slog.String("route", route), slog.Int("status", w.status),
 		slog.Int64("bytes", w.bytes), slog.Float64("duration", elapsed), slog.String("request_id", w.Header().Get("X-Request-Id")),
 		optional("trace_id", traceID(w.request.Header.Get("Traceparent"))), optional("client", w.token),
-		optional("user", changed), optional("broken", w.broken), optional("error", failure))
+		optional("user", user), optional("broken", w.broken), optional("error", failure))
 }
 
 // optional returns a log attribute, or the empty one, which is not logged, for a zero value.
@@ -264,8 +270,15 @@ var traceparents = regexp.MustCompile(`^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{1
 // traceID returns the trace id of a valid traceparent header (W3C Trace Context, section 3.2.2), or "".
 func traceID(traceparent string) string {
 	m := traceparents.FindStringSubmatch(traceparent)
-	if m == nil || m[1] == "ff" || m[1] == "00" && m[4] != "" || strings.Trim(m[2], "0") == "" || strings.Trim(m[3], "0") == "" {
+	if m == nil {
 		return ""
 	}
-	return m[2]
+	version, trace, parent, rest := m[1], m[2], m[3], m[4]
+	if version == "ff" || version == "00" && rest != "" {
+		return ""
+	}
+	if strings.Trim(trace, "0") == "" || strings.Trim(parent, "0") == "" {
+		return ""
+	}
+	return trace
 }
