@@ -32,12 +32,14 @@ import (
 // A response is the status, header fields (with the value "-": a missing field), and the
 // body. A * stands for any text.
 func TestAPI(t *testing.T) {
+	t.Parallel()
 	files, err := filepath.Glob("testdata/api/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no scripts", err)
 	}
 	for _, b := range backends {
 		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
 			for _, file := range files {
 				t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
 					runScript(t, file, b.env(t))
@@ -249,6 +251,7 @@ func shellWords(line string) (words []string, err error) {
 // TestBrowser runs tools/browser, which tries every operation in Swagger UI with
 // Chromium, without and with tokens.
 func TestBrowser(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("chromium"); err != nil {
 		t.Skip("the API's page is tried out in Chromium, which is not installed")
 	}

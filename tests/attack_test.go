@@ -105,6 +105,7 @@ func (p *target) dial() *net.TCPConn {
 // places. Each carries a second request, which may be answered only if there is
 // no doubt that it is one.
 func TestAttackSmuggling(t *testing.T) {
+	t.Parallel()
 	p := startTarget(t)
 	const smuggled = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 	post := func(header, body string) string {
@@ -186,6 +187,7 @@ func TestAttackSmuggling(t *testing.T) {
 
 // TestAttackPaths: nothing in a path leads out of where it belongs.
 func TestAttackPaths(t *testing.T) {
+	t.Parallel()
 	p := startTarget(t)
 	secret := filepath.Join(filepath.Dir(p.dir), "secret.png")
 	if err := os.WriteFile(secret, testkit.PNG(testkit.Gradient(2, 2, 1)), 0o600); err != nil {
@@ -243,6 +245,7 @@ func TestAttackPaths(t *testing.T) {
 // TestAttackHeaders: what a client sends does not come back as a header, nor does
 // it decide where an answer points to.
 func TestAttackHeaders(t *testing.T) {
+	t.Parallel()
 	p := startTarget(t)
 	long := strings.Repeat("a", 65)
 	var parameters string
@@ -310,6 +313,7 @@ func TestAttackHeaders(t *testing.T) {
 // TestPublicOrigin: behind a proxy that changes Host, the origin of PUBLIC_URL may send
 // changes, and no other. Redirects keep the prefix.
 func TestPublicOrigin(t *testing.T) {
+	t.Parallel()
 	p := start(t, "PUBLIC_URL=https://people.example/roster")
 	for origin, status := range map[string]int{"https://people.example": 201, "https://evil.example": 403, "http://people.example": 403} {
 		a := p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}, "Origin": {origin}, "Sec-Fetch-Site": {"cross-site"}}, []byte(`{"name":"A","email":"a@example.com"}`))
@@ -325,6 +329,7 @@ func TestPublicOrigin(t *testing.T) {
 
 // TestOptionsAsterisk: OPTIONS * is answered and logged like any other request.
 func TestOptionsAsterisk(t *testing.T) {
+	t.Parallel()
 	p := startTarget(t)
 	answers, _ := p.raw(t, "OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 	if len(answers) != 1 || answers[0].StatusCode != http.StatusBadRequest || answers[0].Header.Get("X-Request-Id") == "" {
@@ -340,6 +345,7 @@ func TestOptionsAsterisk(t *testing.T) {
 
 // TestAttackBodies: bodies that are cheap to send and dear to read.
 func TestAttackBodies(t *testing.T) {
+	t.Parallel()
 	p := startTarget(t)
 	object := func(members string, n int) string {
 		return "{" + strings.TrimSuffix(strings.Repeat(members, n), ",") + "}"
@@ -406,6 +412,7 @@ func TestAttackBodies(t *testing.T) {
 
 // TestAttackImages: images that are small to send and large to look at.
 func TestAttackImages(t *testing.T) {
+	t.Parallel()
 	p := startTarget(t)
 	zeros := zlibZeros(1 << 10) // 1 GiB in 1 MiB
 	small := testkit.PNG(testkit.Gradient(1, 1, 1))
@@ -470,6 +477,7 @@ func zlibZeros(mebibytes int) []byte {
 // TestAttackUnicode: emails that look alike are different users, names that look
 // alike are the same text.
 func TestAttackUnicode(t *testing.T) {
+	t.Parallel()
 	p := startTarget(t)
 	create := func(t *testing.T, name, email string) answer {
 		t.Helper()
@@ -565,6 +573,7 @@ func TestAttackUnicode(t *testing.T) {
 // TestAttackSlow: clients that take their time are cut, many of them too, and
 // nobody else notices.
 func TestAttackSlow(t *testing.T) {
+	t.Parallel()
 	const clients = 20 // of each kind
 	p := startTarget(t, "MAX_AVATAR_BYTES=33554432")
 	noise := image.NewNRGBA(image.Rect(0, 0, 2400, 2400))

@@ -79,6 +79,7 @@ func wantAccess(t *testing.T, p *process, want map[string]bool) {
 // TestTokenRotation: tokens follow the mounted Secret without a restart. An invalid
 // update is logged once and changes nothing.
 func TestTokenRotation(t *testing.T) {
+	t.Parallel()
 	secret := mountSecret(t, "web:"+tokenA+"\n")
 	p := start(t, "AUTH_TOKENS_FILE="+secret.path())
 	wantAccess(t, p, map[string]bool{tokenA: true, tokenB: false})
@@ -150,6 +151,7 @@ func TestTokenRotation(t *testing.T) {
 // TestTokenLastUse: the metric tells which tokens are still in use, and forgets those
 // that are removed.
 func TestTokenLastUse(t *testing.T) {
+	t.Parallel()
 	secret := mountSecret(t, "web:"+tokenA+"\nmobile:"+tokenB+":read\n")
 	p := start(t, "AUTH_TOKENS_FILE="+secret.path())
 	p.do(t, "GET /users", bearer(tokenA), nil).want(t, http.StatusOK)

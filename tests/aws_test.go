@@ -125,6 +125,7 @@ func (s awsServers) clients(options ...func(*awsconfig.LoadOptions) error) (*dyn
 // TestReplacedAvatar: an image that one process replaced is never sent by another one,
 // even if its object could not be deleted.
 func TestReplacedAvatar(t *testing.T) {
+	t.Parallel()
 	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	one, other := start(t, fakeEnv(dynamo, bucket)...), start(t, fakeEnv(dynamo, bucket)...)
 	images := [][]byte{testkit.PNG(testkit.Gradient(20, 20, 1)), testkit.PNG(testkit.Gradient(20, 20, 2))}
@@ -165,6 +166,7 @@ func TestReplacedAvatar(t *testing.T) {
 
 // TestClientGone: a change whose client has gone is completed, but not logged as answered.
 func TestClientGone(t *testing.T) {
+	t.Parallel()
 	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	p := start(t, fakeEnv(dynamo, bucket)...)
 	gate := make(chan struct{})
@@ -194,6 +196,7 @@ func TestClientGone(t *testing.T) {
 
 // TestNoCall: HEAD, 304, 412 and 416 of an image need no call to S3.
 func TestNoCall(t *testing.T) {
+	t.Parallel()
 	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	p := start(t, fakeEnv(dynamo, bucket)...)
 	path := "/users/" + p.create(t, "ada@example.com").ID + "/avatar"
@@ -213,6 +216,7 @@ func TestNoCall(t *testing.T) {
 
 // TestHeadFails: HEAD of /users fails where GET fails.
 func TestHeadFails(t *testing.T) {
+	t.Parallel()
 	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	p := start(t, fakeEnv(dynamo, bucket)...)
 	for _, path := range []string{"/users", "/users?limit=1", "/users?email=a@example.com"} {
@@ -227,6 +231,7 @@ func TestHeadFails(t *testing.T) {
 // TestBrokenImage: an image that arrives cut, or with another checksum than it was stored
 // with, never reaches the client as a complete one.
 func TestBrokenImage(t *testing.T) {
+	t.Parallel()
 	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	p := start(t, fakeEnv(dynamo, bucket)...)
 	u := p.create(t, "ada@example.com")

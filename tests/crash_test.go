@@ -21,8 +21,9 @@ import (
 // TestKill repeatedly kills the service while clients change users and images in the same
 // directory. No acknowledged change may be lost.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	rounds := 4
-	if *longTests {
+	if *testkit.Long {
 		rounds = 40
 	}
 	const writers = 12
@@ -77,6 +78,7 @@ func TestKill(t *testing.T) {
 // TestFullDisk fills the disk. Changes get 503, nothing acknowledged is lost, and the
 // service recovers when there is space.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil {
 		t.Skipf("a file system of a few megabytes cannot be mounted (%v): run as root", err)

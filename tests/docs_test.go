@@ -27,6 +27,7 @@ func readFile(t *testing.T, path string) string {
 // TestReadme runs the commands of the README's tour in a shell and compares their
 // output with the README. The tour can be repeated and leaves no file.
 func TestReadme(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("the README's tour needs curl, which is not installed")
 	}
@@ -75,6 +76,7 @@ func settle(output string) string {
 
 // TestSettings compares the README's tables and .env.example with roster -h.
 func TestSettings(t *testing.T) {
+	t.Parallel()
 	help, err := exec.Command(rosterBinary(), "-h").CombinedOutput()
 	if err != nil {
 		t.Fatal(err)

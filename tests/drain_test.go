@@ -21,8 +21,12 @@ import (
 // moves to the new process only after Connection: close, and retries nothing. No request
 // is lost.
 func TestRollout(t *testing.T) {
+	t.Parallel()
 	for i, b := range backends[:2] { // the embedded store and the fakes
-		t.Run(b.name, func(t *testing.T) { testRollout(t, b.env(t), []int{50, 15}[i]) })
+		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
+			testRollout(t, b.env(t), []int{50, 15}[i])
+		})
 	}
 }
 
@@ -115,6 +119,7 @@ func testRollout(t *testing.T, env []string, clients int) {
 
 // TestShutdownDelay: during SHUTDOWN_DELAY /readyz is 503 and requests are served.
 func TestShutdownDelay(t *testing.T) {
+	t.Parallel()
 	const delay = 3 * time.Second
 	p := start(t, "SHUTDOWN_DELAY="+delay.String())
 	p.do(t, "GET /readyz", nil, nil).want(t, http.StatusOK)
@@ -150,6 +155,7 @@ func TestShutdownDelay(t *testing.T) {
 }
 
 func TestInterrupt(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	p.Process.Signal(syscall.SIGINT)
 	<-p.done
@@ -185,8 +191,10 @@ func halfUpload(t *testing.T, w *wire, email string) (rest string) {
 
 // TestDrainUpload: an upload in flight at SIGTERM is completed.
 func TestDrainUpload(t *testing.T) {
+	t.Parallel()
 	for _, b := range backends[:2] {
 		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
 			p := start(t, b.env(t)...)
 			upload := dialWire(t, p.url)
 			rest := halfUpload(t, upload, "ada@example.com")
@@ -219,6 +227,7 @@ func TestDrainUpload(t *testing.T) {
 
 // TestDrainList: a list in flight at SIGTERM is complete.
 func TestDrainList(t *testing.T) {
+	t.Parallel()
 	const users = 100_000 // more than the buffers of the connection hold
 	dir := t.TempDir()
 	seedUsers(t, dir, users)
@@ -251,6 +260,7 @@ func TestDrainList(t *testing.T) {
 // TestShutdownTimeout: a request that does not end within SHUTDOWN_TIMEOUT is aborted,
 // and the exit status is 1.
 func TestShutdownTimeout(t *testing.T) {
+	t.Parallel()
 	p := start(t, "SHUTDOWN_TIMEOUT=1s")
 	w := dialWire(t, p.url)
 	halfUpload(t, w, "ada@example.com")
@@ -272,6 +282,7 @@ func TestShutdownTimeout(t *testing.T) {
 
 // TestSecondSignal: a second SIGTERM ends the process at once.
 func TestSecondSignal(t *testing.T) {
+	t.Parallel()
 	p := start(t, "SHUTDOWN_DELAY=1h")
 	p.Process.Signal(syscall.SIGTERM)
 	testkit.Eventually(t, 20*time.Second, "it is stopping", func() error {
@@ -294,6 +305,7 @@ func TestSecondSignal(t *testing.T) {
 // TestDiscardLater: an upload is answered before the replaced image is deleted, but the
 // process exits after it.
 func TestDiscardLater(t *testing.T) {
+	t.Parallel()
 	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	p := start(t, fakeEnv(dynamo, bucket)...)
 	p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, []byte(`{"name":"Ada","email":"ada@example.com"}`)).want(t, http.StatusCreated)

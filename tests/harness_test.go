@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -20,8 +21,10 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -49,9 +52,8 @@ var rosterBinary = sync.OnceValue(func() string {
 // workDir is the temporary directory of a test run.
 var workDir string
 
-var longTests = flag.Bool("long", false, "also run what takes minutes: more crashes, time-outs waited for in full")
-
 func TestMain(m *testing.M) {
+	flag.Set("test.parallel", "32") // most of these tests wait
 	flag.Parse()
 	workDir = testkit.Must(os.MkdirTemp("", "roster-test-"))
 	code := m.Run()
@@ -517,13 +519,21 @@ func (w *wire) exchange(method, path, body string) (answer, error) {
 	return w.read()
 }
 
-// freePort returns an unused port.
+var (
+	firstPort = rand.IntN(20_000)
+	usedPorts atomic.Int64
+)
+
+// freePort returns an unused port below those that a system chooses for connections and for port 0:
+// no other test gets it while nothing listens on it.
 func freePort(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := strconv.Itoa(10_000 + (firstPort+int(usedPorts.Add(1)))%20_000)
+		if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
+	t.Fatal("no port of 127.0.0.1 is free")
+	return ""
 }

@@ -22,7 +22,7 @@ import (
 // Memory stays within the bound for bodies and 150 MiB.
 func TestManyUploads(t *testing.T) {
 	clients := 200
-	if raceEnabled && !*longTests {
+	if raceEnabled && !*testkit.Long {
 		clients = 50
 	}
 	p := start(t)
@@ -68,6 +68,7 @@ func TestManyUploads(t *testing.T) {
 // TestSlowUploads: at the bound for uploads in flight, another upload gets 503 after 2 s.
 // Other requests are served.
 func TestSlowUploads(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	const size = 5 << 20
 	slow := 96 << 20 / size // bound of the memory for uploads
@@ -142,6 +143,7 @@ func TestListMemory(t *testing.T) {
 // TestSlowClients: a slow client is timed out at each stage: header and body after 5 s,
 // the rest of a request after 10 s, a response after 20 s without reading.
 func TestSlowClients(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	seedUsers(t, dir, 100_000)
 	p := start(t, "DATA_DIR="+dir)
@@ -199,6 +201,7 @@ func TestSlowClients(t *testing.T) {
 // TestExpectContinue: a client that sends Expect gets an error that does not depend on
 // the body at once, and 100 otherwise.
 func TestExpectContinue(t *testing.T) {
+	t.Parallel()
 	p := start(t, "MAX_AVATAR_BYTES=100000")
 	nobody := userID("nobody@example.com")
 	for _, test := range []struct {
@@ -239,7 +242,8 @@ func TestExpectContinue(t *testing.T) {
 // TestConnectionReuse: the deadline of a request does not apply to the next one on the
 // connection.
 func TestConnectionReuse(t *testing.T) {
-	if !*longTests {
+	t.Parallel()
+	if !*testkit.Long {
 		t.Skip("waits for a deadline to pass: run with -long")
 	}
 	p := start(t)
@@ -262,6 +266,7 @@ func TestConnectionReuse(t *testing.T) {
 // TestSlowBody: a body slower than 64 KiB/s on the average gets 408 after 5 s, others
 // have until the deadline of the request.
 func TestSlowBody(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	send := func(pause time.Duration, pieces int, piece string) (answer, time.Duration) {
 		w := dialWire(t, p.url)
@@ -300,6 +305,7 @@ func TestSlowBody(t *testing.T) {
 
 // TestSlowReaders: 1,024 clients that read an image slowly do not exclude others.
 func TestSlowReaders(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	u := p.create(t, "ada@example.com")
 	image := testkit.PadPNG(testkit.PNG(testkit.Gradient(64, 64, 1)), 5<<20)

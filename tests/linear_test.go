@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"image"
 	"image/color"
@@ -29,12 +28,11 @@ import (
 	"roster/internal/testkit"
 )
 
-var linearFor = flag.Duration("linear", 4*time.Second, "how long TestLinearizable records histories on each store")
-
 const (
 	linearClients = 8
 	linearUsers   = 3 // at a time: few, so that clients meet
 	linearRound   = 4 * time.Second
+	linearEnough  = 200 // operations: fewer tell nothing
 )
 
 // A linearOp is one operation on one user. Deleting a user is two: first its image
@@ -336,17 +334,21 @@ func (r *recorder) step(client int, users []string) {
 	}
 }
 
-// run lets clients work for a time, a few seconds on the same users. fault is called
-// meanwhile, if it is not nil.
+// run lets clients work for at least this time, and until the history is long enough. They work on
+// the same users for a round. fault, if not nil, is called in the middle of each.
 func (r *recorder) run(total time.Duration, fault func()) {
-	for round := 0; time.Since(r.start) < total; round++ {
+	for round := 0; time.Since(r.start) < total || len(r.history) < linearEnough; round++ {
 		var users []string
 		for i := range linearUsers {
 			users = append(users, fmt.Sprintf("round%d-user%d@example.com", round, i))
 		}
-		end := time.Now().Add(min(linearRound, total))
+		end := time.Now().Add(linearRound)
+		var running sync.WaitGroup
 		if fault != nil {
-			time.AfterFunc(min(linearRound, total)/2, fault)
+			running.Go(func() {
+				time.Sleep(linearRound / 2)
+				fault()
+			})
 		}
 		testkit.Together(linearClients, func(client int) {
 			for time.Now().Before(end) {
@@ -354,16 +356,14 @@ func (r *recorder) run(total time.Duration, fault func()) {
 				time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
 			}
 		})
+		running.Wait()
 	}
 }
 
-// check fails the test unless the history is linearizable, and enough was recorded.
+// check fails the test unless the history is linearizable.
 func (r *recorder) check(t *testing.T) {
 	t.Helper()
 	t.Logf("%d operations", len(r.history))
-	if len(r.history) < 200 {
-		t.Fatal("too few operations to tell anything")
-	}
 	for _, part := range linearModel.Partition(r.history) {
 		result, info := porcupine.CheckOperationsVerbose(linearModel, part, time.Minute)
 		if result == porcupine.Ok {
@@ -390,27 +390,31 @@ func (r *recorder) check(t *testing.T) {
 }
 
 func TestLinearizable(t *testing.T) {
+	t.Parallel()
+	total := linearRound
+	if *testkit.Long {
+		total = 5 * linearRound
+	}
 	t.Run("embedded, killed", func(t *testing.T) {
+		t.Parallel()
 		addr := "127.0.0.1:" + freePort(t)
 		dir := t.TempDir()
 		p := start(t, "DATA_DIR="+dir, "LISTEN_ADDR="+addr)
 		r := newRecorder(p.url)
-		var restarts sync.WaitGroup
-		r.run(*linearFor, func() {
-			restarts.Go(func() {
-				p.kill()
-				p = start(t, "DATA_DIR="+dir, "LISTEN_ADDR="+addr)
-			})
+		r.run(total, func() {
+			p.kill()
+			p = start(t, "DATA_DIR="+dir, "LISTEN_ADDR="+addr)
 		})
-		restarts.Wait()
 		r.check(t)
 	})
 	t.Run("embedded", func(t *testing.T) {
+		t.Parallel()
 		r := newRecorder(start(t).url)
-		r.run(*linearFor, nil)
+		r.run(total, nil)
 		r.check(t)
 	})
 	t.Run("AWS, answers lost", func(t *testing.T) {
+		t.Parallel()
 		servers := realServers(t)
 		lossy := func(target string) string {
 			server := httptest.NewServer(&lossyProxy{target: testkit.Must(url.Parse(target))})
@@ -419,7 +423,7 @@ func TestLinearizable(t *testing.T) {
 		}
 		servers.dynamoURL, servers.s3URL = lossy(servers.dynamoURL), lossy(servers.s3URL)
 		r := newRecorder(start(t, servers.env()...).url)
-		r.run(*linearFor, nil)
+		r.run(total, nil)
 		r.check(t)
 	})
 }

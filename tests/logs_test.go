@@ -17,8 +17,12 @@ import (
 // TestLogKeepsSecrets sends valid and invalid requests of every kind to a service with
 // LOG_LEVEL=debug. Its log must not contain names, emails, tokens or keys.
 func TestLogKeepsSecrets(t *testing.T) {
+	t.Parallel()
 	for _, b := range backends[:2] {
-		t.Run(b.name, func(t *testing.T) { testLogKeepsSecrets(t, b.env(t)) })
+		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
+			testLogKeepsSecrets(t, b.env(t))
+		})
 	}
 }
 
@@ -129,6 +133,7 @@ func testLogKeepsSecrets(t *testing.T, env []string) {
 
 // TestRequestLog: one line for each request, with exactly the documented fields.
 func TestRequestLog(t *testing.T) {
+	t.Parallel()
 	const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
 	file := filepath.Join(t.TempDir(), "tokens")
 	os.WriteFile(file, []byte("web:"+tokenA+"\n"), 0o600)
@@ -213,6 +218,7 @@ func TestRequestLog(t *testing.T) {
 // TestRequestIDs: an invalid X-Request-Id is replaced, and a problem has the id of the
 // header.
 func TestRequestIDs(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	for _, sent := range []string{"", strings.Repeat("x", 65), "two words", `"quoted"`, "<b>", "ä"} {
 		a := p.do(t, "GET /users/x", http.Header{"X-Request-Id": {sent}}, nil).want(t, http.StatusNotFound)
@@ -229,6 +235,7 @@ func TestRequestIDs(t *testing.T) {
 }
 
 func TestLogFormats(t *testing.T) {
+	t.Parallel()
 	p := start(t, "LOG_FORMAT=json")
 	if p.log.find("ready") == nil {
 		t.Errorf("not JSON: %s", p.log)

@@ -16,12 +16,14 @@ import (
 // have their times and their images under the same versions; those that existed before
 // are left alone. -long copies 100,000.
 func TestMigrate(t *testing.T) {
+	t.Parallel()
 	users := 2000
-	if *longTests {
+	if *testkit.Long {
 		users = 100_000
 	}
 	for _, b := range backends[1:] {
 		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			seedUsers(t, dir, users)
 			from := start(t, "DATA_DIR="+dir)
@@ -94,6 +96,7 @@ func TestMigrate(t *testing.T) {
 
 // TestMigrateFails: exit status 1 if a user was not copied, 2 without a store or a table.
 func TestMigrateFails(t *testing.T) {
+	t.Parallel()
 	env := backends[1].env(t)
 	wantExit := func(status int, want string, env ...string) {
 		t.Helper()

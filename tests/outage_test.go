@@ -29,7 +29,7 @@ type outage struct {
 }
 
 func newOutage(t testing.TB, url string) *outage {
-	o := &outage{t: t, addr: "127.0.0.1:0", target: strings.TrimPrefix(url, "http://"), conns: map[net.Conn]bool{}}
+	o := &outage{t: t, addr: "127.0.0.1:" + freePort(t), target: strings.TrimPrefix(url, "http://"), conns: map[net.Conn]bool{}}
 	o.up()
 	t.Cleanup(o.refuse)
 	return o
@@ -123,12 +123,10 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 // answered in time with 503, memory and goroutines do not grow, and the service recovers
 // within 5 s.
 func TestOutage(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes a minute")
-	}
-	length := 5 * time.Second
-	if *longTests {
-		length = time.Minute
+	t.Parallel()
+	clients, length, recovery := 12, 4*time.Second, 3*time.Second
+	if *testkit.Long {
+		clients, length, recovery = 24, 30*time.Second, 7*time.Second
 	}
 	for _, tt := range []struct {
 		name  string
@@ -140,11 +138,11 @@ func TestOutage(t *testing.T) {
 		{"both slow", func(dynamo, bucket *outage) { dynamo.delay.Store(1e9); bucket.delay.Store(1e9) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			dynamoFake, bucketFake := testkit.NewDynamoDB(t), testkit.NewS3(t)
 			dynamo, bucket := newOutage(t, dynamoFake.URL), newOutage(t, bucketFake.URL)
 			p := start(t, awsServers{"http://" + dynamo.addr, "http://" + bucket.addr, testkit.Table, testkit.Bucket}.env()...)
 
-			const clients = 24
 			client := newLoadClient(t, p)
 			image := testkit.PNG(testkit.Gradient(64, 64, 1))
 			anna := userID("anna@example.com")
@@ -234,7 +232,7 @@ func TestOutage(t *testing.T) {
 			dynamo.up()
 			bucket.up()
 			ended = time.Now()
-			time.Sleep(7 * time.Second)
+			time.Sleep(recovery)
 			close(stop)
 			load.Wait()
 			client.CloseIdleConnections()
@@ -259,7 +257,7 @@ func TestOutage(t *testing.T) {
 			} else if !lastFailure.IsZero() {
 				t.Logf("the last request that failed began %v after the end of the outage", d)
 			}
-			if lateGoroutines > max(goroutines, halfGoroutines)+4*clients { // thousands of requests were made
+			if lateGoroutines > max(goroutines, halfGoroutines)+float64(4*clients) { // thousands of requests were made
 				t.Errorf("goroutines grow in the outage: %v, then %v", halfGoroutines, lateGoroutines)
 			}
 			if lateHeap > halfHeap+16*mib*raceMemory() {

@@ -60,6 +60,7 @@ func wantStartError(t *testing.T, want string, env ...string) {
 }
 
 func TestStartErrors(t *testing.T) {
+	t.Parallel()
 	for _, setting := range []string{
 		"LISTEN_ADDR=8080", "PORT=0", "METRICS_ADDR=8081", "MAX_AVATAR_BYTES=5MB", "PUBLIC_URL=example.com", "AVATARS_PUBLIC=yes",
 		"LOG_LEVEL=loud", "LOG_FORMAT=xml", "SHUTDOWN_DELAY=5", "SHUTDOWN_TIMEOUT=0s", "DYNAMODB_TABLE=users", "S3_BUCKET=avatars",
@@ -100,6 +101,7 @@ func TestStartErrors(t *testing.T) {
 
 // TestReadOnlyDirectory makes DATA_DIR read-only: by its mode or, for root, by a mount.
 func TestReadOnlyDirectory(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if os.Getuid() == 0 {
 		if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_RDONLY, "size=1m"); err != nil {
@@ -115,6 +117,7 @@ func TestReadOnlyDirectory(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
+	t.Parallel()
 	run := func(args ...string) (status int, stdout, stderr string) {
 		cmd := command(t)
 		cmd.Args = append(cmd.Args, args...)
@@ -137,6 +140,7 @@ func TestFlags(t *testing.T) {
 }
 
 func TestHealthcheck(t *testing.T) {
+	t.Parallel()
 	port := freePort(t)
 	check := func(env ...string) (int, string) {
 		cmd := command(t, env...)
@@ -172,6 +176,7 @@ func TestHealthcheck(t *testing.T) {
 // TestReadiness: /readyz is 503 until both backends have responded, and stays 200 in a
 // later outage.
 func TestReadiness(t *testing.T) {
+	t.Parallel()
 	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	dynamo.Always("*", testkit.Fault{Status: http.StatusBadRequest, Code: "AccessDeniedException"})
 	p := launch(t, fakeEnv(dynamo, bucket)...)
@@ -270,6 +275,7 @@ func startOnce(t testing.TB, dir string) (ready time.Duration, rss float64) {
 
 // TestUnreadLog: standard error that nobody reads blocks neither requests nor the end.
 func TestUnreadLog(t *testing.T) {
+	t.Parallel()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

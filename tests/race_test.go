@@ -36,8 +36,10 @@ func storedFiles(t testing.TB, dir string) (files []string) {
 
 // TestPreconditionRace: of eight concurrent changes of one version, one succeeds.
 func TestPreconditionRace(t *testing.T) {
+	t.Parallel()
 	for _, b := range backends {
 		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
 			p := start(t, b.env(t)...)
 			u := p.create(t, "ada@example.com")
 			path := "/users/" + u.ID
@@ -74,8 +76,10 @@ func TestPreconditionRace(t *testing.T) {
 // TestDeleteRace: a user is deleted while six clients upload its image. No request gets
 // 5xx, and nothing is left of it.
 func TestDeleteRace(t *testing.T) {
+	t.Parallel()
 	for _, b := range backends[:2] {
 		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
 			env := b.env(t)
 			p := start(t, env...)
 			for round := range 20 {
@@ -112,8 +116,10 @@ func TestDeleteRace(t *testing.T) {
 // TestCreateDeleteRace: a user that is created with an image, while one with the same
 // email is deleted, has that image.
 func TestCreateDeleteRace(t *testing.T) {
+	t.Parallel()
 	for _, b := range backends[:2] {
 		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
 			p := start(t, b.env(t)...)
 			image := testkit.PNG(testkit.Gradient(40, 40, 1))
 			contentType, form := testkit.Form(image, url.Values{"name": {"Ada"}, "email": {"ada@example.com"}})
@@ -152,6 +158,7 @@ func TestCreateDeleteRace(t *testing.T) {
 // TestCreateHeldBack: the write that creates a user with an image arrives after all of a
 // deletion of the same email.
 func TestCreateHeldBack(t *testing.T) {
+	t.Parallel()
 	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	p := start(t, fakeEnv(dynamo, bucket)...)
 	image := testkit.PNG(testkit.Gradient(40, 40, 1))
@@ -181,6 +188,7 @@ func TestCreateHeldBack(t *testing.T) {
 // TestOrphans: an object that no user points to, left by a crash, is deleted with the
 // user once no upload in flight can own it.
 func TestOrphans(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	u := p.create(t, "ada@example.com")
 	p.do(t, "PUT /users/"+u.ID+"/avatar", nil, testkit.PNG(testkit.Gradient(8, 8, 1))).want(t, http.StatusOK)
@@ -197,6 +205,7 @@ func TestOrphans(t *testing.T) {
 // TestThumbnailRace: a thumbnail that is rendered while its image is replaced is not
 // left behind.
 func TestThumbnailRace(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	u := p.create(t, "ada@example.com")
 	path := "/users/" + u.ID

@@ -1,7 +1,6 @@
 package tests
 
 import (
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -13,11 +12,14 @@ import (
 	"roster/internal/testkit"
 )
 
-var soak = flag.Duration("soak", 5*time.Second, "how long TestSoak keeps the service under load")
-
 // TestSoak sends a mixed load, with aborted requests and invalid bodies. Afterwards,
 // memory, file descriptors and goroutines are as they were after a short load.
 func TestSoak(t *testing.T) {
+	t.Parallel()
+	warmUp, length := time.Second, 3*time.Second
+	if *testkit.Long {
+		warmUp, length = 24*time.Second, 2*time.Minute
+	}
 	p := start(t, "LOG_LEVEL=info", "GOMEMLIMIT=400MiB")
 	pictures := [][]byte{testkit.PNG(testkit.Gradient(64, 64, 1)), testkit.JPEG(testkit.Gradient(600, 600, 3)), testkit.GIF(32, 32, 4)}
 	type figures struct{ memory, fds, goroutines float64 }
@@ -94,9 +96,9 @@ func TestSoak(t *testing.T) {
 		}
 		return nil
 	}
-	load(max(*soak/5, 2*time.Second))
+	load(warmUp)
 	before := settle(quiet)
-	load(*soak)
+	load(length)
 	after := settle(func(f figures) error {
 		if err := quiet(f); err != nil {
 			return err

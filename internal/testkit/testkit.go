@@ -4,12 +4,16 @@ package testkit
 
 import (
 	"bytes"
+	"flag"
 	"io"
 	"net/http"
 	"sync"
 	"testing"
 	"time"
 )
+
+// Long is the flag -long: the tests that take minutes run in full.
+var Long = flag.Bool("long", false, "run histories, crashes, storms, load and outages in full")
 
 // Must returns v. It panics if err is not nil.
 func Must[T any](v T, err error) T {

@@ -29,7 +29,7 @@ import (
 )
 
 // stepTimeout is for one operation, from loading the page to seeing the answer.
-const stepTimeout = 60 * time.Second
+const stepTimeout = 5 * time.Minute
 
 // A step tries one operation out, as somebody at the page would.
 type step struct {
