@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"roster/internal/testkit"
 )
 
 // A powerDisk is an ext4 file system in a file that can be copied atomically, as its disk is when the power fails:
@@ -120,7 +122,7 @@ func TestPowerLoss(t *testing.T) {
 	copies = append(copies, deleted)
 
 	concurrent := 2
-	if *longTests {
+	if *testkit.Long {
 		concurrent = 20
 	}
 	const writers = 8
