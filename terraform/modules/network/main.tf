@@ -1,5 +1,5 @@
 data "aws_availability_zones" "available" {
-  #checkov:skip=CKV_AWS_394:a new zone sorts after the first three and moves nothing; an impaired zone stays in the list, because state is not filtered
+  #checkov:skip=CKV_AWS_394:a change of the list moves nothing, see terraform_data.zones; an impaired zone stays in the list, because state is not filtered
 
   # EKS does not support these zones.
   # https://docs.aws.amazon.com/eks/latest/userguide/network-reqs.html
@@ -19,8 +19,18 @@ data "aws_availability_zones" "available" {
   }
 }
 
+# The zones of the first apply. A new zone of the region must not move subnets.
+resource "terraform_data" "zones" {
+  input            = slice(sort(data.aws_availability_zones.available.names), 0, 3)
+  triggers_replace = data.aws_region.current.region
+
+  lifecycle {
+    ignore_changes = [input]
+  }
+}
+
 locals {
-  zones = slice(sort(data.aws_availability_zones.available.names), 0, 3)
+  zones = terraform_data.zones.output
 }
 
 resource "aws_vpc" "network" {

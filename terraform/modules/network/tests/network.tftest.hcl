@@ -102,7 +102,7 @@ run "flow_logs" {
   }
 
   assert {
-    condition     = jsondecode(aws_iam_role_policy.flow_logs.policy).Statement[*].Resource == ["${aws_cloudwatch_log_group.flow_logs.arn}:*"]
+    condition     = { for statement in jsondecode(aws_iam_role_policy.flow_logs.policy).Statement : statement.Resource => join(" ", statement.Action) } == { "${aws_cloudwatch_log_group.flow_logs.arn}:*" = "logs:CreateLogStream logs:DescribeLogStreams logs:PutLogEvents", "*" = "logs:DescribeLogGroups" }
     error_message = "The role writes to its log group only."
   }
 }
@@ -121,6 +121,18 @@ run "one_nat_gateway_per_zone" {
   assert {
     condition     = aws_subnet.private[*].cidr_block == ["172.31.240.0/22", "172.31.244.0/22", "172.31.248.0/22"] && aws_subnet.public[*].cidr_block == ["172.31.252.0/26", "172.31.252.64/26", "172.31.252.128/26"]
     error_message = "The smallest range is divided like the largest."
+  }
+}
+
+run "new_zone_in_the_region" {
+  override_data {
+    target = data.aws_availability_zones.available
+    values = { names = ["eu-west-10", "eu-west-1a", "eu-west-1b", "eu-west-1c"] }
+  }
+
+  assert {
+    condition     = aws_subnet.private[*].availability_zone == ["eu-west-1a", "eu-west-1b", "eu-west-1c"]
+    error_message = "The subnets stay in their zones."
   }
 }
 
