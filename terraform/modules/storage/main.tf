@@ -13,8 +13,9 @@ resource "aws_dynamodb_table" "users" {
     enabled = true
   }
 
-  # The key that AWS manages for DynamoDB in this account: free, logged in CloudTrail,
-  # and usable by everyone who may use the table.
+  # The key that AWS manages for DynamoDB in this account: no monthly fee, logged in
+  # CloudTrail, and usable by everyone who may use the table. KMS charges its requests,
+  # which are few, because DynamoDB caches data keys.
   server_side_encryption {
     enabled = true
   }
