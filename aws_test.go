@@ -351,6 +351,7 @@ func TestRefusals(t *testing.T) {
 // TestLogOnce: an outage logs one line for each service, and each missing
 // permission one.
 func TestLogOnce(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	u := testUser("anna@example.com")
@@ -381,7 +382,10 @@ func TestLogOnce(t *testing.T) {
 			t.Errorf("%s: %d lines, want %d:\n%s", tt.name, got, tt.lines, &log)
 		}
 	}
+}
 
+// TestLogInterval: a failure is logged at most once a minute for each key.
+func TestLogInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l awsLog
 		for i, want := range []bool{true, false, false, true} {
@@ -442,6 +446,7 @@ func TestRetrySettings(t *testing.T) {
 // TestPermissions compares the calls that the stores make with the permissions in
 // docs/security.md and in Terraform's policy.
 func TestPermissions(t *testing.T) {
+	t.Parallel()
 	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	var mu sync.Mutex
 	used := map[string]bool{}
@@ -470,6 +475,7 @@ func TestPermissions(t *testing.T) {
 
 // TestObserve counts calls, attempts and codes.
 func TestObserve(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	var got []string
@@ -526,9 +532,7 @@ func TestClockSkew(t *testing.T) {
 
 // TestUnreachable has servers that refuse, hang and do not route.
 func TestUnreachable(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes as long as the stores wait")
-	}
+	t.Parallel()
 	hanging := testkit.NewDynamoDB(t)
 	hanging.Always("*", testkit.Fault{Hang: true})
 	hangingS3 := testkit.NewS3(t)

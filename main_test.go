@@ -1,14 +1,21 @@
 package main
 
 import (
+	"flag"
 	"io"
 	"strings"
 	"testing"
 	"time"
 )
 
+func TestMain(m *testing.M) {
+	flag.Set("test.parallel", "32") // parallel tests wait
+	m.Run()
+}
+
 // TestLogWriter: a log that nobody reads blocks nobody, and says later what it lost.
 func TestLogWriter(t *testing.T) {
+	t.Parallel()
 	r, to := io.Pipe()
 	w := newLogWriter(to)
 	start := time.Now()

@@ -22,6 +22,7 @@ import (
 
 // TestFaultsOfS3 breaks what S3 sends and receives.
 func TestFaultsOfS3(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	bucket := testkit.NewS3(t)
 	_, avatars := openTestAWS(t, "http://127.0.0.1:1", bucket.URL)
@@ -131,9 +132,6 @@ func TestChecksumSettings(t *testing.T) {
 
 // TestStalledImage: it is S3 that broke off, not the client.
 func TestStalledImage(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes as long as a call may take")
-	}
 	t.Parallel()
 	bucket := testkit.NewS3(t)
 	_, avatars := openTestAWS(t, "http://127.0.0.1:1", bucket.URL)
@@ -164,9 +162,6 @@ func TestStalledImage(t *testing.T) {
 
 // TestSlowReader takes an image more slowly than a call may take.
 func TestSlowReader(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes as long as a call may take")
-	}
 	t.Parallel()
 	bucket := testkit.NewS3(t)
 	_, avatars := openTestAWS(t, "http://127.0.0.1:1", bucket.URL)

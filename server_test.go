@@ -49,6 +49,7 @@ func waitForOneImage(t *testing.T, bucket *testkit.S3) {
 // TestCutRequests lets the servers fail after each call of a request, in several ways.
 // The state must then be that before or after the request, and a retry must succeed.
 func TestCutRequests(t *testing.T) {
+	t.Parallel()
 	type world struct {
 		t      *testing.T
 		name   string

@@ -24,7 +24,9 @@ import (
 )
 
 func TestStore(t *testing.T) {
+	t.Parallel()
 	t.Run("embedded", func(t *testing.T) {
+		t.Parallel()
 		store, err := openLocal(t.TempDir(), newMetrics(build{}))
 		wantError(t, err, nil)
 		t.Cleanup(func() { store.Close() })
@@ -32,6 +34,7 @@ func TestStore(t *testing.T) {
 	})
 	for _, server := range testServers {
 		t.Run(server.name, func(t *testing.T) {
+			t.Parallel()
 			users, avatars := server.open(t)
 			testStore(t, users, avatars)
 		})
