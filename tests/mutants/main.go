@@ -1,0 +1,246 @@
+// Mutants puts small faults into the service, each of which breaks a promise, and runs the test that must notice it.
+//
+//	go run ./tests/mutants          every fault: about ten seconds each
+//	go run ./tests/mutants TEXT     those with this text in their promise, declaration or test
+//	go run ./tests/mutants -check   only that every fault can still be put in
+//
+// mutants.txt has the faults. It exits with status 1 if a fault survives, and 2 if one cannot be tried.
+package main
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+)
+
+//go:embed mutants.txt
+var list string
+
+// A mutant is a fault: in a declaration of the service, one text is replaced by another.
+type mutant struct {
+	promise  string
+	scope    string // a function, a method as Type.Name, or a file
+	old, new string
+	pkg      string   // of the test
+	test     string   // its name
+	flags    []string // of go test
+}
+
+func main() {
+	check := flag.Bool("check", false, "only check that every fault can still be put in")
+	parallel := flag.Int("parallel", 2, "faults tried at the same time")
+	flag.Parse()
+	os.Exit(run(*check, *parallel, flag.Arg(0)))
+}
+
+func run(check bool, parallel int, filter string) (status int) {
+	mutants, err := parse(list)
+	if err != nil {
+		return report(err)
+	}
+	dir, err := os.MkdirTemp("", "mutants-")
+	if err != nil {
+		return report(err)
+	}
+	defer os.RemoveAll(dir)
+	overlays := make([]string, len(mutants))
+	for i, m := range mutants {
+		if overlays[i], err = m.write(filepath.Join(dir, fmt.Sprint(i))); err != nil {
+			status = report(fmt.Errorf("%s: %w", m.promise, err))
+		}
+	}
+	if check || status != 0 {
+		return status
+	}
+	var mu sync.Mutex
+	var running sync.WaitGroup
+	slots := make(chan struct{}, parallel)
+	intact := map[string]func() error{}
+	for i, m := range mutants {
+		if !strings.Contains(m.promise+m.scope+m.test, filter) {
+			continue
+		}
+		key := fmt.Sprint(m.pkg, m.test, m.flags)
+		if intact[key] == nil { // a test that always fails proves nothing
+			intact[key] = sync.OnceValue(func() error { return m.passes("") })
+		}
+		unchanged := intact[key]
+		running.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			start := time.Now()
+			result, code := m.try(unchanged, overlays[i])
+			mu.Lock()
+			defer mu.Unlock()
+			fmt.Printf("%-9s %5.1f s  %s: %s\n", result, time.Since(start).Seconds(), m.test, m.promise)
+			status = max(status, code)
+		})
+	}
+	running.Wait()
+	return status
+}
+
+func report(err error) (status int) {
+	fmt.Fprintln(os.Stderr, err)
+	return 2
+}
+
+// parse reads mutants separated by blank lines: a line with the promise, one with the scope, the old text in lines
+// that begin with -, the new text in lines that begin with +, and the package, the test and its flags.
+func parse(text string) (mutants []mutant, err error) {
+	for block := range strings.SplitSeq(text, "\n\n") {
+		var m mutant
+		var plain, old, replacement []string
+		for line := range strings.Lines(block) {
+			line = strings.TrimSuffix(line, "\n")
+			switch {
+			case strings.HasPrefix(line, "#") || line == "":
+			case line[0] == '-':
+				old = append(old, strings.TrimSpace(line[1:]))
+			case line[0] == '+':
+				replacement = append(replacement, line[1:])
+			default:
+				plain = append(plain, line)
+			}
+		}
+		if len(plain)+len(old) == 0 {
+			continue
+		}
+		if len(plain) != 3 || len(old) == 0 {
+			return nil, fmt.Errorf("mutants.txt: not a promise, a scope, a change and a test:\n%s", block)
+		}
+		fields := strings.Fields(plain[2])
+		if len(fields) < 2 {
+			return nil, fmt.Errorf("mutants.txt: %q is not a package and a test", plain[2])
+		}
+		m.promise, m.scope, m.pkg, m.test, m.flags = plain[0], plain[1], fields[0], fields[1], fields[2:]
+		m.old, m.new = strings.Join(old, "\n"), strings.Join(replacement, "\n")
+		mutants = append(mutants, m)
+	}
+	return mutants, nil
+}
+
+// write writes the changed file, and the overlay that makes the go command use it, into dir. It returns the
+// overlay's name.
+func (m mutant) write(dir string) (overlay string, err error) {
+	path, start, end, err := find(m.scope)
+	if err != nil {
+		return "", err
+	}
+	source, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	if end < 0 {
+		end = len(source)
+	}
+	var lines []string // with any indentation
+	for line := range strings.SplitSeq(m.old, "\n") {
+		lines = append(lines, regexp.QuoteMeta(line))
+	}
+	found := regexp.MustCompile(strings.Join(lines, `\n\s*`)).FindAllIndex(source[start:end], -1)
+	if len(found) != 1 {
+		return "", fmt.Errorf("%s, %s has %d places with this text, want 1:\n%s", path, m.scope, len(found), m.old)
+	}
+	changed := bytes.Join([][]byte{source[:start+found[0][0]], []byte(m.new), source[start+found[0][1]:]}, nil)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", err
+	}
+	target, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	replacement := filepath.Join(dir, filepath.Base(path))
+	text, err := json.Marshal(map[string]any{"Replace": map[string]string{target: replacement}})
+	if err != nil {
+		return "", err
+	}
+	overlay = filepath.Join(dir, "overlay.json")
+	return overlay, errors.Join(os.WriteFile(replacement, changed, 0o600), os.WriteFile(overlay, text, 0o600))
+}
+
+// find returns the file of a scope, and where in it the scope is; end is -1 for a whole file.
+func find(scope string) (path string, start, end int, err error) {
+	if strings.HasSuffix(scope, ".go") {
+		return scope, 0, -1, nil
+	}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		return "", 0, 0, err
+	}
+	for _, path := range files {
+		set := token.NewFileSet()
+		file, err := parser.ParseFile(set, path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return "", 0, 0, err
+		}
+		for _, d := range file.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && nameOf(f) == scope {
+				return path, set.Position(f.Pos()).Offset, set.Position(f.End()).Offset, nil
+			}
+		}
+	}
+	return "", 0, 0, fmt.Errorf("there is no function %s; run this command in the directory of the service", scope)
+}
+
+// nameOf returns the name of a function, or Type.Name for a method.
+func nameOf(f *ast.FuncDecl) string {
+	if f.Recv == nil {
+		return f.Name.Name
+	}
+	receiver := f.Recv.List[0].Type
+	if pointer, ok := receiver.(*ast.StarExpr); ok {
+		receiver = pointer.X
+	}
+	return fmt.Sprint(receiver) + "." + f.Name.Name
+}
+
+// try runs the test with the fault. The code is 0 if the test fails.
+func (m mutant) try(unchanged func() error, overlay string) (result string, code int) {
+	if err := unchanged(); err != nil {
+		return fmt.Sprintf("ERROR: without the fault: %v", err), 2
+	}
+	err := m.passes(overlay)
+	switch {
+	case err == nil:
+		return "SURVIVED", 1
+	case errors.Is(err, errNotRun):
+		return fmt.Sprintf("ERROR: %v", err), 2
+	}
+	return "caught by", 0
+}
+
+var errNotRun = errors.New("the test did not run")
+
+// passes runs the test, with the overlay unless it is "".
+func (m mutant) passes(overlay string) error {
+	args := append([]string{"test", "-count=1", "-vet=off", "-v", "-run", "^" + m.test + "$", m.pkg}, m.flags...)
+	cmd := exec.Command("go", args...)
+	if overlay != "" { // also for builds that the test starts
+		cmd.Env = append(os.Environ(), "GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -overlay="+overlay))
+	}
+	out, err := cmd.CombinedOutput()
+	text := string(out)
+	switch {
+	case !strings.Contains(text, "=== RUN   "+m.test+"\n") || strings.Contains(text, "go build:"):
+		return fmt.Errorf("%w: %s", errNotRun, text)
+	case strings.Contains(text, "--- SKIP: "+m.test+" "):
+		return fmt.Errorf("%w: %s", errNotRun, text)
+	case err != nil:
+		return fmt.Errorf("%s: %s", m.test, text)
+	}
+	return nil
+}
