@@ -167,42 +167,59 @@ func (s *server) imageURL(id, resource, version string) string {
 	return s.PublicURL + "/users/" + id + "/" + resource + "/" + version
 }
 
-// withImage calls serve with the image that the request's path names. A version that was replaced is a redirect to
-// the current one. If serve returns ErrNotFound because the image has been replaced meanwhile, it is called again.
-func (s *server) withImage(w *response, r *http.Request, resource string, serve func(*Avatar) error) error {
-	for missing := ""; ; {
-		u, err := s.users.Get(r.Context(), w.user)
-		if errors.Is(err, ErrNotFound) || err == nil && u.Avatar == nil {
-			// One answer for both: with AVATARS_PUBLIC a stranger must not learn which.
-			return notFound("there is no such image")
-		}
+// withImage calls serve with the user whose image the path names. A version that was replaced is a redirect to the
+// current one. If serve returns ErrNotFound because the image was replaced meanwhile, it is called again.
+func (s *server) withImage(w *response, r *http.Request, resource string, serve func(User) error) error {
+	version := r.PathValue("version")
+	missing := "" // key of the image that serve did not find
+
+	for {
+		u, err := s.userWithImage(r.Context(), w.user)
 		if err != nil {
 			return err
 		}
-		a, version, h := u.Avatar, r.PathValue("version"), w.Header()
-		if version != "" && version != a.Key {
-			s.redirect(w, resource, a.Key)
+		key := u.Avatar.Key
+		if version != "" && version != key {
+			s.redirect(w, resource, key)
 			return nil
 		}
-		scope := "private"
-		if s.tokens == nil || s.AvatarsPublic {
-			scope = "public"
-			h.Set("Cross-Origin-Resource-Policy", "cross-origin")
+		s.setImageHeader(w, "max-age=31536000, immutable")
+		if version == "" {
+			w.Header().Set("Cache-Control", "no-cache")
 		}
-		h.Set("Cache-Control", "no-cache")
-		if version != "" {
-			h.Set("Cache-Control", scope+", max-age=31536000, immutable")
-		}
-		// Nothing in an image may run, and no page may use it as a document.
-		h.Set("Content-Security-Policy", "default-src 'none'; sandbox; frame-ancestors 'none'")
-		if err := serve(a); !errors.Is(err, ErrNotFound) {
+
+		err = serve(u)
+		if !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		if a.Key == missing {
-			s.log.Error("image missing", "user", w.user, "key", a.Key)
+		if key == missing {
+			s.log.Error("image missing", "user", w.user, "key", key)
 			return notFound("the image is missing")
 		}
-		missing, w.status = a.Key, 0
+		missing = key
+		w.status = 0
+	}
+}
+
+// userWithImage returns a user who has an image. The error is the same for a user without an image and for no
+// user: with AVATARS_PUBLIC a stranger must not learn which.
+func (s *server) userWithImage(ctx context.Context, id string) (User, error) {
+	u, err := s.users.Get(ctx, id)
+	if errors.Is(err, ErrNotFound) || err == nil && u.Avatar == nil {
+		return User{}, notFound("there is no such image")
+	}
+	return u, err
+}
+
+// setImageHeader sets what the responses of all images have in common, and how long they may be cached.
+func (s *server) setImageHeader(w *response, maxAge string) {
+	h := w.Header()
+	// Nothing in an image may run, and no page may use it as a document.
+	h.Set("Content-Security-Policy", "default-src 'none'; sandbox; frame-ancestors 'none'")
+	h.Set("Cache-Control", "private, "+maxAge)
+	if s.tokens == nil || s.AvatarsPublic {
+		h.Set("Cache-Control", "public, "+maxAge)
+		h.Set("Cross-Origin-Resource-Policy", "cross-origin")
 	}
 }
 
@@ -215,7 +232,8 @@ func (s *server) redirect(w *response, resource, version string) {
 
 // getAvatar answers GET and HEAD of an image.
 func (s *server) getAvatar(w *response, r *http.Request) error {
-	return s.withImage(w, r, "avatar", func(a *Avatar) error {
+	return s.withImage(w, r, "avatar", func(u User) error {
+		a := u.Avatar
 		content := &storedImage{open: func(offset int64) (io.ReadCloser, error) {
 			return s.avatars.Get(r.Context(), w.user, a.Key, offset)
 		}}

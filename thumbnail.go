@@ -27,20 +27,23 @@ const (
 	maxThumbnailScans   = 64         // encoders write about ten; a scan of 80 bytes may take as long as any other
 )
 
-// getThumbnail answers GET and HEAD of a thumbnail, with a redirect to the image if it cannot be rendered.
+// getThumbnail answers GET and HEAD of a thumbnail.
 func (s *server) getThumbnail(w *response, r *http.Request) error {
-	return s.withImage(w, r, "thumbnail", func(a *Avatar) error {
-		thumb, err := s.thumbnail(r.Context(), w.user, a)
-		switch {
-		case err != nil:
-			return err
-		case len(thumb) == 0:
-			s.redirect(w, "avatar", a.Key)
-		default:
-			serveImage(w, r, thumbnailKey(a.Key), http.DetectContentType(thumb), bytes.NewReader(thumb))
-		}
+	return s.withImage(w, r, "thumbnail", func(u User) error { return s.serveThumbnail(w, r, u.Avatar) })
+}
+
+// serveThumbnail answers with the thumbnail of an image, or with a redirect to the image if it cannot be rendered.
+func (s *server) serveThumbnail(w *response, r *http.Request, a *Avatar) error {
+	thumb, err := s.thumbnail(r.Context(), w.user, a)
+	if err != nil {
+		return err
+	}
+	if len(thumb) == 0 {
+		s.redirect(w, "avatar", a.Key)
 		return nil
-	})
+	}
+	serveImage(w, r, thumbnailKey(a.Key), http.DetectContentType(thumb), bytes.NewReader(thumb))
+	return nil
 }
 
 // thumbnail returns the stored thumbnail of an image, or renders and stores it. It is empty if it cannot be rendered now.
