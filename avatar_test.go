@@ -32,8 +32,8 @@ func serveOne(t *testing.T) (dynamo *testkit.DynamoDB, bucket *testkit.S3, users
 	return dynamo, bucket, users, u, serveStores(t, users, avatars)
 }
 
-// TestRefusedUpload: nothing is left of an upload for nobody, and of one that is no
-// image nothing was stored.
+// TestRefusedUpload: nothing is left of an upload for nobody or without an answer of S3,
+// and of one that is no image nothing was stored.
 func TestRefusedUpload(t *testing.T) {
 	slow := testkit.Fault{Delay: 200 * time.Millisecond}
 	image := testkit.PNG(testkit.Gradient(20, 20, 1))
@@ -47,6 +47,7 @@ func TestRefusedUpload(t *testing.T) {
 	}{
 		{"nobody", nil, "nobody@example.com", image, http.StatusNotFound},
 		{"nobody, stored late", map[string]testkit.Fault{"PutObject": slow}, "nobody@example.com", image, http.StatusNotFound},
+		{"no answer from S3", map[string]testkit.Fault{"PutObject": {Applied: true, Drop: true}}, "ada@example.com", image, http.StatusServiceUnavailable},
 		{"not an image", nil, "ada@example.com", broken, http.StatusBadRequest},
 		{"not an image, for nobody", nil, "nobody@example.com", broken, http.StatusBadRequest},
 	} {
@@ -84,6 +85,99 @@ func TestRefusedUpload(t *testing.T) {
 				t.Errorf("the user is %v, %v", got, err)
 			}
 		})
+	}
+}
+
+// request sends a request with a body and header fields, given as pairs of name and value.
+func request(t *testing.T, s http.Handler, target string, body []byte, fields ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	method, path, _ := strings.Cut(target, " ")
+	r := httptest.NewRequest(method, path, bytes.NewReader(body))
+	for i := 0; i < len(fields); i += 2 {
+		r.Header.Set(fields[i], fields[i+1])
+	}
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, r)
+	return w
+}
+
+// TestUnmetCondition: nothing is left of an upload that does not meet its condition.
+func TestUnmetCondition(t *testing.T) {
+	t.Parallel()
+	bucket := testkit.NewS3(t)
+	users, avatars := openTestAWS(t, testkit.NewDynamoDB(t).URL, bucket.URL)
+	u := testUser("ada@example.com")
+	wantError(t, users.Create(t.Context(), u), nil)
+	s := newServer(config{MaxAvatarBytes: 1 << 20}, users, avatars, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	image := testkit.PNG(testkit.Gradient(20, 20, 1))
+	if w := request(t, s, "PUT /users/"+u.ID+"/avatar", image, "If-Match", `"another"`); w.Code != http.StatusPreconditionFailed {
+		t.Errorf("PUT with another tag: status %d, want 412", w.Code)
+	}
+	s.background.Wait()
+	if keys := bucket.Keys(); len(keys) > 0 || bucket.Calls("PutObject") != 1 {
+		t.Errorf("the upload left %q after %d calls", keys, bucket.Calls("PutObject"))
+	}
+}
+
+// TestVersions: the URL of a version never changes its content: a replaced version is a redirect to the current
+// one. Shared caches may keep it only if it is open to everyone.
+func TestVersions(t *testing.T) {
+	store := openTestLocal(t, t.TempDir())
+	file := filepath.Join(t.TempDir(), "tokens")
+	wantError(t, os.WriteFile(file, []byte("web:"+tokenA+"\n"), 0o600), nil)
+	log := slog.New(slog.DiscardHandler)
+	list := testkit.Must(loadTokens(file, log, newMetrics(build{})))
+	for i, test := range []struct {
+		tokens *tokens
+		public bool
+		want   string
+	}{
+		{nil, false, "public"},
+		{list, false, "private"},
+		{list, true, "public"},
+	} {
+		s := newServer(config{MaxAvatarBytes: 1 << 20, AvatarsPublic: test.public}, localUsers{store}, localAvatars{store}, test.tokens, log, newMetrics(build{}), build{})
+		u := testUser(fmt.Sprintf("user%d@example.com", i))
+		wantError(t, localUsers{store}.Create(t.Context(), u), nil)
+		authorization := []string{"Authorization", "Bearer " + tokenA}
+		version := func() string {
+			got := testkit.Must(localUsers{store}.Get(t.Context(), u.ID))
+			return "/users/" + u.ID + "/avatar/" + got.Avatar.Key
+		}
+		request(t, s, "PUT /users/"+u.ID+"/avatar", testkit.PNG(testkit.Gradient(20, 20, 1)), authorization...)
+		first := version()
+		w := request(t, s, "GET "+first, nil, authorization...)
+		if got, want := w.Header().Get("Cache-Control"), test.want+", max-age=31536000, immutable"; w.Code != http.StatusOK || got != want {
+			t.Errorf("%+v: the current version: status %d, Cache-Control %q, want 200 and %q", test, w.Code, got, want)
+		}
+		request(t, s, "PUT /users/"+u.ID+"/avatar", testkit.PNG(testkit.Gradient(20, 20, 2)), authorization...)
+		w = request(t, s, "GET "+first, nil, authorization...)
+		if h := w.Header(); w.Code != http.StatusFound || h.Get("Location") != version() || h.Get("Cache-Control") != "no-cache" {
+			t.Errorf("%+v: a replaced version: status %d, header %v, want 302 to %s", test, w.Code, h, version())
+		}
+		s.background.Wait()
+	}
+}
+
+// TestDeleteAvatarFails: if the object cannot be deleted, the response is 503, and a repeated request deletes it.
+func TestDeleteAvatarFails(t *testing.T) {
+	t.Parallel()
+	_, bucket, users, u, url := serveOne(t)
+	path := url + "/users/" + u.ID + "/avatar"
+	send := func(method string, body []byte, want int) {
+		t.Helper()
+		if status, body, err := testkit.Send(http.DefaultClient, method, path, "", body); status != want {
+			t.Errorf("%s: status %d %s, error %v, want %d", method, status, body, err, want)
+		}
+	}
+	send("PUT", testkit.PNG(testkit.Gradient(20, 20, 1)), http.StatusOK)
+	bucket.Undeletable = map[string]bool{bucket.Keys()[0]: true}
+	send("DELETE", nil, http.StatusServiceUnavailable)
+	send("GET", nil, http.StatusNotFound)
+	bucket.Undeletable = nil
+	send("DELETE", nil, http.StatusNoContent)
+	if got, err := users.Get(t.Context(), u.ID); err != nil || got.Removed != "" || len(bucket.Keys()) > 0 {
+		t.Errorf("after a repeated deletion: %+v, error %v, objects %q, want none", got, err, bucket.Keys())
 	}
 }
 

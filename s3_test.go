@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
@@ -71,6 +72,16 @@ func TestFaultsOfS3(t *testing.T) {
 	if errors.Is(err, ErrNotFound) {
 		t.Error("an image that may not be read is not one that does not exist")
 	}
+}
+
+// TestImageEnd: a fault that only shows behind the last byte, as a wrong checksum may, is an error of the last piece.
+func TestImageEnd(t *testing.T) {
+	damaged := io.MultiReader(strings.NewReader("image"), iotest.ErrReader(errors.New("wrong checksum")))
+	body := &s3Body{ReadCloser: io.NopCloser(damaged), left: 5, ctx: t.Context(), log: &awsLog{Logger: slog.New(slog.DiscardHandler)},
+		wait: time.AfterFunc(time.Hour, func() {})}
+	defer body.wait.Stop()
+	_, err := io.CopyN(io.Discard, body, 5)
+	wantError(t, err, ErrUnavailable)
 }
 
 // TestChecksumSettings holds the SDK's settings against the headers of requests,

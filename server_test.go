@@ -12,10 +12,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -268,6 +270,161 @@ func TestRequestLimit(t *testing.T) {
 	}
 	if n := s.inFlight.Load(); n != maxInFlight {
 		t.Errorf("%d are counted afterwards", n)
+	}
+}
+
+// TestTransferLimit: beyond maxTransfers of one kind, those get 503, and the other kind is served.
+func TestTransferLimit(t *testing.T) {
+	store := openTestLocal(t, t.TempDir())
+	s := newServer(config{MaxAvatarBytes: 1 << 20}, localUsers{store}, localAvatars{store}, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	const upload, download = "POST /upload", "GET /users"
+	for _, test := range []struct {
+		transfers *atomic.Int64
+		want      map[string]int
+	}{
+		{&s.downloads, map[string]int{download: http.StatusServiceUnavailable, upload: http.StatusUnsupportedMediaType}},
+		{&s.uploads, map[string]int{download: http.StatusOK, upload: http.StatusServiceUnavailable}},
+	} {
+		test.transfers.Store(maxTransfers)
+		for target, want := range test.want {
+			if w := request(t, s, target, nil); w.Code != want {
+				t.Errorf("%s with %d downloads and %d uploads in flight: status %d, want %d", target, s.downloads.Load(), s.uploads.Load(), w.Code, want)
+			}
+		}
+		if n := test.transfers.Swap(0); n != maxTransfers {
+			t.Errorf("%d transfers are counted afterwards, want %d", n, maxTransfers)
+		}
+	}
+}
+
+// TestUploadMemory: the memory of a body is reserved before it arrives.
+func TestUploadMemory(t *testing.T) {
+	s := newServer(config{MaxAvatarBytes: 1 << 20}, anyUser{}, noImages{}, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	body, client := io.Pipe()
+	r := httptest.NewRequest("PUT", "/users/"+userID("ada@example.com")+"/avatar", body)
+	r.ContentLength = 1000
+	answered := make(chan struct{})
+	go func() {
+		s.ServeHTTP(httptest.NewRecorder(), r)
+		close(answered)
+	}()
+	client.Write([]byte("\x89")) // returns when it is read
+	if s.uploadMemory.TryAcquire(uploadBudget - 999) {
+		t.Error("the memory of an upload of 1000 bytes is not reserved")
+	}
+	if !s.uploadMemory.TryAcquire(uploadBudget - 1000) {
+		t.Error("an upload of 1000 bytes reserves more")
+	}
+	client.Close()
+	<-answered
+}
+
+// TestClientGone: a change is completed although its client disconnects.
+func TestClientGone(t *testing.T) {
+	t.Parallel()
+	bucket := testkit.NewS3(t)
+	users, avatars := openTestAWS(t, testkit.NewDynamoDB(t).URL, bucket.URL)
+	u := testUser("ada@example.com")
+	wantError(t, users.Create(t.Context(), u), nil)
+	s := newServer(config{MaxAvatarBytes: 1 << 20}, users, avatars, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	gone := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		context.AfterFunc(r.Context(), func() { close(gone) })
+		s.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+
+	gate := make(chan struct{})
+	bucket.Next("PutObject", testkit.Fault{Gate: gate})
+	client, err := net.Dial("tcp", server.Listener.Addr().String())
+	wantError(t, err, nil)
+	image := testkit.PNG(testkit.Gradient(20, 20, 1))
+	fmt.Fprintf(client, "PUT /users/%s/avatar HTTP/1.1\r\nHost: roster\r\nContent-Length: %d\r\n\r\n%s", u.ID, len(image), image)
+	testkit.Eventually(t, 10*time.Second, "the image is on its way to S3", func() error {
+		if bucket.Calls("PutObject") == 0 {
+			return errors.New("no call")
+		}
+		return nil
+	})
+	client.Close()
+	<-gone
+	close(gate)
+	testkit.Eventually(t, 10*time.Second, "the user has the image", func() error {
+		if got, err := users.Get(t.Context(), u.ID); err != nil || got.Avatar == nil {
+			return fmt.Errorf("%+v, %v", got, err)
+		}
+		return nil
+	})
+}
+
+// TestCrossOrigin: a browser's page of another origin may read, but not change.
+func TestCrossOrigin(t *testing.T) {
+	s := newServer(config{PublicURL: "https://roster.example/base"}, anyUser{}, nil, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	for _, test := range []struct {
+		target, field, value string
+		refused              bool
+	}{
+		{"POST /user", "Origin", "https://evil.example", true},
+		{"POST /user", "Sec-Fetch-Site", "cross-site", true},
+		{"DELETE /users/" + userID("ada@example.com"), "Origin", "https://evil.example", true},
+		{"POST /user", "Origin", "https://roster.example", false},
+		{"POST /user", "Sec-Fetch-Site", "same-origin", false},
+		{"POST /user", "User-Agent", "curl", false},
+		{"GET /version", "Origin", "https://evil.example", false},
+	} {
+		if w := request(t, s, test.target, nil, test.field, test.value); (w.Code == http.StatusForbidden) != test.refused {
+			t.Errorf("%s with %s: %s: status %d, refused should be %t", test.target, test.field, test.value, w.Code, test.refused)
+		}
+	}
+}
+
+// TestAccess: what a request needs a token for.
+func TestAccess(t *testing.T) {
+	store := openTestLocal(t, t.TempDir())
+	file := filepath.Join(t.TempDir(), "tokens")
+	wantError(t, os.WriteFile(file, []byte("web:"+tokenA+"\nreports:"+tokenB+":read\n"), 0o600), nil)
+	log := slog.New(slog.DiscardHandler)
+	list := testkit.Must(loadTokens(file, log, newMetrics(build{})))
+	u := testUser("ada@example.com")
+	wantError(t, localUsers{store}.Create(t.Context(), u), nil)
+	user := "/users/" + u.ID
+	for _, test := range []struct {
+		target                       string
+		without, readOnly, withToken int // status
+		public                       int // without a token, with AVATARS_PUBLIC
+	}{
+		{"GET /users", 401, 200, 200, 401},
+		{"GET " + user, 401, 200, 200, 401},
+		{"PATCH " + user, 401, 403, 415, 401},
+		{"GET " + user + "/avatar", 401, 404, 404, 404},
+		{"GET " + user + "/thumbnail", 401, 404, 404, 404},
+		{"PUT " + user + "/avatar", 401, 403, 400, 401},
+		{"DELETE " + user + "/avatar", 401, 403, 404, 401},
+		{"GET /livez", 200, 200, 200, 200},
+		{"GET /version", 200, 200, 200, 200},
+	} {
+		for public, statuses := range map[bool]map[string]int{
+			false: {"": test.without, tokenB: test.readOnly, tokenA: test.withToken},
+			true:  {"": test.public, tokenB: test.readOnly, tokenA: test.withToken},
+		} {
+			s := newServer(config{AvatarsPublic: public, MaxAvatarBytes: 1 << 20}, localUsers{store}, localAvatars{store}, list, log, newMetrics(build{}), build{})
+			for token, want := range statuses {
+				var fields []string
+				if token != "" {
+					fields = []string{"Authorization", "Bearer " + token}
+				}
+				if w := request(t, s, test.target, nil, fields...); w.Code != want {
+					t.Errorf("%s with token %q, AVATARS_PUBLIC %t: status %d, want %d", test.target, token, public, w.Code, want)
+				}
+			}
+		}
+	}
+	// A stranger does not learn whether a user exists.
+	s := newServer(config{AvatarsPublic: true}, localUsers{store}, localAvatars{store}, list, log, newMetrics(build{}), build{})
+	known := request(t, s, "GET "+user+"/avatar", nil, "X-Request-Id", "1").Body.String()
+	unknown := request(t, s, "GET /users/"+userID("ben@example.com")+"/avatar", nil, "X-Request-Id", "1").Body.String()
+	if known != unknown {
+		t.Errorf("a user without an image gets %s, a missing one %s: want the same", known, unknown)
 	}
 }
 

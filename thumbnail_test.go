@@ -5,10 +5,12 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"image"
 	"image/color"
 	"image/gif"
 	"math"
+	"net/http"
 	"os"
 	"runtime"
 	"slices"
@@ -277,6 +279,45 @@ func patchedSize(data []byte, width, height uint16) []byte {
 	binary.BigEndian.PutUint16(data[at+5:], height)
 	binary.BigEndian.PutUint16(data[at+7:], width)
 	return data
+}
+
+// TestThumbnailReplaced: no thumbnail is left of an image that is replaced while it is rendered.
+func TestThumbnailReplaced(t *testing.T) {
+	t.Parallel()
+	_, bucket, users, u, url := serveOne(t)
+	path := url + "/users/" + u.ID
+	put := func(seed int) {
+		t.Helper()
+		if status, body, err := testkit.Send(http.DefaultClient, "PUT", path+"/avatar", "", testkit.PNG(testkit.Gradient(20, 20, seed))); status != http.StatusOK {
+			t.Fatalf("PUT: status %d %s, error %v", status, body, err)
+		}
+	}
+	put(1)
+	gate, answered := make(chan struct{}), make(chan int)
+	bucket.Next("PutObject", testkit.Fault{Gate: gate}) // of the thumbnail
+	go func() {
+		status, _, _ := testkit.Send(http.DefaultClient, "GET", path+"/thumbnail", "", nil)
+		answered <- status
+	}()
+	testkit.Eventually(t, 10*time.Second, "the thumbnail is on its way to S3", func() error {
+		if n := bucket.Calls("PutObject"); n != 2 {
+			return fmt.Errorf("%d calls", n)
+		}
+		return nil
+	})
+	put(2)
+	close(gate)
+	if status := <-answered; status != http.StatusOK {
+		t.Errorf("GET of the thumbnail: status %d, want 200", status)
+	}
+	key := testkit.Must(users.Get(t.Context(), u.ID)).Avatar.Key
+	want := []string{avatarKey(u.ID, key), avatarKey(u.ID, thumbnailKey(key))}
+	testkit.Eventually(t, 10*time.Second, "the new image and its thumbnail are left", func() error {
+		if keys := bucket.Keys(); !slices.Equal(keys, want) {
+			return fmt.Errorf("%q, want %q", keys, want)
+		}
+		return nil
+	})
 }
 
 // TestThumbnailDeadline: a render ends at its deadline.

@@ -3,16 +3,23 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
+
+	"roster/internal/testkit"
 )
 
 func TestParseListQuery(t *testing.T) {
@@ -151,6 +158,62 @@ func TestListUsers(t *testing.T) {
 			t.Errorf("%s of %d users: %d, %d users, Link %q, %v", test.query, test.users, w.Code, len(users), w.Header().Get("Link"), err)
 		}
 	}
+}
+
+// TestRefusedCreate: nothing is left of the image of a user whose email is taken.
+func TestRefusedCreate(t *testing.T) {
+	t.Parallel()
+	_, bucket, _, u, url := serveOne(t)
+	contentType, form := testkit.Form(testkit.PNG(testkit.Gradient(20, 20, 1)), map[string][]string{"name": {"Ada"}, "email": {u.Email}})
+	status, body, err := testkit.Send(http.DefaultClient, "POST", url+"/user", contentType, form)
+	if status != http.StatusConflict || bucket.Calls("PutObject") != 1 {
+		t.Errorf("POST /user: status %d %s, error %v, %d images stored; want 409 and 1", status, body, err, bucket.Calls("PutObject"))
+	}
+	testkit.Eventually(t, 10*time.Second, "the image is deleted", func() error {
+		if keys := bucket.Keys(); len(keys) > 0 {
+			return fmt.Errorf("%q are left", keys)
+		}
+		return nil
+	})
+}
+
+// TestDeleteUser: all images of a deleted user are deleted: the current one, one that a crash left without a
+// pointer, and one that is uploaded meanwhile.
+func TestDeleteUser(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	store := openTestLocal(t, dir)
+	users := &uploadedMeanwhile{Users: localUsers{store}, images: localAvatars{store}}
+	s := newServer(config{}, users, localAvatars{store}, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	u, orphan, current := testUser("ada@example.com"), newKey(), testAvatar(nil)
+	u.Avatar = &current
+	wantError(t, localUsers{store}.Create(t.Context(), u), nil)
+	for _, key := range []string{orphan, current.Key, thumbnailKey(current.Key)} {
+		wantError(t, localAvatars{store}.Put(t.Context(), u.ID, key, "", nil), nil)
+	}
+	old := time.Now().Add(-2 * staleAfter)
+	wantError(t, os.Chtimes(filepath.Join(dir, avatarKey(u.ID, orphan)), old, old), nil)
+	if w := request(t, s, "DELETE /users/"+u.ID, nil); w.Code != http.StatusNoContent {
+		t.Errorf("DELETE: status %d %s, want 204", w.Code, w.Body)
+	}
+	s.background.Wait()
+	if left := testkit.Must(filepath.Glob(filepath.Join(dir, "avatars", "*", "*"))); len(left) > 0 || !users.uploaded {
+		t.Errorf("images of the deleted user: %q, want none", left)
+	}
+}
+
+// An uploadedMeanwhile store gets an image just before it deletes a user.
+type uploadedMeanwhile struct {
+	Users
+	images   Avatars
+	uploaded bool
+}
+
+func (s *uploadedMeanwhile) Delete(ctx context.Context, u User, c Condition) (User, error) {
+	a := testAvatar(nil)
+	_, _, err := s.Users.Update(ctx, u.ID, Change{Avatar: &a, At: now()}, Condition{})
+	s.uploaded = errors.Join(err, s.images.Put(ctx, u.ID, a.Key, a.Type, nil)) == nil
+	return s.Users.Delete(ctx, u, c)
 }
 
 func TestCleanName(t *testing.T) {

@@ -35,6 +35,7 @@ type dynamoTable struct {
 	key   string
 	items map[string]dynamoItem // by hash of the key, see keyOf
 	order []string              // of Scan: the sorted keys of items; nil after a change
+	stale map[string]dynamoItem // items before their last change: what a read may return that is not consistent
 }
 
 type dynamoItem map[string]dynamoValue
@@ -43,7 +44,7 @@ type dynamoItem map[string]dynamoValue
 type dynamoValue map[string]json.RawMessage
 
 func NewDynamoDB(t testing.TB) *DynamoDB {
-	f := &DynamoDB{Faults: &Faults{}, pageSize: 1000, tables: map[string]*dynamoTable{Table: {key: "id", items: map[string]dynamoItem{}}}}
+	f := &DynamoDB{Faults: &Faults{}, pageSize: 1000, tables: map[string]*dynamoTable{Table: {key: "id", items: map[string]dynamoItem{}, stale: map[string]dynamoItem{}}}}
 	server := httptest.NewServer(f)
 	t.Cleanup(func() {
 		server.CloseClientConnections()
@@ -158,7 +159,7 @@ func (f *DynamoDB) operation(operation string, in dynamoRequest) (map[string]any
 		case table != nil:
 			return nil, &dynamoError{code: "ResourceInUseException"}
 		}
-		f.tables[in.TableName] = &dynamoTable{key: in.KeySchema[0].AttributeName, items: map[string]dynamoItem{}}
+		f.tables[in.TableName] = &dynamoTable{key: in.KeySchema[0].AttributeName, items: map[string]dynamoItem{}, stale: map[string]dynamoItem{}}
 		return map[string]any{"TableDescription": map[string]any{"TableName": in.TableName, "TableStatus": "CREATING"}}, nil
 	}
 
@@ -223,6 +224,9 @@ func (f *DynamoDB) operation(operation string, in dynamoRequest) (map[string]any
 	}
 	switch operation {
 	case "GetItem":
+		if stale, changed := table.stale[key]; changed && !in.ConsistentRead {
+			old = stale
+		}
 		if old != nil {
 			out["Item"] = old
 		}
@@ -254,6 +258,7 @@ func (f *DynamoDB) operation(operation string, in dynamoRequest) (map[string]any
 	if in.ReturnValues == "ALL_OLD" && old != nil {
 		out["Attributes"] = old
 	}
+	table.stale[key] = old
 	return out, nil
 }
 

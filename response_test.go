@@ -1,0 +1,91 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"roster/internal/testkit"
+)
+
+// A brokenUsers store fails after the first users.
+type brokenUsers struct {
+	Users
+	first int
+}
+
+func (s brokenUsers) Page(_ context.Context, after string, _ int) (page []User, next string, err error) {
+	if after != "" || s.first == 0 {
+		return nil, "", ErrUnavailable
+	}
+	for i := range s.first {
+		page = append(page, User{ID: strconv.Itoa(i), Name: strings.Repeat("x", 100)})
+	}
+	return page, "more", nil
+}
+
+// TestPartialList: a list that fails after its first bytes breaks the connection. Before them, it gets 503.
+func TestPartialList(t *testing.T) {
+	status, body, err := testkit.Send(http.DefaultClient, "GET", serveStores(t, brokenUsers{first: 1000}, nil)+"/users", "", nil)
+	if status != http.StatusOK || len(body) == 0 || err == nil {
+		t.Errorf("half a list: status %d, %d bytes, error %v; want 200, some bytes, and an error", status, len(body), err)
+	}
+	status, body, err = testkit.Send(http.DefaultClient, "GET", serveStores(t, brokenUsers{}, nil)+"/users", "", nil)
+	if status != http.StatusServiceUnavailable || err != nil {
+		t.Errorf("no list: status %d %s, error %v; want 503", status, body, err)
+	}
+}
+
+// A pipeListener accepts one connection.
+type pipeListener chan net.Conn
+
+func (l pipeListener) Accept() (net.Conn, error) {
+	conn, ok := <-l
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return conn, nil
+}
+func (pipeListener) Close() error   { return nil }
+func (pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// A slowImages store takes longer than a slow body may take.
+type slowImages struct{ Avatars }
+
+func (slowImages) Put(context.Context, string, string, string, []byte) error {
+	time.Sleep(2 * bodyGrace)
+	return nil
+}
+
+// TestSlowStore: the time limit of a body does not apply to the response.
+func TestSlowStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := slog.New(slog.DiscardHandler)
+		s := newServer(config{MaxAvatarBytes: 1 << 20}, anyUser{}, slowImages{}, nil, log, newMetrics(build{}), build{})
+		listener := make(pipeListener, 1)
+		client, conn := net.Pipe()
+		listener <- conn
+		httpServer := newHTTPServer(s, log)
+		go httpServer.Serve(listener)
+		image := testkit.PNG(testkit.Gradient(20, 20, 1))
+		go func() {
+			io.WriteString(client, "PUT /users/"+userID("ada@example.com")+"/avatar HTTP/1.1\r\nHost: roster\r\n")
+			io.WriteString(client, "Content-Length: "+strconv.Itoa(len(image))+"\r\n\r\n"+string(image))
+		}()
+		resp, err := http.ReadResponse(bufio.NewReader(client), nil)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Errorf("upload to a slow store: %v, error %v; want status 200", resp, err)
+		}
+		client.Close()
+		close(listener)
+		httpServer.Close()
+	})
+}
