@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -20,6 +22,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"roster/internal/testkit"
 )
@@ -589,4 +593,40 @@ func FuzzTraceparent(f *testing.F) {
 			t.Errorf("%q becomes %q", field, id)
 		}
 	})
+}
+
+// TestLogFields compares the fields of a request's log line with their table in docs/operations.md.
+func TestLogFields(t *testing.T) {
+	page, err := os.ReadFile("docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(page), "| field | meaning |\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	var documented []string
+	for row := range strings.Lines(table) {
+		cell, _, _ := strings.Cut(strings.TrimPrefix(row, "| "), " | ")
+		for _, m := range regexp.MustCompile("`(\\w+)`").FindAllStringSubmatch(cell, -1) {
+			documented = append(documented, m[1])
+		}
+	}
+
+	var log bytes.Buffer
+	s := &server{log: slog.New(slog.NewJSONHandler(&log, nil)), metrics: newMetrics(build{})}
+	r := httptest.NewRequest(http.MethodPut, "/", nil)
+	r.Header.Set("Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+	recorder := httptest.NewRecorder()
+	recorder.Header().Set("X-Request-Id", "id")
+	s.observe(&response{
+		ResponseWriter: recorder, request: r, route: "/", token: "web", user: "id",
+		status: http.StatusInternalServerError, err: errors.New("cause"), broken: true,
+	})
+	line := map[string]any{}
+	if err := json.Unmarshal(log.Bytes(), &line); err != nil {
+		t.Fatalf("log line %q: %v", log.String(), err)
+	}
+	slices.Sort(documented)
+	if diff := cmp.Diff(documented, slices.Sorted(maps.Keys(line))); diff != "" {
+		t.Errorf("fields in docs/operations.md and in the log (-document +log):\n%s", diff)
+	}
 }
