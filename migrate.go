@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -32,89 +31,87 @@ func migrate(ctx context.Context, c config, log *slog.Logger) error {
 	if _, err := os.Stat(filepath.Join(c.DataDir, "roster.db")); err != nil {
 		return &configError{fmt.Errorf("DATA_DIR: no embedded store: %w", err)}
 	}
-	m := newMetrics(build{})
-	store, err := openLocal(c.DataDir, m)
+	metrics := newMetrics(build{})
+	store, err := openLocal(c.DataDir, metrics)
 	if err != nil {
 		return &configError{fmt.Errorf("DATA_DIR %s: %w", c.DataDir, err)}
 	}
 	defer store.Close()
-	users, images, err := openAWS(ctx, c, m.observeAWS, log)
+	users, images, err := openAWS(ctx, c, metrics.observeAWS, log)
 	if err != nil {
 		return &configError{err}
 	}
-	j := &migration{from: store, users: users, images: images, log: log}
+	m := &migration{from: store, users: users, images: images, log: log}
 	store.db.View(func(tx *bolt.Tx) error {
-		j.total = tx.Bucket(usersBucket).Stats().KeyN
+		m.total = tx.Bucket(usersBucket).Stats().KeyN
 		return nil
 	})
+	if err := m.copyUsers(ctx); err != nil {
+		return err
+	}
+	log.Info("migrated", "copied", m.copied.Load(), "existing", m.existing.Load(), "failed", m.failed.Load())
+	if n := m.failed.Load(); n > 0 {
+		return fmt.Errorf("%d of %d users were not copied; run -migrate again", n, m.total)
+	}
+	return nil
+}
+
+// copyUsers copies all users, 16 at a time, and logs the progress every second.
+func (m *migration) copyUsers(ctx context.Context) error {
 	var workers errgroup.Group
 	workers.SetLimit(16)
 	defer workers.Wait()
-	shown := time.Now()
-	for after, more := "", true; more; more = after != "" {
-		page, next, err := localUsers{store}.Page(ctx, after, 0)
+	logged := time.Now()
+	after := ""
+	for {
+		page, next, err := localUsers{m.from}.Page(ctx, after, 0)
 		if err != nil {
 			return err
 		}
 		for _, u := range page {
 			workers.Go(func() error {
-				j.copyUser(ctx, u)
+				m.copyUser(ctx, u)
 				return nil
 			})
-			if time.Since(shown) >= time.Second {
-				j.show("")
-				shown = time.Now()
+			if time.Since(logged) >= time.Second {
+				done := m.copied.Load() + m.existing.Load() + m.failed.Load()
+				m.log.Info("migrating", "done", done, "users", m.total)
+				logged = time.Now()
 			}
+		}
+		if next == "" {
+			return nil
 		}
 		after = next
 	}
-	workers.Wait()
-	j.show("\n")
-	log.Info("migrated", "copied", j.copied.Load(), "existing", j.existing.Load(), "failed", j.failed.Load())
-	if n := j.failed.Load(); n > 0 {
-		return fmt.Errorf("%d of %d users were not copied; run -migrate again", n, j.total)
-	}
-	return nil
-}
-
-// show reports the progress: a bar on a terminal, else a log line.
-func (j *migration) show(end string) {
-	done := int(j.copied.Load() + j.existing.Load() + j.failed.Load())
-	if !isTerminal(os.Stderr) {
-		j.log.Info("migrating", "done", done, "users", j.total)
-		return
-	}
-	const width = 40
-	bar := strings.Repeat("=", width*done/max(j.total, 1))
-	fmt.Fprintf(os.Stderr, "\r[%-*s] %d of %d users%s", width, bar, done, j.total, end)
 }
 
 // copyUser copies a user, with four tries while the backend is unavailable.
-func (j *migration) copyUser(ctx context.Context, u User) {
-	err := j.try(ctx, u)
+func (m *migration) copyUser(ctx context.Context, u User) {
+	err := m.try(ctx, u)
 	for n := 1; errors.Is(err, ErrUnavailable) && ctx.Err() == nil && n < 4; n++ {
 		time.Sleep(time.Second << n)
-		err = j.try(ctx, u)
+		err = m.try(ctx, u)
 	}
 	switch {
 	case err == nil:
-		j.copied.Add(1)
+		m.copied.Add(1)
 	case errors.Is(err, ErrExists):
-		j.existing.Add(1)
+		m.existing.Add(1)
 	default:
-		j.failed.Add(1)
-		j.log.Error("user not copied", "user", u.ID, "error", err)
+		m.failed.Add(1)
+		m.log.Error("user not copied", "user", u.ID, "error", err)
 	}
 }
 
 // try stores the image before the user: a user that exists has its image. For an
 // existing user it returns ErrExists, unless that is the copy without its image.
-func (j *migration) try(ctx context.Context, u User) error {
+func (m *migration) try(ctx context.Context, u User) error {
 	a := u.Avatar
-	there, err := j.users.Get(ctx, u.ID)
+	there, err := m.users.Get(ctx, u.ID)
 	switch {
 	case err == nil && a != nil && there.Avatar != nil && there.Avatar.Key == a.Key:
-		if _, err := readObject(ctx, j.images, u.ID, a.Key, a.Size); err != nil {
+		if _, err := readObject(ctx, m.images, u.ID, a.Key, a.Size); err != nil {
 			return fmt.Errorf("image of the copy: %w", err)
 		}
 		return ErrExists
@@ -124,14 +121,14 @@ func (j *migration) try(ctx context.Context, u User) error {
 		return err
 	}
 	if a != nil {
-		data, err := readObject(ctx, localAvatars{j.from}, u.ID, a.Key, a.Size)
+		data, err := readObject(ctx, localAvatars{m.from}, u.ID, a.Key, a.Size)
 		if err != nil {
 			return fmt.Errorf("image: %w", err)
 		}
-		if err := j.images.Put(ctx, u.ID, a.Key, a.Type, data); err != nil {
+		if err := m.images.Put(ctx, u.ID, a.Key, a.Type, data); err != nil {
 			return err
 		}
 	}
 	u.Removed = "" // its object is not copied
-	return j.users.Create(ctx, u)
+	return m.users.Create(ctx, u)
 }
