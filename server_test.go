@@ -597,6 +597,7 @@ func FuzzTraceparent(f *testing.F) {
 
 // TestLogFields compares the fields of a request's log line with their table in docs/operations.md.
 func TestLogFields(t *testing.T) {
+	t.Parallel()
 	page, err := os.ReadFile("docs/operations.md")
 	if err != nil {
 		t.Fatal(err)
