@@ -2,9 +2,7 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -40,224 +38,196 @@ func serveStores(t testing.TB, users Users, avatars Avatars) (url string) {
 	return server.URL
 }
 
-// waitForOneImage waits until one image is stored: replaced images are deleted after the
-// response.
-func waitForOneImage(t *testing.T, bucket *testkit.S3) {
-	t.Helper()
-	testkit.Eventually(t, 20*time.Second, "one image is left", func() error {
-		if keys := bucket.Keys(); len(keys) != 1 {
-			return fmt.Errorf("%d are there", len(keys))
-		}
-		return nil
-	})
+// A cutRequest is a request to a service with one user, Anna, who has the old image.
+type cutRequest struct {
+	name, method, path, contentType string
+	body                            []byte
+	done                            int      // status of success
+	again                           int      // status of a repetition after success
+	user                            string   // the email of the user that it changes
+	failed                          []string // states of that user that a failed request may leave
+	after                           string   // state of that user after success
 }
 
-// TestCutRequests lets the servers fail after each call of a request, in several ways.
-// The state must then be that before or after the request, and a retry must succeed.
-func TestCutRequests(t *testing.T) {
-	t.Parallel()
-	type world struct {
-		t      *testing.T
-		name   string
-		dynamo *testkit.DynamoDB
-		bucket *testkit.S3
-		url    string
-		client *http.Client
-		anna   string // id of the existing user
-	}
-	oldPNG, newPNG := testkit.PNG(testkit.Gradient(20, 20, 1)), testkit.PNG(testkit.Gradient(20, 20, 2))
-	do := func(w *world, method, path, contentType string, body []byte) (int, []byte, error) {
-		return testkit.Send(w.client, method, w.url+path, contentType, body)
-	}
-	// look returns the image of each user by email, and reports pointers without an
-	// object.
-	look := func(w *world) map[string]string {
-		status, body, err := do(w, "GET", "/users", "", nil)
-		if err != nil || status != http.StatusOK {
-			w.t.Errorf("%s: GET /users: %d, %v", w.name, status, err)
-			return nil
-		}
-		var users []userJSON
-		if err := json.Unmarshal(body, &users); err != nil {
-			w.t.Errorf("%s: GET /users: %v", w.name, err)
-		}
-		seen := map[string]string{}
-		for _, u := range users {
-			seen[u.Email] = ""
-			if u.AvatarURL == "" {
-				continue
-			}
-			status, image, err := do(w, "GET", u.AvatarURL, "", nil)
-			if err != nil || status != http.StatusOK {
-				w.t.Errorf("%s: %s has an image that cannot be had: %d, %v", w.name, u.Email, status, err)
-			}
-			switch {
-			case bytes.Equal(image, oldPNG):
-				seen[u.Email] = "old"
-			case bytes.Equal(image, newPNG):
-				seen[u.Email] = "new"
-			default:
-				w.t.Errorf("%s: %s has an image that nobody sent", w.name, u.Email)
-			}
-		}
-		return seen
-	}
+var cutOld, cutNew = testkit.PNG(testkit.Gradient(20, 20, 1)), testkit.PNG(testkit.Gradient(20, 20, 2))
 
-	type request struct {
-		name   string
-		do     func(*world) (int, []byte, error)
-		done   int                         // status of success
-		again  int                         // status of a retry after success
-		before []string                    // possible states if it failed
-		after  string                      // the state if it succeeded
-		what   func(map[string]string) any // the part of the state that it changes
+func cutRequests() []cutRequest {
+	const anna, ben = "anna@example.com", "ben@example.com"
+	path := "/users/" + userID(anna)
+	createType, create := testkit.Form(cutNew, map[string][]string{"name": {"Ben"}, "email": {ben}})
+	uploadType, upload := testkit.Form(cutNew, map[string][]string{"email": {anna}})
+	return []cutRequest{
+		{"create", "POST", "/user", "application/json", []byte(`{"name":"Ben","email":"` + ben + `"}`),
+			201, 409, ben, []string{"no user"}, "Ben without an image"},
+		{"create with an image", "POST", "/user", createType, create,
+			201, 409, ben, []string{"no user"}, "Ben with the new image"},
+		{"upload", "POST", "/upload", uploadType, upload,
+			200, 200, anna, []string{"Anna with the old image"}, "Anna with the new image"},
+		{"put", "PUT", path + "/avatar", "image/png", cutNew,
+			200, 200, anna, []string{"Anna with the old image"}, "Anna with the new image"},
+		{"rename", "PATCH", path, "application/json", []byte(`{"name":"Eve"}`),
+			200, 200, anna, []string{"Anna with the old image"}, "Eve with the old image"},
+		{"delete image", "DELETE", path + "/avatar", "", nil,
+			204, 404, anna, []string{"Anna with the old image"}, "Anna without an image"},
+		// The image is removed first: an incomplete deletion leaves a user without an image.
+		{"delete", "DELETE", path, "", nil,
+			204, 404, anna, []string{"Anna with the old image", "Anna without an image"}, "no user"},
 	}
-	annas := func(seen map[string]string) any {
-		image, ok := seen["anna@example.com"]
-		return fmt.Sprint(ok, " ", image)
-	}
-	bens := func(seen map[string]string) any {
-		image, ok := seen["ben@example.com"]
-		return fmt.Sprint(ok, " ", image)
-	}
-	requests := []request{
-		{"create", func(w *world) (int, []byte, error) {
-			return do(w, "POST", "/user", "application/json", []byte(`{"name":"Ben","email":"ben@example.com"}`))
-		}, 201, 409, []string{"false "}, "true ", bens},
-		{"create with image", func(w *world) (int, []byte, error) {
-			contentType, body := testkit.Form(newPNG, map[string][]string{"name": {"Ben"}, "email": {"ben@example.com"}})
-			return do(w, "POST", "/user", contentType, body)
-		}, 201, 409, []string{"false "}, "true new", bens},
-		{"upload", func(w *world) (int, []byte, error) {
-			contentType, body := testkit.Form(newPNG, map[string][]string{"email": {"anna@example.com"}})
-			return do(w, "POST", "/upload", contentType, body)
-		}, 200, 200, []string{"true old"}, "true new", annas},
-		{"put", func(w *world) (int, []byte, error) {
-			return do(w, "PUT", "/users/"+w.anna+"/avatar", "image/png", newPNG)
-		}, 200, 200, []string{"true old"}, "true new", annas},
-		{"rename", func(w *world) (int, []byte, error) {
-			return do(w, "PATCH", "/users/"+w.anna, "application/json", []byte(`{"name":"Anna B."}`))
-		}, 200, 200, []string{"true old"}, "true old", annas},
-		{"delete image", func(w *world) (int, []byte, error) {
-			return do(w, "DELETE", "/users/"+w.anna+"/avatar", "", nil)
-		}, 204, 404, []string{"true old"}, "true ", annas},
-		// The image is removed first: an incomplete deletion leaves a user without image.
-		{"delete", func(w *world) (int, []byte, error) {
-			return do(w, "DELETE", "/users/"+w.anna, "", nil)
-		}, 204, 404, []string{"true old", "true "}, "false ", annas},
-	}
+}
+
+// A cutWay is how the servers fail: some calls, then all further ones.
+type cutWay struct {
+	name  string
+	calls []testkit.Fault
+	then  testkit.Fault
+}
+
+func cutWays() []cutWay {
 	gone, lost := testkit.Fault{Drop: true}, testkit.Fault{Applied: true, Drop: true}
 	failing := testkit.Fault{Status: 500, Code: "InternalServerError"}
 	throttled := testkit.Fault{Status: 400, Code: "ThrottlingException"}
-	ways := []struct {
-		name string
-		cut  func(f *testkit.Faults, calls int)
-	}{
-		{"gone from then on", func(f *testkit.Faults, calls int) { f.Next("*", make([]testkit.Fault, calls)...); f.Always("*", gone) }},
-		{"done, but no answer from then on", func(f *testkit.Faults, calls int) {
-			f.Next("*", append(make([]testkit.Fault, calls), lost)...)
-			f.Always("*", gone)
-		}},
-		{"done, but the answer cut, and gone then", func(f *testkit.Faults, calls int) {
-			f.Next("*", append(make([]testkit.Fault, calls), testkit.Fault{Cut: true})...)
-			f.Always("*", gone)
-		}},
-		{"500 from then on", func(f *testkit.Faults, calls int) {
-			f.Next("*", make([]testkit.Fault, calls)...)
-			f.Always("*", failing)
-		}},
-		{"one answer lost", func(f *testkit.Faults, calls int) { f.Next("*", append(make([]testkit.Fault, calls), lost)...) }},
-		{"one request lost", func(f *testkit.Faults, calls int) { f.Next("*", append(make([]testkit.Fault, calls), gone)...) }},
-		{"three 500s", func(f *testkit.Faults, calls int) {
-			f.Next("*", append(make([]testkit.Fault, calls), failing, failing, failing)...)
-		}},
-		{"five answers lost", func(f *testkit.Faults, calls int) {
-			f.Next("*", append(make([]testkit.Fault, calls), lost, lost, lost, lost, lost)...)
-		}},
-		{"throttled twice", func(f *testkit.Faults, calls int) {
-			f.Next("*", append(make([]testkit.Fault, calls), throttled, throttled)...)
-		}},
-		{"throttled for long", func(f *testkit.Faults, calls int) {
-			f.Next("*", make([]testkit.Fault, calls)...)
-			f.Always("*", throttled)
-		}},
+	faults := func(list ...testkit.Fault) []testkit.Fault { return list }
+	return []cutWay{
+		{"gone", nil, gone},
+		{"applied, the answer lost, then gone", faults(lost), gone},
+		{"applied, the answer cut, then gone", faults(testkit.Fault{Cut: true}), gone},
+		{"500", nil, failing},
+		{"throttled", nil, throttled},
+		{"one answer lost", faults(lost), testkit.Fault{}},
+		{"one request lost", faults(gone), testkit.Fault{}},
+		{"three 500s", faults(failing, failing, failing), testkit.Fault{}},
+		{"five answers lost", faults(lost, lost, lost, lost, lost), testkit.Fault{}},
+		{"throttled twice", faults(throttled, throttled), testkit.Fault{}},
 	}
+}
 
-	var worlds sync.WaitGroup
-	slots := make(chan struct{}, 32)
-	run := func(req request, way int, calls int) (made int) {
-		slots <- struct{}{}
-		defer func() { <-slots }()
-		w := &world{t: t, name: req.name, dynamo: testkit.NewDynamoDB(t), bucket: testkit.NewS3(t),
-			client: &http.Client{Transport: &http.Transport{}}}
-		defer w.client.CloseIdleConnections()
-		w.bucket.Faults = w.dynamo.Faults
-		users, avatars := openTestAWS(t, w.dynamo.URL, w.bucket.URL)
-		w.url = serveStores(t, users, avatars)
-		anna := testUser("anna@example.com")
-		anna.ID = userID(anna.Email)
-		w.anna = anna.ID
-		a := testAvatar(oldPNG)
-		anna.Avatar = &a
-		if err := errors.Join(avatars.Put(context.Background(), anna.ID, a.Key, a.Type, oldPNG), users.Create(context.Background(), anna)); err != nil {
-			t.Error(err)
-			return 0
-		}
-		before := w.dynamo.Calls("")
-		if way >= 0 {
-			w.name = fmt.Sprintf("%s, %s after %d calls", req.name, ways[way].name, calls)
-			ways[way].cut(w.dynamo.Faults, calls)
-		}
-		status, body, err := req.do(w)
-		if way < 0 && (req.name == "upload" || req.name == "put") {
-			waitForOneImage(t, w.bucket) // the last call comes after the response
-		}
-		made = w.dynamo.Calls("") - before
-		w.dynamo.Clear()
-		if err != nil {
-			t.Errorf("%s: %v", w.name, err)
-			return made
-		}
-		got := fmt.Sprint(req.what(look(w)))
-		happened := got == req.after
-		switch {
-		case status == req.done && !happened:
-			t.Errorf("%s: answered %d, but then %q is seen", w.name, status, got)
-		case status == req.done:
-		case status != http.StatusServiceUnavailable:
-			t.Errorf("%s: answered %d %s, want 503", w.name, status, body)
-		case !happened && !slices.Contains(req.before, got):
-			t.Errorf("%s: answered 503, and %q is seen, neither before nor after", w.name, got)
-		}
-
-		status, body, err = req.do(w)
-		if err != nil || status != req.done && !(happened && status == req.again) &&
-			// An incomplete deletion may have removed the image.
-			!(req.name == "delete image" && status == 404) {
-			t.Errorf("%s: repeated, answered %d %s %v", w.name, status, body, err)
-		}
-		if got := fmt.Sprint(req.what(look(w))); got != req.after {
-			t.Errorf("%s: repeated, %q is seen, want %q", w.name, got, req.after)
-		}
-		if req.name == "delete" {
-			if keys := w.bucket.Keys(); len(keys) != 0 {
-				t.Errorf("%s: images are left of who was deleted: %q", w.name, keys)
-			}
-		}
-		return made
-	}
-	for _, req := range requests {
-		n := run(req, -1, 0)
-		if n == 0 {
+// TestCutRequests lets the servers fail after each call of each request, in each way. A response
+// of success or 503 must be true of the state, and a repetition must succeed.
+func TestCutRequests(t *testing.T) {
+	t.Parallel()
+	for _, req := range cutRequests() {
+		calls := 0
+		t.Run(req.name, func(t *testing.T) { calls = newWorld(t).cut(req, cutWay{}, 0) })
+		if calls == 0 {
 			t.Fatalf("%s makes no calls", req.name)
 		}
-		for way := range ways {
-			for calls := range n {
-				worlds.Go(func() { run(req, way, calls) })
+		for _, way := range cutWays() {
+			for n := range calls {
+				t.Run(fmt.Sprintf("%s, %s after %d calls", req.name, way.name, n), func(t *testing.T) {
+					t.Parallel()
+					newWorld(t).cut(req, way, n)
+				})
 			}
 		}
 	}
-	worlds.Wait()
+}
+
+// A world is the API on fake servers of its own, with one user, Anna, who has the old image.
+type world struct {
+	t      *testing.T
+	dynamo *testkit.DynamoDB
+	bucket *testkit.S3
+	url    string
+	client *http.Client
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, dynamo: testkit.NewDynamoDB(t), bucket: testkit.NewS3(t), client: &http.Client{Transport: &http.Transport{}}}
+	t.Cleanup(w.client.CloseIdleConnections)
+	w.bucket.Faults = w.dynamo.Faults
+	users, avatars := openTestAWS(t, w.dynamo.URL, w.bucket.URL)
+	w.url = serveStores(t, users, avatars)
+	a := testAvatar(cutOld)
+	anna := testUser("anna@example.com")
+	anna.ID, anna.Name, anna.Avatar = userID(anna.Email), "Anna", &a
+	wantError(t, avatars.Put(t.Context(), anna.ID, a.Key, a.Type, cutOld), nil)
+	wantError(t, users.Create(t.Context(), anna), nil)
+	return w
+}
+
+// cut sends a request whose servers fail after some calls, and repeats it when they work again. It
+// checks both responses and what they leave, and returns the number of calls of the first.
+func (w *world) cut(req cutRequest, way cutWay, after int) (calls int) {
+	before := w.dynamo.Calls("")
+	w.dynamo.Next("*", append(make([]testkit.Fault, after), way.calls...)...)
+	w.dynamo.Always("*", way.then)
+	status, body := w.send(req)
+	if way.name == "" && req.after == "Anna with the new image" {
+		w.waitForOneImage() // the last call comes after the response
+	}
+	calls = w.dynamo.Calls("") - before
+	w.dynamo.Clear()
+	state := w.state(req.user)
+	succeeded := state == req.after
+	switch {
+	case status == req.done && !succeeded:
+		w.t.Errorf("status %d, and then %s, want %s", status, state, req.after)
+	case status != req.done && status != http.StatusServiceUnavailable:
+		w.t.Errorf("status %d %s, want %d or 503", status, body, req.done)
+	case !succeeded && !slices.Contains(req.failed, state):
+		w.t.Errorf("status 503, and then %s, want %s or one of %q", state, req.after, req.failed)
+	}
+
+	status, body = w.send(req)
+	// An incomplete deletion may have removed the image.
+	removed := req.name == "delete image" && status == http.StatusNotFound
+	if status != req.done && !(succeeded && status == req.again) && !removed {
+		w.t.Errorf("repetition: status %d %s, want %d", status, body, req.done)
+	}
+	if state := w.state(req.user); state != req.after {
+		w.t.Errorf("repetition: %s, want %s", state, req.after)
+	}
+	if keys := w.bucket.Keys(); req.after == "no user" && len(keys) > 0 {
+		w.t.Errorf("the deleted user has images: %q", keys)
+	}
+	return calls
+}
+
+func (w *world) send(req cutRequest) (status int, body []byte) {
+	status, body, err := testkit.Send(w.client, req.method, w.url+req.path, req.contentType, req.body)
+	if err != nil {
+		w.t.Fatalf("%s %s: %v", req.method, req.path, err)
+	}
+	return status, body
+}
+
+// state describes a user, as the whole list and the image's URL show it.
+func (w *world) state(email string) string {
+	status, body := w.send(cutRequest{method: "GET", path: "/users"})
+	var users []userJSON
+	if err := json.Unmarshal(body, &users); err != nil || status != http.StatusOK {
+		w.t.Fatalf("GET /users: status %d, %v", status, err)
+	}
+	state := "no user"
+	for _, u := range users {
+		image := "without an image"
+		if u.AvatarURL != "" {
+			status, body := w.send(cutRequest{method: "GET", path: u.AvatarURL})
+			switch {
+			case status == http.StatusOK && bytes.Equal(body, cutOld):
+				image = "with the old image"
+			case status == http.StatusOK && bytes.Equal(body, cutNew):
+				image = "with the new image"
+			default:
+				w.t.Errorf("image of %s: status %d and %d bytes that nobody sent", u.Email, status, len(body))
+			}
+		}
+		if u.Email == email {
+			state = u.Name + " " + image
+		}
+	}
+	return state
+}
+
+// waitForOneImage waits until one image is stored: replaced images are deleted after the response.
+func (w *world) waitForOneImage() {
+	w.t.Helper()
+	testkit.Eventually(w.t, 20*time.Second, "the replaced image is deleted", func() error {
+		if keys := w.bucket.Keys(); len(keys) != 1 {
+			return fmt.Errorf("images %q", keys)
+		}
+		return nil
+	})
 }
 
 // TestRequestLimit: beyond maxInFlight requests, all but the probes get 503.
