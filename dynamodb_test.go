@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -9,138 +10,93 @@ import (
 	"roster/internal/testkit"
 )
 
-// TestFaultsOfDynamoDB cuts, slows and breaks each operation of the store on
-// DynamoDB, and looks what the store says and what the table holds.
+// TestFaultsOfDynamoDB lets each operation fail, and compares the error, the number of attempts and the
+// items in the table.
 func TestFaultsOfDynamoDB(t *testing.T) {
 	ctx := context.Background()
 	u := testUser("anna@example.com")
 	at := u.CreatedAt.Add(time.Minute)
 	avatar := testAvatar([]byte("image"))
 
+	create := func(s Users) error { return s.Create(ctx, u) }
+	get := func(s Users) error { _, err := s.Get(ctx, u.ID); return err }
+	rename := func(s Users) error {
+		_, _, err := s.Update(ctx, u.ID, Change{Name: "Anna B.", At: at}, Condition{})
+		return err
+	}
+	setAvatar := func(s Users) error {
+		_, _, err := s.Update(ctx, u.ID, Change{Avatar: &avatar, At: at}, Condition{})
+		return err
+	}
+	remove := func(s Users) error { _, err := s.Delete(ctx, u, Condition{}); return err }
+	list := func(s Users) error {
+		for i := range 25 {
+			if err := s.Create(ctx, testUser(strconv.Itoa(i)+"@example.com")); err != nil {
+				return err
+			}
+		}
+		_, err := listAll(ctx, s, "", 0)
+		return err
+	}
+
+	throttled := testkit.Fault{Status: 400, Code: "ThrottlingException"}
+	exceeded := testkit.Fault{Status: 400, Code: "ProvisionedThroughputExceededException"}
+	failed := testkit.Fault{Status: 500, Code: "InternalServerError"}
+	failedLate := testkit.Fault{Applied: true, Status: 500, Code: "InternalServerError"}
+	lost, cut := testkit.Fault{Applied: true, Drop: true}, testkit.Fault{Cut: true}
+	refused := func(code string) []testkit.Fault { return []testkit.Fault{{Status: 400, Code: code}} }
+	faults := func(list ...testkit.Fault) []testkit.Fault { return list }
 	for _, tt := range []struct {
 		name   string
+		exists bool // u, before
 		op     string
 		faults []testkit.Fault
 		do     func(Users) error
 		want   error
-		asked  int // how many attempts the store makes
-		holds  int // items afterwards
+		calls  int // of op, with retries
+		items  int // in the table afterwards
 	}{
-		{"Create, throttled twice", "PutItem",
-			[]testkit.Fault{{Status: 400, Code: "ThrottlingException"}, {Status: 400, Code: "ProvisionedThroughputExceededException"}},
-			func(s Users) error { return s.Create(ctx, u) }, nil, 3, 1},
-		{"Create, 500 and not applied", "PutItem", []testkit.Fault{{Status: 500, Code: "InternalServerError"}},
-			func(s Users) error { return s.Create(ctx, u) }, ErrUnavailable, 1, 0},
-		{"Create, applied but the answer lost", "PutItem", []testkit.Fault{{Applied: true, Drop: true}},
-			func(s Users) error { return s.Create(ctx, u) }, nil, 1, 1},
-		{"Create, throttled, then applied but the answer a 500", "PutItem", []testkit.Fault{{Status: 400, Code: "ThrottlingException"}, {Applied: true, Status: 500, Code: "InternalServerError"}},
-			func(s Users) error { return s.Create(ctx, u) }, nil, 2, 1},
-		{"Create, applied but the answer cut", "PutItem", []testkit.Fault{{Cut: true}},
-			func(s Users) error { return s.Create(ctx, u) }, nil, 1, 1},
-		{"Create, throttled for ever", "PutItem",
-			[]testkit.Fault{{Status: 400, Code: "ThrottlingException"}, {Status: 400, Code: "ThrottlingException"}, {Status: 400, Code: "ThrottlingException"}, {Status: 400, Code: "ThrottlingException"}},
-			func(s Users) error { return s.Create(ctx, u) }, ErrUnavailable, 4, 0},
-		{"Get, cut in the middle of the body", "GetItem", []testkit.Fault{{}, {Cut: true}},
-			func(s Users) error {
-				if err := s.Create(ctx, u); err != nil {
-					return err
-				}
-				if _, err := s.Get(ctx, u.ID); err != nil {
-					return err
-				}
-				_, err := s.Get(ctx, u.ID)
-				return err
-			}, nil, 3, 1},
-		{"Get, refused as malformed", "GetItem", []testkit.Fault{{Status: 400, Code: "ValidationException"}},
-			func(s Users) error { _, err := s.Get(ctx, u.ID); return err }, ErrUnavailable, 1, 0},
-		{"Get, expired token", "GetItem", []testkit.Fault{{Status: 400, Code: "ExpiredTokenException"}},
-			func(s Users) error { _, err := s.Get(ctx, u.ID); return err }, ErrUnavailable, 1, 0},
-		{"Get, missing table", "GetItem", []testkit.Fault{{Status: 400, Code: "ResourceNotFoundException"}},
-			func(s Users) error { _, err := s.Get(ctx, u.ID); return err }, ErrUnavailable, 1, 0},
-		{"rename, applied but the answer lost", "UpdateItem", []testkit.Fault{{Applied: true, Drop: true}},
-			func(s Users) error {
-				if err := s.Create(ctx, u); err != nil {
-					return err
-				}
-				_, _, err := s.Update(ctx, u.ID, Change{Name: "Anna B.", At: at}, Condition{})
-				return err
-			}, nil, 1, 1},
-		{"set avatar, throttled", "UpdateItem", []testkit.Fault{{Status: 400, Code: "ThrottlingException"}},
-			func(s Users) error {
-				if err := s.Create(ctx, u); err != nil {
-					return err
-				}
-				_, _, err := s.Update(ctx, u.ID, Change{Avatar: &avatar, At: at}, Condition{})
-				return err
-			}, nil, 2, 1},
-		{"set avatar, applied but the answer lost", "UpdateItem", []testkit.Fault{{Applied: true, Drop: true}},
-			func(s Users) error {
-				if err := s.Create(ctx, u); err != nil {
-					return err
-				}
-				_, _, err := s.Update(ctx, u.ID, Change{Avatar: &avatar, At: at}, Condition{})
-				return err
-			}, nil, 1, 1},
-		{"set avatar, not applied and no answer", "UpdateItem", []testkit.Fault{{Drop: true}},
-			func(s Users) error {
-				if err := s.Create(ctx, u); err != nil {
-					return err
-				}
-				_, _, err := s.Update(ctx, u.ID, Change{Avatar: &avatar, At: at}, Condition{})
-				return err
-			}, ErrUnavailable, 1, 1},
-		{"set avatar, 500", "UpdateItem", []testkit.Fault{{Status: 500, Code: "InternalServerError"}},
-			func(s Users) error {
-				if err := s.Create(ctx, u); err != nil {
-					return err
-				}
-				_, _, err := s.Update(ctx, u.ID, Change{Avatar: &avatar, At: at}, Condition{})
-				return err
-			}, ErrUnavailable, 1, 1},
-		{"set avatar of nobody, answer lost", "UpdateItem", []testkit.Fault{{Applied: true, Drop: true}},
-			func(s Users) error {
-				_, _, err := s.Update(ctx, u.ID, Change{Avatar: &avatar, At: at}, Condition{})
-				return err
-			}, ErrUnavailable, 1, 0},
-		{"Delete, applied but the answer lost", "DeleteItem", []testkit.Fault{{Applied: true, Drop: true}},
-			func(s Users) error {
-				if err := s.Create(ctx, u); err != nil {
-					return err
-				}
-				_, err := s.Delete(ctx, u, Condition{})
-				return err
-			}, ErrNotFound, 2, 0},
-		{"Delete of nobody, throttled", "DeleteItem", []testkit.Fault{{Status: 400, Code: "ThrottlingException"}},
-			func(s Users) error { _, err := s.Delete(ctx, u, Condition{}); return err }, ErrNotFound, 2, 0},
-		{"List, 500 on the second page", "Scan", []testkit.Fault{{}, {Status: 500, Code: "InternalServerError"}},
-			func(s Users) error {
-				for i := range 25 {
-					if err := s.Create(ctx, testUser(strconv.Itoa(i)+"@example.com")); err != nil {
-						return err
-					}
-				}
-				_, err := listAll(ctx, s, "", 0)
-				return err
-			}, nil, 4, 25},
+		{"create, throttled twice", false, "PutItem", faults(throttled, exceeded), create, nil, 3, 1},
+		{"create, throttled always", false, "PutItem", slices.Repeat(faults(throttled), 4), create, ErrUnavailable, 4, 0},
+		{"create, 500 and not applied", false, "PutItem", faults(failed), create, ErrUnavailable, 1, 0},
+		{"create, applied, answer lost", false, "PutItem", faults(lost), create, nil, 1, 1},
+		{"create, applied, answer cut", false, "PutItem", faults(cut), create, nil, 1, 1},
+		{"create, throttled, then applied with a 500", false, "PutItem", faults(throttled, failedLate), create, nil, 2, 1},
+		{"get, answer cut", true, "GetItem", faults(cut), get, nil, 2, 1},
+		{"get, refused as malformed", false, "GetItem", refused("ValidationException"), get, ErrUnavailable, 1, 0},
+		{"get, expired token", false, "GetItem", refused("ExpiredTokenException"), get, ErrUnavailable, 1, 0},
+		{"get, missing table", false, "GetItem", refused("ResourceNotFoundException"), get, ErrUnavailable, 1, 0},
+		{"rename, applied, answer lost", true, "UpdateItem", faults(lost), rename, nil, 1, 1},
+		{"set avatar, throttled", true, "UpdateItem", faults(throttled), setAvatar, nil, 2, 1},
+		{"set avatar, applied, answer lost", true, "UpdateItem", faults(lost), setAvatar, nil, 1, 1},
+		{"set avatar, not applied, no answer", true, "UpdateItem", faults(testkit.Fault{Drop: true}), setAvatar, ErrUnavailable, 1, 1},
+		{"set avatar, 500", true, "UpdateItem", faults(failed), setAvatar, ErrUnavailable, 1, 1},
+		{"set avatar of a missing user, answer lost", false, "UpdateItem", faults(lost), setAvatar, ErrUnavailable, 1, 0},
+		{"delete, applied, answer lost", true, "DeleteItem", faults(lost), remove, ErrNotFound, 2, 0},
+		{"delete of a missing user, throttled", false, "DeleteItem", faults(throttled), remove, ErrNotFound, 2, 0},
+		{"list, 500 on the second page", false, "Scan", faults(testkit.Fault{}, failed), list, nil, 4, 25},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			dynamo := testkit.NewDynamoDB(t)
 			dynamo.Page(10)
 			users, _ := openTestAWS(t, dynamo.URL, "http://127.0.0.1:1")
+			if tt.exists {
+				wantError(t, create(users), nil)
+			}
 			dynamo.Next(tt.op, tt.faults...)
 			wantError(t, tt.do(users), tt.want)
-			if got := dynamo.Calls(tt.op); got != tt.asked {
-				t.Errorf("%s was asked for %d times, want %d", tt.op, got, tt.asked)
+			if got := dynamo.Calls(tt.op); got != tt.calls {
+				t.Errorf("%d calls of %s, want %d", got, tt.op, tt.calls)
 			}
-			if got := dynamo.Count(); got != tt.holds {
-				t.Errorf("the table holds %d items, want %d", got, tt.holds)
+			if got := dynamo.Count(); got != tt.items {
+				t.Errorf("the table has %d items, want %d", got, tt.items)
 			}
 		})
 	}
 }
 
-// TestLostAnswers loses the answer to a write, while another process writes too.
+// TestLostAnswers loses the answer to a write, while another process writes.
 // A write must take effect at most once, and must not undo what was acknowledged.
 func TestLostAnswers(t *testing.T) {
 	ctx := context.Background()
