@@ -266,7 +266,7 @@ func testList(t *testing.T, users Users) {
 		t.Errorf("the list after a user who is gone (-want +got):\n%s", diff)
 	}
 
-	// A failure is the last thing yielded.
+	// A failure is returned, not an incomplete list.
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
 	if got, err := listAll(ended, users, "", 0); err == nil {

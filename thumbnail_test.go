@@ -320,17 +320,28 @@ func TestThumbnailReplaced(t *testing.T) {
 	})
 }
 
-// TestThumbnailDeadline: a render ends at its deadline.
-func TestThumbnailDeadline(t *testing.T) {
-	data := testkit.PNG(noise(1200, 1200))
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
-	defer cancel()
-	began := time.Now()
-	if _, err := renderThumbnail(ctx, data); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v", err)
+// An endingContext ends after some calls of Err.
+type endingContext struct {
+	context.Context
+	calls int // that are left
+}
+
+func (c *endingContext) Err() error {
+	if c.calls--; c.calls < 0 {
+		return context.DeadlineExceeded
 	}
-	if d := time.Since(began); d > 5*time.Second {
-		t.Errorf("it ended after %v", d)
+	return nil
+}
+
+// TestThumbnailDeadline: a deadline that passes while an image is decoded ends decoding.
+func TestThumbnailDeadline(t *testing.T) {
+	data := testkit.PNG(noise(400, 300))
+	ctx := &endingContext{t.Context(), 10}
+	if _, err := renderThumbnail(ctx, data); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("rendering after its deadline: error %v, want %v", err, context.DeadlineExceeded)
+	}
+	if ctx.calls < -10 {
+		t.Errorf("%d reads after the deadline", -ctx.calls)
 	}
 }
 
