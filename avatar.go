@@ -1,12 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -49,10 +49,6 @@ func (s *server) putAvatar(w *response, r *http.Request) error {
 	case r.Header.Get("Content-Range") != "": // RFC 9110, section 14.4
 		return badRequest("Content-Range is not supported; send the whole image")
 	}
-	c, err := avatarCondition(r)
-	if err != nil {
-		return err
-	}
 	if r.Header.Get("Expect") != "" {
 		// The client sends the body only if it is wanted (RFC 9110, section 10.1.1).
 		if _, err := s.users.Get(r.Context(), w.user); err != nil {
@@ -63,19 +59,7 @@ func (s *server) putAvatar(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return s.storeAvatar(w, r, data, c)
-}
-
-// avatarCondition returns what If-Match and If-None-Match require of the image.
-func avatarCondition(r *http.Request) (c Condition, err error) {
-	if none := r.Header.Values("If-None-Match"); len(none) > 0 {
-		if strings.TrimSpace(strings.Join(none, ",")) != "*" {
-			return c, badRequest("If-None-Match can only be * here")
-		}
-		c.NoAvatar = true
-	}
-	c.Avatar, err = ifMatch(r)
-	return c, err
+	return s.storeAvatar(w, r, data, w.condition.ofAvatar())
 }
 
 // storeAvatar replaces the image of w.user and answers with the user. A reader gets
@@ -139,11 +123,7 @@ func (s *server) discard(id, key string) {
 // the key stays in Removed, so that a repeated request deletes it.
 func (s *server) deleteAvatar(w *response, r *http.Request) error {
 	ctx, id := r.Context(), w.user
-	c, err := avatarCondition(r)
-	if err != nil {
-		return err
-	}
-	_, u, err := s.users.Update(ctx, id, Change{RemoveAvatar: true, At: now()}, c)
+	_, u, err := s.users.Update(ctx, id, Change{RemoveAvatar: true, At: now()}, w.condition.ofAvatar())
 	repeated := errors.Is(err, ErrPrecondition) && u.Removed != ""
 	if err != nil && !repeated {
 		return err
@@ -237,24 +217,20 @@ func (s *server) getAvatar(w *response, r *http.Request) error {
 		content := &storedImage{open: func(offset int64) (io.ReadCloser, error) {
 			return s.avatars.Get(r.Context(), w.user, a.Key, offset)
 		}}
-		serveImage(w, r, a.Key, a.Type, io.NewSectionReader(content, 0, a.Size))
+		err := serveImage(w, r, a.Key, a.Type, io.NewSectionReader(content, 0, a.Size))
 		if content.body != nil {
 			content.body.Close()
 		}
-		return content.err
+		return cmp.Or(err, content.err)
 	})
 }
 
-// serveImage answers with an image. It honours preconditions and one range.
-func serveImage(w *response, r *http.Request, key, mediaType string, content io.ReadSeeker) {
+// serveImage answers with an image.
+func serveImage(w *response, r *http.Request, key, mediaType string, content io.ReadSeeker) error {
 	h := w.Header()
-	h.Set("ETag", strconv.Quote(key))
 	h.Set("Content-Type", mediaType)
 	h.Set("Content-Disposition", `inline; filename="avatar.`+strings.TrimPrefix(mediaType, "image/")+`"`)
-	if strings.Contains(r.Header.Get("Range"), ",") {
-		r.Header.Del("Range") // several ranges are answered with all (RFC 9110, section 14.2)
-	}
-	http.ServeContent(w, r, "", time.Time{}, content)
+	return w.serveContent(r, "", key, content)
 }
 
 // A storedImage is read in order. It opens the store at the first byte: HEAD, 304, 412 and 416 need no call.

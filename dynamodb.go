@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -206,22 +205,34 @@ func (d *dynamoUsers) Delete(ctx context.Context, u User, c Condition) (User, er
 
 // expressionOf returns c as an expression led by AND, or "", and adds its values.
 func expressionOf(c Condition, values item) (expression string) {
-	for path, versions := range map[string][]string{"#write": c.ETag, "#avatar.#key": c.Avatar} {
-		if slices.Contains(versions, "*") {
-			expression += " AND attribute_exists(" + path + ")"
-		} else if versions != nil {
-			names := make([]string, len(versions))
-			for i, version := range versions {
-				names[i] = fmt.Sprint(":in", len(values))
-				values[names[i]] = text(version)
-			}
-			expression += " AND " + path + " IN (" + strings.Join(names, ", ") + ")"
-		}
+	path := "#write"
+	if c.OfAvatar {
+		path = "#avatar.#key"
 	}
-	if c.NoAvatar {
-		expression += " AND attribute_not_exists(#avatar)"
+	if c.Match != nil {
+		expression += " AND " + containsExpression(c.Match, path, values)
+	}
+	if c.NoneMatch != nil {
+		expression += " AND NOT " + containsExpression(c.NoneMatch, path, values)
 	}
 	return expression
+}
+
+// containsExpression returns an expression that is true if the tags contain the value at the path.
+func containsExpression(t *tags, path string, values item) string {
+	if t.any {
+		return "attribute_exists(" + path + ")"
+	}
+	if len(t.list) == 0 {
+		return "attribute_not_exists(#id)" // false: IN () is not valid
+	}
+	var names []string
+	for _, tag := range t.list {
+		name := fmt.Sprint(":tag", len(values))
+		names = append(names, name)
+		values[name] = text(tag)
+	}
+	return path + " IN (" + strings.Join(names, ", ") + ")"
 }
 
 var attribute = regexp.MustCompile(`#\w+`)

@@ -190,7 +190,10 @@ func TestLostAnswers(t *testing.T) {
 		{name: "delete, late", op: "DeleteItem", exists: true,
 			do: remove, after: func(s Users) error { return s.Create(ctx, since) }, holds: since.Name},
 		{name: "delete, renamed meanwhile", op: "DeleteItem", exists: true,
-			do:     func(s Users) error { _, err := s.Delete(ctx, u, Condition{ETag: []string{u.ETag}}); return err },
+			do: func(s Users) error {
+				_, err := s.Delete(ctx, u, Condition{Match: &tags{list: []string{u.ETag}}})
+				return err
+			},
 			during: func(s Users) error { return rename(s, "New") }, want: ErrPrecondition, holds: "New" + a.Key},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

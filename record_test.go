@@ -46,7 +46,7 @@ func TestFirstFormat(t *testing.T) {
 	wantImage(t, localAvatars{store}, grace.ID, grace.Avatar.Key, 0, image)
 
 	change := Change{Name: "Grace", At: now()}
-	_, grace, err = users.Update(t.Context(), grace.ID, change, Condition{ETag: []string{grace.ETag}})
+	_, grace, err = users.Update(t.Context(), grace.ID, change, Condition{Match: &tags{list: []string{grace.ETag}}})
 	wantError(t, err, nil)
 	wantUsers(t, users, alan, grace, ada, jose)
 	store.db.View(func(tx *bolt.Tx) error {

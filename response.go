@@ -45,6 +45,8 @@ type response struct {
 	err      error // why the request failed
 	sent     bool  // the header is sent
 	broken   bool  // the connection must be closed
+
+	condition Condition // If-Match and If-None-Match
 }
 
 // limit sets the connection's deadlines. A slow client meets these; a slow backend

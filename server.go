@@ -120,6 +120,10 @@ func (s *server) handle(
 				return overloaded("%d transfers of this kind are in flight", maxTransfers)
 			}
 		}
+		var err error
+		if w.condition, err = readCondition(r); err != nil {
+			return err
+		}
 		if strings.Contains(path, "{id}") {
 			id, err := parseID(r.PathValue("id"))
 			if err != nil {
@@ -135,7 +139,7 @@ func (s *server) handle(
 		defer cancel()
 		w.limit(timeout)
 		defer s.releaseBody(w)
-		err := handler(w, r.WithContext(ctx))
+		err = handler(w, r.WithContext(ctx))
 		if err != nil && w.body.err != nil {
 			return bodyError(w.body.err) // the cause, which multipart.Reader may hide
 		}

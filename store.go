@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
-	"slices"
 	"strings"
 	"time"
 )
@@ -72,26 +71,6 @@ func (c Change) apply(u *User, etag string) bool {
 	}
 	u.UpdatedAt, u.ETag = c.At, etag
 	return true
-}
-
-// A Condition restricts a write to users in a known state; the write of any other
-// user returns ErrPrecondition. In a list, "*" stands for any. nil is no condition.
-type Condition struct {
-	ETag     []string // the user's ETag is one of these
-	Avatar   []string // the key of the user's image is one of these
-	NoAvatar bool     // the user has no image
-}
-
-// holds reports whether the user meets the condition.
-func (c Condition) holds(u User) bool {
-	in := func(versions []string, version string) bool {
-		return versions == nil || version != "" && (slices.Contains(versions, version) || slices.Contains(versions, "*"))
-	}
-	key := ""
-	if u.Avatar != nil {
-		key = u.Avatar.Key
-	}
-	return in(c.ETag, u.ETag) && in(c.Avatar, key) && !(c.NoAvatar && u.Avatar != nil)
 }
 
 // imageKey returns the key of the user's image, current or removed, if any.

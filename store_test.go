@@ -121,7 +121,7 @@ func testUsers(t *testing.T, users Users) {
 	// Without an image there is nothing to remove, but the condition still counts.
 	later = later.Add(time.Second)
 	wantUnchanged(Change{RemoveAvatar: true, At: later}, any, nil)
-	wantUnchanged(Change{RemoveAvatar: true, At: later}, Condition{ETag: []string{"another"}}, ErrPrecondition)
+	wantUnchanged(Change{RemoveAvatar: true, At: later}, Condition{Match: &tags{list: []string{"another"}}}, ErrPrecondition)
 
 	wantUnchanged(Change{Forget: a.Key, At: later}, any, nil)
 	want.Removed = ""
@@ -165,6 +165,8 @@ func testUsers(t *testing.T, users Users) {
 func testConditions(t *testing.T, users Users) {
 	ctx := t.Context()
 	a, b := testAvatar([]byte("one")), testAvatar([]byte("another"))
+	anything, most := &tags{any: true}, slices.Repeat([]string{"other"}, maxTags)
+	list := func(tag ...string) *tags { return &tags{list: tag} }
 	for _, image := range []*Avatar{nil, &a} {
 		u := testUser("conditions@example.com")
 		u.Avatar = image
@@ -174,19 +176,27 @@ func testConditions(t *testing.T, users Users) {
 			none bool // holds for the user without
 		}{
 			{Condition{}, true, true},
-			{Condition{ETag: []string{u.ETag}}, true, true},
-			{Condition{ETag: []string{newKey()}}, false, false},
-			{Condition{Avatar: []string{a.Key}}, true, false},
-			{Condition{Avatar: []string{b.Key}}, false, false},
-			{Condition{Avatar: []string{"*"}}, true, false},
-			{Condition{ETag: []string{"W/", newKey(), u.ETag}}, true, true},
-			{Condition{ETag: []string{"*"}}, true, true},
-			{Condition{ETag: slices.Repeat([]string{"W/"}, maxTags+1)}, false, false},
-			{Condition{Avatar: []string{b.Key, a.Key}}, true, false},
-			{Condition{NoAvatar: true}, false, true},
-			{Condition{Avatar: []string{"*"}, NoAvatar: true}, false, false},
-			{Condition{ETag: []string{u.ETag}, Avatar: []string{a.Key}}, true, false},
-			{Condition{ETag: []string{u.ETag}, NoAvatar: true}, false, true},
+			{Condition{Match: list(u.ETag)}, true, true},
+			{Condition{Match: list(newKey(), u.ETag)}, true, true},
+			{Condition{Match: list(newKey())}, false, false},
+			{Condition{Match: list("*")}, false, false},
+			{Condition{Match: list()}, false, false},
+			{Condition{Match: list(most...)}, false, false},
+			{Condition{Match: anything}, true, true},
+			{Condition{NoneMatch: list(u.ETag)}, false, false},
+			{Condition{NoneMatch: list(most...)}, true, true},
+			{Condition{NoneMatch: list()}, true, true},
+			{Condition{NoneMatch: anything}, false, false},
+			{Condition{Match: list(u.ETag), NoneMatch: list(most...)}, true, true},
+			{Condition{Match: list(most...), NoneMatch: list(most...)}, false, false},
+			{Condition{Match: list(a.Key)}.ofAvatar(), true, false},
+			{Condition{Match: list(b.Key, a.Key)}.ofAvatar(), true, false},
+			{Condition{Match: list(b.Key)}.ofAvatar(), false, false},
+			{Condition{Match: anything}.ofAvatar(), true, false},
+			{Condition{NoneMatch: list(a.Key)}.ofAvatar(), false, true},
+			{Condition{NoneMatch: list(b.Key)}.ofAvatar(), true, true},
+			{Condition{NoneMatch: anything}.ofAvatar(), false, true},
+			{Condition{Match: anything, NoneMatch: anything}.ofAvatar(), false, false},
 		} {
 			want := ErrPrecondition
 			if image != nil && tt.with || image == nil && tt.none {
@@ -343,7 +353,7 @@ func testUserRaces(t *testing.T, users Users) {
 		wantError(t, err, nil)
 		var changed []User
 		testkit.Together(12, func(int) {
-			_, after, err := users.Update(ctx, u.ID, change(), Condition{Avatar: []string{a.Key}, ETag: []string{u.ETag}})
+			_, after, err := users.Update(ctx, u.ID, change(), Condition{Match: &tags{list: []string{u.ETag}}})
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {

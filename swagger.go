@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/swaggest/swgui/v5/static"
 )
@@ -41,9 +40,7 @@ func (s *server) servePage(w *response, r *http.Request) error {
 	}
 	h.Set("Content-Security-Policy", swaggerPolicy)
 	h.Set("Cache-Control", "no-cache")
-	h.Set("ETag", fmt.Sprintf(`"%x"`, sha256.Sum256(content)))
-	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(content))
-	return nil
+	return w.serveContent(r, name, fmt.Sprintf("%x", sha256.Sum256(content)), bytes.NewReader(content))
 }
 
 // toSwagger redirects / and /swagger to Swagger UI, behind any prefix of a proxy.

@@ -42,8 +42,7 @@ func (s *server) serveThumbnail(w *response, r *http.Request, a *Avatar) error {
 		s.redirect(w, "avatar", a.Key)
 		return nil
 	}
-	serveImage(w, r, thumbnailKey(a.Key), http.DetectContentType(thumb), bytes.NewReader(thumb))
-	return nil
+	return serveImage(w, r, thumbnailKey(a.Key), http.DetectContentType(thumb), bytes.NewReader(thumb))
 }
 
 // thumbnail returns the stored thumbnail of an image, or renders and stores it. It is empty if it cannot be rendered now.

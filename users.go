@@ -20,7 +20,6 @@ const (
 	maxPage       = 1000 // users
 	defaultPage   = 100  // users of a page without a limit
 	maxNameLength = 200  // characters
-	maxTags       = 50   // of If-Match; DynamoDB compares with at most 100 values
 
 	// staleAfter is the age of an orphan: an object without a pointer. An upload stores
 	// its object and sets the pointer within putTimeout and callTimeout, 25 seconds.
@@ -174,11 +173,8 @@ func (s *server) getUser(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	tag := strconv.Quote(u.ETag) // random: the list contains it only as a tag, weak or not
-	if strings.Contains(strings.Join(r.Header.Values("If-None-Match"), ","), tag) {
-		w.Header().Set("ETag", tag)
-		w.WriteHeader(http.StatusNotModified)
-		return nil
+	if holds, err := w.answerCondition(u.ETag); !holds {
+		return err
 	}
 	return s.writeUser(w, http.StatusOK, u)
 }
@@ -193,11 +189,7 @@ func (s *server) renameUser(w *response, r *http.Request) error {
 	if err := f.err(); err != nil {
 		return err
 	}
-	versions, err := ifMatch(r)
-	if err != nil {
-		return err
-	}
-	_, u, err := s.users.Update(r.Context(), w.user, Change{Name: name, At: now()}, Condition{ETag: versions})
+	_, u, err := s.users.Update(r.Context(), w.user, Change{Name: name, At: now()}, w.condition)
 	if err != nil {
 		return err
 	}
@@ -208,16 +200,13 @@ func (s *server) renameUser(w *response, r *http.Request) error {
 // and the user last: a deletion that failed half-way can be repeated.
 func (s *server) deleteUser(w *response, r *http.Request) error {
 	ctx, id := r.Context(), w.user
-	versions, err := ifMatch(r)
+	c := w.condition
+	_, u, err := s.users.Update(ctx, id, Change{RemoveAvatar: true, At: now()}, c)
 	if err != nil {
 		return err
 	}
-	_, u, err := s.users.Update(ctx, id, Change{RemoveAvatar: true, At: now()}, Condition{ETag: versions})
-	if err != nil {
-		return err
-	}
-	if versions != nil && versions[0] != "*" {
-		versions = []string{u.ETag}
+	if c.Match != nil && !c.Match.any {
+		c.Match = &tags{list: []string{u.ETag}} // the update changed the ETag
 	}
 	if u.Removed != "" {
 		if err := s.avatars.Delete(ctx, ImageName{id, u.Removed}); err != nil {
@@ -227,7 +216,7 @@ func (s *server) deleteUser(w *response, r *http.Request) error {
 	if err := s.avatars.DeleteStale(ctx, id, time.Now().Add(-staleAfter)); err != nil {
 		return err
 	}
-	last, err := s.users.Delete(ctx, u, Condition{ETag: versions})
+	last, err := s.users.Delete(ctx, u, c)
 	if err != nil && !errors.Is(err, ErrNotFound) { // else a concurrent request completed the deletion
 		return err
 	}
@@ -236,29 +225,6 @@ func (s *server) deleteUser(w *response, r *http.Request) error {
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
-}
-
-// ifMatch returns the entity tags of If-Match (RFC 9110, section 8.8.3), without quotes, as in a Condition.
-func ifMatch(r *http.Request) ([]string, error) {
-	fields := r.Header.Values("If-Match")
-	if fields == nil {
-		return nil, nil
-	}
-	versions := []string{"W/"}                                          // no version: weak and malformed tags match nothing
-	for tag := range strings.SplitSeq(strings.Join(fields, ","), ",") { // those of this service contain no commas
-		tag = strings.TrimSpace(tag)
-		version := strings.Trim(tag, `"`)
-		switch {
-		case tag == "*":
-			return []string{"*"}, nil
-		case tag == strconv.Quote(version) && version != "*":
-			versions = append(versions, version)
-		}
-	}
-	if len(versions) > 1+maxTags {
-		return nil, badRequest("If-Match may have at most %d entity tags", maxTags)
-	}
-	return versions, nil
 }
 
 // cleanName returns a name as it is stored: in NFC, so that equal looks are equal bytes.

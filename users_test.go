@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -74,43 +73,6 @@ func TestParseListQueryFirstFault(t *testing.T) {
 		if got := problemOf(err).Errors[0].Field; got != "a" {
 			t.Fatalf("the first fault is that of %s, want a", got)
 		}
-	}
-}
-
-func TestIfMatch(t *testing.T) {
-	many := strings.Repeat(`"a",`, maxTags)
-	for _, test := range []struct {
-		fields []string
-		want   []string // without W/, which begins the list of tags
-		any    bool
-		ok     bool
-	}{
-		{fields: []string{`"a"`}, want: []string{"a"}, ok: true},
-		{fields: []string{` "a" ,"b"`, `"c"`}, want: []string{"a", "b", "c"}, ok: true},
-		{fields: []string{`W/"a", "b`, `c"`, `d, 'e'`, `"f""`, "`g`", ""}, want: []string{}, ok: true},
-		{fields: []string{`"*"`}, want: []string{}, ok: true},
-		{fields: []string{`*`}, any: true, ok: true},
-		{fields: []string{`"a"`, `*`}, any: true, ok: true},
-		{fields: []string{strings.TrimSuffix(many, ",")}, want: slices.Repeat([]string{"a"}, maxTags), ok: true},
-		{fields: []string{many + `"a"`}},
-		{fields: []string{many, `"a"`}},
-	} {
-		versions, err := ifMatch(&http.Request{Header: http.Header{"If-Match": test.fields}})
-		want := append([]string{"W/"}, test.want...)
-		if test.any {
-			want = []string{"*"}
-		}
-		switch {
-		case !test.ok:
-			if err == nil || problemOf(err).Status != http.StatusBadRequest {
-				t.Errorf("%q: %q, %v; want 400", test.fields, versions, err)
-			}
-		case err != nil || !slices.Equal(versions, want):
-			t.Errorf("%q: %q, %v; want %q", test.fields, versions, err, want)
-		}
-	}
-	if versions, err := ifMatch(&http.Request{}); versions != nil || err != nil {
-		t.Errorf("without the header: %q, %v", versions, err)
 	}
 }
 

@@ -418,7 +418,7 @@ func (n *dynamoNames) nested(tokens []string) (dynamoPath, []string, *dynamoErro
 }
 
 // condition understands attribute_exists(path), attribute_not_exists(path),
-// path = :value and path IN (:value, …), joined by AND.
+// path = :value and path IN (:value, …), each perhaps behind NOT, joined by AND.
 func (n *dynamoNames) condition(expression *string) (func(dynamoItem) bool, *dynamoError) {
 	if expression == nil {
 		return nil, nil
@@ -428,6 +428,10 @@ func (n *dynamoNames) condition(expression *string) (func(dynamoItem) bool, *dyn
 	for {
 		if len(tokens) < 3 {
 			return nil, errValidation
+		}
+		negated := tokens[0] == "NOT"
+		if negated {
+			tokens = tokens[1:]
 		}
 		if function := tokens[0]; function == "attribute_exists" || function == "attribute_not_exists" {
 			path, rest, err := n.nested(tokens[2:])
@@ -468,6 +472,10 @@ func (n *dynamoNames) condition(expression *string) (func(dynamoItem) bool, *dyn
 			terms = append(terms, func(item dynamoItem) bool {
 				return slices.ContainsFunc(values, func(want dynamoValue) bool { return reflect.DeepEqual(path.get(item), want) })
 			})
+		}
+		if negated {
+			term := terms[len(terms)-1]
+			terms[len(terms)-1] = func(item dynamoItem) bool { return !term(item) }
 		}
 		if len(tokens) == 0 {
 			return func(item dynamoItem) bool {
