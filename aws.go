@@ -118,7 +118,10 @@ func call[In, Out, Options any](
 	bounded, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	out, err := do(bounded, in, options...)
-	return out, log.failed(ctx, operation, err)
+	if err != nil {
+		return out, log.failed(ctx, operation, err)
+	}
+	return out, nil
 }
 
 // observeFunc receives every finished operation: the service ("DynamoDB", "S3"),
@@ -193,7 +196,7 @@ func (l *awsLog) failed(ctx context.Context, operation string, err error) error 
 	operation = l.service + " " + operation + " on " + l.target
 	code, cause := describeAWS(err)
 	switch {
-	case code == "OK", code == "ConditionalCheckFailedException":
+	case code == "ConditionalCheckFailedException":
 		return err
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", operation, ctx.Err())
@@ -212,6 +215,13 @@ func (l *awsLog) failed(ctx context.Context, operation string, err error) error 
 
 // allow reports whether a failure may be logged: the first one, then one a minute.
 func (l *awsLog) allow(kind string) bool {
-	last, seen := l.last.LoadOrStore(kind, time.Now())
-	return !seen || time.Since(last.(time.Time)) >= time.Minute && l.last.CompareAndSwap(kind, last, time.Now())
+	now := time.Now()
+	last, seen := l.last.LoadOrStore(kind, now)
+	if !seen {
+		return true
+	}
+	if now.Sub(last.(time.Time)) < time.Minute {
+		return false
+	}
+	return l.last.CompareAndSwap(kind, last, now)
 }

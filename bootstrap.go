@@ -66,7 +66,10 @@ func (d *dynamoUsers) createTable(ctx context.Context) error {
 	if _, exists := errors.AsType[*types.ResourceInUseException](err); exists {
 		return ErrExists
 	}
-	return d.log.failed(ctx, "CreateTable", err)
+	if err != nil {
+		return d.log.failed(ctx, "CreateTable", err)
+	}
+	return nil
 }
 
 // createBucket creates the bucket, or returns ErrExists.
@@ -80,6 +83,8 @@ func (s *s3Avatars) createBucket(ctx context.Context) error {
 			LocationConstraint: s3types.BucketLocationConstraint(region),
 		}
 	}
-	_, err := s.client.CreateBucket(ctx, in)
-	return s.log.failed(ctx, "CreateBucket", err)
+	if _, err := s.client.CreateBucket(ctx, in); err != nil {
+		return s.log.failed(ctx, "CreateBucket", err)
+	}
+	return nil
 }

@@ -42,9 +42,9 @@ func (s *s3Avatars) Get(ctx context.Context, id, key string, offset int64) (io.R
 		in.Range = aws.String(fmt.Sprintf("bytes=%d-", offset))
 	}
 	// A slow client may read for long. Each wait for S3 is bounded instead.
-	call, cancel := context.WithCancelCause(ctx)
+	bounded, cancel := context.WithCancelCause(ctx)
 	wait := time.AfterFunc(callTimeout, func() { cancel(context.DeadlineExceeded) })
-	out, err := s.client.GetObject(call, in, func(o *s3.Options) {
+	out, err := s.client.GetObject(bounded, in, func(o *s3.Options) {
 		if in.Range != nil { // the checksum is that of the whole object
 			o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 		}
@@ -52,9 +52,13 @@ func (s *s3Avatars) Get(ctx context.Context, id, key string, offset int64) (io.R
 	wait.Stop()
 	if err != nil {
 		defer cancel(nil)
-		return nil, s.log.failed(ctx, "GetObject", cmp.Or(context.Cause(call), err)) // the SDK reports a timeout as canceled
+		cause := cmp.Or(context.Cause(bounded), err) // the SDK reports a timeout as canceled
+		return nil, s.log.failed(ctx, "GetObject", cause)
 	}
-	return &s3Body{out.Body, aws.ToInt64(out.ContentLength), ctx, &s.log, wait, cancel}, nil
+	return &s3Body{
+		ReadCloser: out.Body, left: aws.ToInt64(out.ContentLength),
+		ctx: ctx, log: &s.log, wait: wait, cancel: cancel,
+	}, nil
 }
 
 // s3Body bounds the wait for each piece of an image. It reads to the end, where the SDK verifies the checksum,
@@ -72,7 +76,8 @@ func (b *s3Body) Read(p []byte) (int, error) {
 	b.wait.Reset(callTimeout)
 	defer b.wait.Stop()
 	n, err := b.ReadCloser.Read(p)
-	if b.left -= int64(n); err == nil && b.left == 0 {
+	b.left -= int64(n)
+	if err == nil && b.left == 0 {
 		_, err = io.ReadFull(b.ReadCloser, make([]byte, 1))
 	}
 	if err != nil && err != io.EOF {
