@@ -75,8 +75,8 @@ output "role_arn" {
 }
 
 output "repository_url" {
-  description = "Where images are pushed to; null without a registry."
-  value       = one(module.registry[*].repository_url)
+  description = "Repository of the image, new or image_repository."
+  value       = local.registry ? module.registry[0].repository_url : var.image_repository
 }
 
 output "cluster_name" {

@@ -74,6 +74,11 @@ variable "image_repository" {
   description = "Image repository to pull from, without a tag. Unset: a new ECR repository, with a new cluster."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.image_repository != null || var.existing_cluster_name == null
+    error_message = "With existing_cluster_name no registry is created: image_repository is required."
+  }
 }
 
 variable "image_tag" {

@@ -109,7 +109,7 @@ run "image_elsewhere" {
   }
 
   assert {
-    condition     = length(module.cluster) == 1 && length(module.registry) == 0 && output.repository_url == null && output.namespace == "people"
+    condition     = length(module.cluster) == 1 && length(module.registry) == 0 && output.repository_url == "registry.example.com:5000/team/roster" && output.namespace == "people"
     error_message = "With an image elsewhere no registry is created."
   }
 
@@ -129,6 +129,7 @@ run "existing_cluster" {
     cluster_admin_arns    = []
     domain                = { name = "roster.example.com" }
   }
+    image_repository      = "registry.example.com/roster"
 
   assert {
     condition     = length(module.network) == 0 && length(module.cluster) == 0 && length(module.registry) == 0 && length(module.identity) == 1 && length(module.domain) == 1 && data.aws_eks_cluster.existing[0].name == "production"
@@ -136,7 +137,7 @@ run "existing_cluster" {
   }
 
   assert {
-    condition     = keys(yamldecode(output.helm_values)) == ["aws", "ingress", "publicUrl", "serviceAccount"] && output.cluster_name == "production" && output.kubeconfig_command == "aws eks update-kubeconfig --region eu-west-1 --name production"
+    condition     = keys(yamldecode(output.helm_values)) == ["aws", "image", "ingress", "publicUrl", "serviceAccount"] && output.cluster_name == "production" && output.kubeconfig_command == "aws eks update-kubeconfig --region eu-west-1 --name production"
     error_message = "The outputs are those of the existing cluster."
   }
 }
@@ -166,11 +167,20 @@ run "storage_only" {
 run "rejects_storage_only_with_a_cluster" {
   command = plan
   variables {
+run "rejects_existing_cluster_without_an_image" {
+  command = plan
+  variables {
+    existing_cluster_name = "production"
+  }
+  expect_failures = [var.image_repository]
+}
+
     storage_only          = true
     existing_cluster_name = "production"
   }
   expect_failures = [var.storage_only]
 }
+    image_repository      = "registry.example.com/roster"
 
 run "rejects_storage_only_with_a_domain" {
   command = plan
