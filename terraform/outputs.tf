@@ -20,6 +20,8 @@ output "helm_values" {
     var.storage_only ? {} : {
       serviceAccount = { name = module.identity[0].service_account }
     },
+    # Auto Mode adds a node for a pod that must not share one.
+    local.whole_stack ? { nodeSpread = "DoNotSchedule" } : {},
     [for domain in module.domain : {
       publicUrl = "https://${var.domain.name}"
       ingress = {

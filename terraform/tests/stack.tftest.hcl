@@ -23,8 +23,9 @@ run "whole_stack" {
       image          = { repository = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/roster" }
       aws            = { region = "eu-west-1", dynamodbTable = "roster-users", s3Bucket = "roster-avatars-0123" }
       serviceAccount = { name = "roster" }
+      nodeSpread     = "DoNotSchedule"
     }
-    error_message = "The values are image, storage and service account."
+    error_message = "The values are image, storage, service account and spread."
   }
 
   assert {
@@ -59,6 +60,7 @@ run "domain" {
       image          = { repository = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/roster" }
       aws            = { region = "eu-west-1", dynamodbTable = "roster-users", s3Bucket = "roster-avatars-0123" }
       serviceAccount = { name = "roster" }
+      nodeSpread     = "DoNotSchedule"
       publicUrl      = "https://roster.example.com"
       ingress = {
         enabled   = true
@@ -118,6 +120,7 @@ run "image_elsewhere" {
       image          = { repository = "registry.example.com:5000/team/roster", tag = "1.0" }
       aws            = { region = "eu-west-1", dynamodbTable = "roster-users", s3Bucket = "roster-avatars-0123" }
       serviceAccount = { name = "roster-api" }
+      nodeSpread     = "DoNotSchedule"
     }
     error_message = "The values are that image, with a tag that is a string, and that service account."
   }
@@ -126,10 +129,10 @@ run "image_elsewhere" {
 run "existing_cluster" {
   variables {
     existing_cluster_name = "production"
+    image_repository      = "registry.example.com/roster"
     cluster_admin_arns    = []
     domain                = { name = "roster.example.com" }
   }
-    image_repository      = "registry.example.com/roster"
 
   assert {
     condition     = length(module.network) == 0 && length(module.cluster) == 0 && length(module.registry) == 0 && length(module.identity) == 1 && length(module.domain) == 1 && data.aws_eks_cluster.existing[0].name == "production"
@@ -164,9 +167,6 @@ run "storage_only" {
   }
 }
 
-run "rejects_storage_only_with_a_cluster" {
-  command = plan
-  variables {
 run "rejects_existing_cluster_without_an_image" {
   command = plan
   variables {
@@ -175,12 +175,15 @@ run "rejects_existing_cluster_without_an_image" {
   expect_failures = [var.image_repository]
 }
 
+run "rejects_storage_only_with_a_cluster" {
+  command = plan
+  variables {
     storage_only          = true
     existing_cluster_name = "production"
+    image_repository      = "registry.example.com/roster"
   }
   expect_failures = [var.storage_only]
 }
-    image_repository      = "registry.example.com/roster"
 
 run "rejects_storage_only_with_a_domain" {
   command = plan

@@ -35,6 +35,7 @@ const (
 "image":
   "repository": "111122223333.dkr.ecr.eu-west-1.amazonaws.com/roster"
   "tag": "1.2.3"
+"nodeSpread": "DoNotSchedule"
 "serviceAccount":
   "name": "roster"
 `
@@ -85,6 +86,9 @@ logLevel: debug
 resources: {requests: {cpu: 1, memory: 1Gi, ephemeral-storage: 1Gi}, limits: {cpu: 2.5, memory: 2G}}
 shutdown: {delaySeconds: 40, timeoutSeconds: 60}
 podAnnotations: {a: b}
+podLabels: {team: people}
+priorityClassName: high
+affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 1, preference: {matchExpressions: [{key: a, operator: Exists}]}}]}}
 nodeSelector: {kubernetes.io/arch: arm64}
 tolerations: [{key: spot, operator: Exists, effect: NoSchedule}]
 service: {type: LoadBalancer, port: 8000, annotations: {c: d}, trafficDistribution: PreferClose}
@@ -230,12 +234,45 @@ func checkPods(t *testing.T, found objects) {
 	if strategy.RollingUpdate.MaxUnavailable.IntValue() != 0 {
 		t.Errorf("a rollout takes pods away before it has others: %v", strategy.RollingUpdate)
 	}
-	var spread []string
-	for _, c := range pod.TopologySpreadConstraints {
-		spread = append(spread, c.TopologyKey)
+	checkSpread(t, pod.TopologySpreadConstraints)
+}
+
+// checkSpread checks that the spread over zones is a preference. The one over nodes is a preference too, or requires two
+// nodes that pods can use.
+func checkSpread(t *testing.T, constraints []corev1.TopologySpreadConstraint) {
+	t.Helper()
+	if len(constraints) != 2 {
+		t.Fatalf("%d spread constraints, want 2", len(constraints))
 	}
-	if diff := cmp.Diff([]string{"topology.kubernetes.io/zone", "kubernetes.io/hostname"}, spread); diff != "" {
-		t.Errorf("spread (-want +got):\n%s", diff)
+	zone, node := constraints[0], constraints[1]
+	if zone.TopologyKey != corev1.LabelTopologyZone || zone.WhenUnsatisfiable != corev1.ScheduleAnyway {
+		t.Errorf("spread over zones: %s by %s", zone.WhenUnsatisfiable, zone.TopologyKey)
+	}
+	if node.TopologyKey != corev1.LabelHostname || node.MaxSkew != 1 {
+		t.Errorf("spread over nodes: skew %d by %s", node.MaxSkew, node.TopologyKey)
+	}
+	if node.WhenUnsatisfiable == corev1.ScheduleAnyway {
+		return
+	}
+	if node.MinDomains == nil || *node.MinDomains != 2 || *node.NodeTaintsPolicy != corev1.NodeInclusionPolicyHonor {
+		t.Errorf("required spread over nodes: %+v", node)
+	}
+}
+
+// TestNodeSpread checks what requires two nodes: the values of Terraform and the production overlay.
+func TestNodeSpread(t *testing.T) {
+	for name, test := range map[string]struct {
+		found objects
+		want  corev1.UnsatisfiableConstraintAction
+	}{
+		"defaults":   {render(t, "helm4", awsValues), corev1.ScheduleAnyway},
+		"terraform":  {render(t, "helm4", terraformValues), corev1.DoNotSchedule},
+		"production": {build(t, "helm4", root+"/kustomize/overlays/production"), corev1.DoNotSchedule},
+	} {
+		spread := get[*appsv1.Deployment](t, test.found).Spec.Template.Spec.TopologySpreadConstraints
+		if got := spread[1].WhenUnsatisfiable; got != test.want {
+			t.Errorf("%s: spread over nodes %s, want %s", name, got, test.want)
+		}
 	}
 }
 
