@@ -98,7 +98,7 @@ func TestOwnRepository(t *testing.T) {
 		os.Symlink(abs+"/chart", charts+"/roster"),
 		os.WriteFile(published+"/kustomization.yaml", []byte(examples(t)[0]), 0o600),
 		os.WriteFile(published+"/values.yaml", readFile(t, "../kustomize/overlays/production/values.yaml"), 0o600),
-		os.WriteFile(published+"/namespace.yaml", readFile(t, "../kustomize/overlays/production/namespace.yaml"), 0o600),
+		os.WriteFile(published+"/namespace.yaml", readFile(t, "../kustomize/namespace/namespace.yaml"), 0o600),
 		os.WriteFile(patched+"/kustomization.yaml", []byte(local), 0o600),
 	} {
 		if err != nil {
