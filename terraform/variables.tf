@@ -71,7 +71,7 @@ variable "service_account" {
 }
 
 variable "image_repository" {
-  description = "Image repository to pull from, without a tag. Unset: a new ECR repository, with a new cluster."
+  description = "Image repository to pull from, without a tag; required with existing_cluster_name. Unset: a new ECR repository."
   type        = string
   default     = null
 

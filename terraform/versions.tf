@@ -9,7 +9,7 @@ terraform {
     }
   }
 
-  # Bucket, key and region come from a file of yours: see s3.tfbackend.example.
+  # terraform init gets bucket, key and region: see README.md.
   backend "s3" {
     encrypt      = true
     use_lockfile = true
