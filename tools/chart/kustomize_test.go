@@ -132,13 +132,19 @@ func TestGitOps(t *testing.T) {
 	if err := yaml.Unmarshal([]byte(helmRelease), &release); err != nil {
 		t.Fatal(err)
 	}
+	own := get[*appsv1.Deployment](t, render(t, "helm4", awsValues)).Spec.Template.Spec.Containers[0].Image
 	for name, values := range map[string]any{"Argo CD": application.Spec.Source.Helm.ValuesObject, "Flux": release.Spec.Values} {
 		text, err := yaml.Marshal(values)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if found := render(t, "helm4", string(text)); found["HorizontalPodAutoscaler/rel-roster"] == nil {
+		found := render(t, "helm4", string(text))
+		if found["HorizontalPodAutoscaler/rel-roster"] == nil {
 			t.Errorf("%s: objects %v", name, slices.Sorted(maps.Keys(found)))
+		}
+		// Chart and image are upgraded together.
+		if image := get[*appsv1.Deployment](t, found).Spec.Template.Spec.Containers[0].Image; image != own {
+			t.Errorf("%s: image %s, want the chart's own, %s", name, image, own)
 		}
 	}
 }
