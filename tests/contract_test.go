@@ -2,6 +2,7 @@ package tests
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -11,8 +12,7 @@ import (
 	"sync"
 )
 
-// An exchange is a request and its answer, as tools/openapi reads them to hold
-// them against openapi.yaml.
+// An exchange is a request and its response, in the format of tools/openapi.
 type exchange struct {
 	Method              string      `json:"method"`
 	URL                 string      `json:"url"`
@@ -31,8 +31,8 @@ var exchanges struct {
 	list []exchange
 }
 
-// record keeps an exchange for checkExchanges. Bodies that are images, or long,
-// are left out; of exchanges alike but for their headers one is enough.
+// record keeps an exchange for checkExchanges, without bodies that are images or long. Of exchanges
+// that differ only in their headers it keeps one.
 func record(req *http.Request, body []byte, resp *http.Response, answer []byte) {
 	if strings.HasPrefix(req.URL.Path, "/swagger/") && req.URL.Path != "/swagger/" {
 		return // files of the page, no part of the API
@@ -61,9 +61,8 @@ func record(req *http.Request, body []byte, resp *http.Response, answer []byte) 
 	}
 }
 
-// checkExchanges holds all that the tests sent and received against
-// openapi.yaml, so that code and contract cannot drift apart. The checker is a
-// module of its own: the service does not run on it.
+// checkExchanges validates the requests and responses of all tests against openapi.yaml. The checker
+// is a module of its own: the service does not depend on it.
 func checkExchanges(dir string) error {
 	if _, err := os.Stat("../tools/openapi"); err != nil {
 		return nil
@@ -93,6 +92,8 @@ func checkExchanges(dir string) error {
 	if err != nil {
 		return fmt.Errorf("the exchanges of the tests and openapi.yaml differ: %w\n%s", err, out)
 	}
-	fmt.Printf("contract: %s", out)
+	if flag.Lookup("test.run").Value.String() == "" { // else it lists what other tests would have seen
+		fmt.Printf("contract: %s", out)
+	}
 	return nil
 }
