@@ -307,6 +307,14 @@ type answer struct {
 	body string
 }
 
+// String is the status, for messages.
+func (a answer) String() string {
+	if a.Response == nil {
+		return "no response"
+	}
+	return a.Status
+}
+
 // do sends a request and records it for the check against openapi.yaml. target is the
 // method and the path: "GET /users".
 func (p *process) do(t testing.TB, target string, header http.Header, body []byte) answer {
