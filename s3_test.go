@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -189,5 +190,24 @@ func TestSlowReader(t *testing.T) {
 	time.Sleep(callTimeout + time.Second)
 	if _, err := io.Copy(&got, body); err != nil || !bytes.Equal(got.Bytes(), image) {
 		t.Errorf("%d bytes and error %v, want the image", got.Len(), err)
+	}
+}
+
+// BenchmarkDelete shows what a deletion of a replaced image costs alone, and in one call with
+// others, as discard does it. The fake S3 runs in the same process and is counted, too.
+func BenchmarkDelete(b *testing.B) {
+	_, avatars := openTestAWS(b, "http://127.0.0.1:1", testkit.NewS3(b).URL)
+	for _, images := range []int{1, 16} {
+		b.Run(fmt.Sprint(images, " a call"), func(b *testing.B) {
+			names := make([]ImageName, images)
+			for i := range names {
+				names[i] = ImageName{userID("ada@example.com"), newKey()}
+			}
+			for done := 0; done < b.N; done += images {
+				if err := avatars.Delete(b.Context(), names...); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
