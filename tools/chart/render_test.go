@@ -254,8 +254,11 @@ func checkSpread(t *testing.T, constraints []corev1.TopologySpreadConstraint) {
 	if node.WhenUnsatisfiable == corev1.ScheduleAnyway {
 		return
 	}
-	if node.MinDomains == nil || *node.MinDomains != 2 || *node.NodeTaintsPolicy != corev1.NodeInclusionPolicyHonor {
-		t.Errorf("required spread over nodes: %+v", node)
+	if node.MinDomains == nil || *node.MinDomains != 2 {
+		t.Errorf("required spread over nodes: minDomains %v, want 2", node.MinDomains)
+	}
+	if node.NodeTaintsPolicy == nil || *node.NodeTaintsPolicy != corev1.NodeInclusionPolicyHonor {
+		t.Errorf("required spread over nodes: nodeTaintsPolicy %v, want Honor", node.NodeTaintsPolicy)
 	}
 }
 
