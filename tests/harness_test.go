@@ -110,13 +110,13 @@ func launch(t testing.TB, env ...string) *process {
 			t.Logf("log of the service:\n%s", p.log.tail(50))
 		}
 	})
-	testkit.Eventually(t, 20*time.Second, "it listens", func() error {
+	testkit.Eventually(t, time.Minute, "the service listens", func() error {
 		if p.ended() {
-			return fmt.Errorf("it ended: %v", p.err)
+			return fmt.Errorf("its end: %v", p.err)
 		}
 		addr, ok := p.log.find("serving")["addr"].(string)
 		if !ok {
-			return errors.New("not yet")
+			return errors.New("no line \"serving\" in its log")
 		}
 		p.url = "http://" + addr
 		if addr, ok := p.log.find("serving metrics")["addr"].(string); ok {
@@ -129,7 +129,7 @@ func launch(t testing.TB, env ...string) *process {
 
 func (p *process) waitReady(t testing.TB) {
 	t.Helper()
-	testkit.Eventually(t, 30*time.Second, "it is ready", func() error {
+	testkit.Eventually(t, time.Minute, "the service is ready", func() error {
 		resp, err := http.Get(p.url + "/readyz")
 		if err != nil {
 			return err
@@ -164,11 +164,20 @@ func (p *process) stop(t testing.TB) {
 	select {
 	case <-p.done:
 		if p.err != nil {
-			t.Errorf("after SIGTERM: %v", p.err)
+			t.Errorf("the service after SIGTERM: %v, want exit status 0", p.err)
 		}
-	case <-time.After(40 * time.Second):
+	case <-time.After(time.Minute):
 		p.Process.Kill()
-		t.Error("still running 40 s after SIGTERM")
+		t.Error("the service runs a minute after SIGTERM")
+	}
+}
+
+// wantExit waits for the exit, and fails the test if its status is not 0.
+func (p *process) wantExit(t testing.TB) {
+	t.Helper()
+	<-p.done
+	if p.err != nil {
+		t.Errorf("the service: %v, want exit status 0", p.err)
 	}
 }
 
