@@ -2,9 +2,12 @@ package tests
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -65,29 +68,34 @@ func TestMigrate(t *testing.T) {
 			if err := cut.Start(); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(500 * time.Millisecond)
+			testkit.Eventually(t, time.Minute, "a user is copied", func() error {
+				if p := to.do(t, "GET /users?limit=2", nil, nil).want(t, http.StatusOK); strings.Count(p.body, `"id"`) < 2 {
+					return errors.New("none is")
+				}
+				return nil
+			})
 			cut.Process.Kill()
 			cut.Wait()
 			if out, err := migrate(); err != nil {
-				t.Fatalf("%v\n%s", err, out)
+				t.Fatalf("-migrate: %v\n%s", err, out)
 			}
 			out, err := migrate()
 			if err != nil || !strings.Contains(out, fmt.Sprintf(`"copied":0,"existing":%d,"failed":0`, users)) {
-				t.Errorf("repeated: %v\n%s", err, out)
+				t.Errorf("-migrate, repeated: %v\n%s", err, out)
 			}
 
 			got := list(to)
 			if len(got) != len(want) {
-				t.Errorf("%d users, want %d", len(got), len(want))
+				t.Errorf("%d users were copied, want %d", len(got), len(want))
 			}
 			for id, u := range want {
 				if got[id] != u {
-					t.Errorf("got %v, want %v", got[id], u)
+					t.Errorf("the copy is %v, want %v", got[id], u)
 				}
 			}
 			for id, image := range images {
 				if a := to.do(t, "GET "+want[id].AvatarURL, nil, nil).want(t, http.StatusOK); a.body != string(image) {
-					t.Errorf("%s has another image", id)
+					t.Errorf("%s has an image of %d bytes, want the %d that were uploaded", id, len(a.body), len(image))
 				}
 			}
 		})
@@ -104,13 +112,23 @@ func TestMigrateFails(t *testing.T) {
 		cmd.Args = append(cmd.Args, "-migrate")
 		out, _ := cmd.CombinedOutput()
 		if cmd.ProcessState.ExitCode() != status || !strings.Contains(string(out), want) {
-			t.Errorf("exit status %d, want %d and %q\n%s", cmd.ProcessState.ExitCode(), status, want, out)
+			t.Errorf("-migrate: exit status %d, want %d and %q\n%s", cmd.ProcessState.ExitCode(), status, want, out)
 		}
 	}
 	wantExit(2, "DYNAMODB_TABLE")
 	wantExit(2, "no embedded store", append(env, "DATA_DIR="+t.TempDir())...)
 	dir := t.TempDir()
+	env = append(env, "DATA_DIR="+dir)
 	seedUsers(t, dir, 3)
-	start(t, "DATA_DIR="+dir)
-	wantExit(2, "another process", append(env, "DATA_DIR="+dir)...)
+	p := start(t, "DATA_DIR="+dir)
+	wantExit(2, "another process", env...)
+
+	u := p.do(t, "PUT /users/"+userID("user1@example.com")+"/avatar", nil, testkit.PNG(testkit.Gradient(20, 20, 1))).want(t, http.StatusOK).user(t)
+	p.stop(t)
+	image := filepath.Join(dir, "avatars", u.ID, filepath.Base(u.AvatarURL))
+	data := testkit.Must(os.ReadFile(image))
+	os.Remove(image)
+	wantExit(1, "1 of 3 users were not copied", env...)
+	os.WriteFile(image, data, 0o600)
+	wantExit(0, `"copied":1,"existing":2,"failed":0`, env...)
 }
