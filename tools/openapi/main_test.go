@@ -243,7 +243,7 @@ func TestLint(t *testing.T) {
 		{"operation twice", "operationId: getUser\n", "operationId: listUsers\n", "used twice"},
 		{"tag unknown", "tags: [users]", "tags: [people]", "people"},
 		{"summary gone", "summary: Get a user\n", "description: Get a user\n", "no summary"},
-		{"path parameter gone", "        - $ref: '#/components/parameters/id'\n", "", "path parameter"},
+		{"path parameter gone", "        - $ref: '#/components/parameters/UserId'\n", "", "path parameter"},
 		{"request id gone", "    Deleted:\n      description: Deleted.\n      headers:", "    Deleted:\n      description: Deleted.\n      x-headers:", "lacks X-Request-Id"},
 		{"error without a problem", "'404': {$ref: '#/components/responses/NotFound'}", "'404': {$ref: '#/components/responses/Deleted'}", "no problem"},
 		{"example wrong", "name: Ada Lovelace\n", "name: 7\n", "example"},
