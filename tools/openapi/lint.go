@@ -145,9 +145,6 @@ func (c *contract) lintComponents() []string {
 	for _, m := range reference.FindAllSubmatch(c.source, -1) {
 		used[string(m[1])] = true
 	}
-	for _, name := range fallbacks {
-		used["responses/"+name] = true
-	}
 	var faults []string
 	check := func(kind string, names iter.Seq[string]) {
 		for name := range names {

@@ -1,5 +1,6 @@
 // Command openapi checks the contract, openapi.yaml: that the document is valid
-// and whole and, given files of recorded exchanges, that each of them keeps to it.
+// and whole and, given files of recorded exchanges, that each of them keeps to it
+// and to strict.yaml.
 //
 // A file has one JSON object a line; see exchange. What must hold:
 //
@@ -14,6 +15,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -27,6 +29,7 @@ import (
 	"strings"
 	"sync"
 
+	yaml "github.com/pb33f/go-yaml"
 	"github.com/pb33f/libopenapi"
 	validator "github.com/pb33f/libopenapi-validator"
 	"github.com/pb33f/libopenapi-validator/config"
@@ -61,9 +64,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 
-	c, err := load(*path)
+	source, err := os.ReadFile(*path)
 	if err != nil {
 		fmt.Fprintln(stderr, "openapi:", err)
+		return 1
+	}
+	c, err := load(source)
+	if err != nil {
+		fmt.Fprintf(stderr, "openapi: %s: %v\n", *path, err)
 		return 1
 	}
 	faults := c.lint()
@@ -71,6 +79,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "%s: %s\n", *path, f)
 	}
 
+	if c, err = loadStrict(source); err != nil {
+		fmt.Fprintf(stderr, "openapi: %s with strict.yaml: %v\n", *path, err)
+		return 1
+	}
 	checked := 0
 	for _, file := range flags.Args() {
 		err := eachExchange(file, func(line int, x exchange) {
@@ -161,18 +173,53 @@ type contract struct {
 	seen      map[string]bool
 }
 
-func load(path string) (*contract, error) {
-	source, err := os.ReadFile(path)
+//go:embed strict.yaml
+var strict []byte
+
+// loadStrict loads the contract with strict.yaml.
+func loadStrict(source []byte) (*contract, error) {
+	var document, patch any
+	if err := yaml.Unmarshal(source, &document); err != nil {
+		return nil, err
+	}
+	if err := yaml.Unmarshal(strict, &patch); err != nil {
+		return nil, err
+	}
+	merged, err := yaml.Marshal(mergePatch(document, patch))
 	if err != nil {
 		return nil, err
 	}
+	return load(merged)
+}
+
+// mergePatch is MergePatch of RFC 7396, section 2.
+func mergePatch(target, patch any) any {
+	members, ok := patch.(map[string]any)
+	if !ok {
+		return patch
+	}
+	merged, ok := target.(map[string]any)
+	if !ok {
+		merged = map[string]any{}
+	}
+	for name, value := range members {
+		if value == nil {
+			delete(merged, name)
+		} else {
+			merged[name] = mergePatch(merged[name], value)
+		}
+	}
+	return merged
+}
+
+func load(source []byte) (*contract, error) {
 	document, err := libopenapi.NewDocument(source)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, err
 	}
 	model, err := document.BuildV3Model()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, err
 	}
 	options := []config.Option{
 		config.WithFormatAssertions(),
@@ -182,11 +229,11 @@ func load(path string) (*contract, error) {
 	}
 	v, errs := validator.NewValidator(document, options...)
 	if len(errs) > 0 {
-		return nil, fmt.Errorf("%s: %w", path, errors.Join(errs...))
+		return nil, errors.Join(errs...)
 	}
 	bodiless, errs := validator.NewValidator(document, append(options, config.WithoutRequestBodyValidation())...)
 	if len(errs) > 0 {
-		return nil, fmt.Errorf("%s: %w", path, errors.Join(errs...))
+		return nil, errors.Join(errs...)
 	}
 	return &contract{
 		source:    source,
