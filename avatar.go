@@ -80,7 +80,7 @@ func (s *server) storeAvatar(w *response, r *http.Request, data []byte, c Condit
 	if previous := before.imageKey(); previous != "" {
 		s.discard(id, previous)
 	}
-	return w.sendJSON(http.StatusOK, s.userJSON(u))
+	return s.sendUser(w, http.StatusOK, u)
 }
 
 // putImage checks an image, removes its metadata and stores it under a new key.

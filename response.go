@@ -140,21 +140,25 @@ func (w *response) sendProblem(p problem) {
 	_ = w.sendJSON(p.Status, p)
 }
 
-// sendJSON sends v, in one packet. With an error status, v is a problem.
+// sendJSON sends v. With an error status, v is a problem.
 func (w *response) sendJSON(status int, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	body = append(body, '\n')
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
+	mediaType := "application/json"
 	if status >= 400 {
-		h.Set("Content-Type", "application/problem+json")
+		mediaType = "application/problem+json"
 	}
-	h.Set("Content-Length", strconv.Itoa(len(body)))
+	return w.sendBody(status, mediaType, append(body, '\n'))
+}
+
+// sendBody sends a whole body, with the header in one packet.
+func (w *response) sendBody(status int, mediaType string, body []byte) error {
+	w.Header().Set("Content-Type", mediaType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.status = status
-	_, err = w.send(body)
+	_, err := w.send(body)
 	return err
 }
 

@@ -76,15 +76,64 @@ func TestParseListQueryFirstFault(t *testing.T) {
 	}
 }
 
+// userJSON is a user in the API, for encoding/json.
+type userJSON struct {
+	ID           string `json:"id"`
+	Name         string `json:"name"`
+	Email        string `json:"email"`
+	AvatarURL    string `json:"avatar_url,omitempty"`
+	ThumbnailURL string `json:"thumbnail_url,omitempty"`
+	CreatedAt    string `json:"created_at"`
+	UpdatedAt    string `json:"updated_at"`
+}
+
+// TestAppendUser: a user has the bytes of encoding/json.
+func TestAppendUser(t *testing.T) {
+	names := []string{"", "Ada Lovelace", "José", "\xff", "Ada\xe2\x80", "a\u2028b\u2029c", "👩‍🚀", strings.Repeat(`<&>"\\`, 100)}
+	for r := range rune(0x300) {
+		names = append(names, "Ada "+string(r)+"K")
+	}
+	for i, name := range names {
+		u := testUser("anna@example.com")
+		u.Name, u.UpdatedAt = name, u.CreatedAt.Add(time.Duration(i)*time.Millisecond)
+		want := userJSON{
+			ID: u.ID, Name: name, Email: u.Email,
+			CreatedAt: u.CreatedAt.Format(timeFormat), UpdatedAt: u.UpdatedAt.Format(timeFormat),
+		}
+		if i%2 == 0 {
+			u.Email, u.Avatar = name+"@example.com", &Avatar{Key: "key"}
+			want.Email = u.Email
+			want.AvatarURL = "https://example.com/a&b/users/" + u.ID + "/avatar/key"
+			want.ThumbnailURL = "https://example.com/a&b/users/" + u.ID + "/thumbnail/key"
+		}
+		wantBytes, err := json.Marshal(want)
+		wantError(t, err, nil)
+		s := &server{config: config{PublicURL: "https://example.com/a&b"}}
+		if got := s.appendUser([]byte("before"), u); string(got) != "before"+string(wantBytes) {
+			t.Errorf("user with the name %q:\n%s, want\n%s", name, got, wantBytes)
+		}
+	}
+}
+
+func BenchmarkAppendUser(b *testing.B) {
+	u, s := testUser("anna@example.com"), &server{}
+	var body []byte
+	for b.Loop() {
+		body = s.appendUser(body[:0], u)
+	}
+}
+
 // A fewUsers is a store of n users, of which one read returns at most five.
 type fewUsers struct {
 	Users
-	n int
+	n    int
+	read *int // users read
 }
 
 func (s fewUsers) Page(_ context.Context, after string, limit int) (page []User, next string, err error) {
 	first, _ := strconv.Atoi(after)
 	for i := first + 1; i <= s.n; i++ {
+		*s.read++
 		page = append(page, User{ID: strconv.Itoa(i)})
 		if len(page) == limit || len(page) == 5 {
 			return page, strconv.Itoa(i), nil
@@ -93,31 +142,38 @@ func (s fewUsers) Page(_ context.Context, after string, limit int) (page []User,
 	return page, "", nil
 }
 
-// TestListUsers: the whole list has all users. A page has a Link if there may be more.
+// TestListUsers: the whole list has all users, and HEAD reads only one. A page has a Link if there may be more.
 func TestListUsers(t *testing.T) {
 	for _, test := range []struct {
-		method, query string
-		users, want   int
-		link          string
+		method, query     string
+		users, read, want int
+		link              string
 	}{
-		{"GET", "", 0, 0, ""},
-		{"GET", "", 4, 4, ""},
-		{"GET", "", 5, 5, ""},
-		{"GET", "", 23, 23, ""},
-		{"HEAD", "", 23, 1, ""},
-		{"GET", "?limit=4", 0, 0, ""},
-		{"GET", "?limit=4", 3, 3, ""},
-		{"GET", "?limit=4", 4, 4, ""},
-		{"GET", "?limit=4", 5, 4, `</users?cursor=4&limit=4>; rel="next"`},
-		{"GET", "?limit=9", 9, 5, `</users?cursor=5&limit=9>; rel="next"`},
+		{"GET", "", 0, 0, 0, ""},
+		{"GET", "", 4, 4, 4, ""},
+		{"GET", "", 5, 5, 5, ""},
+		{"GET", "", 23, 23, 23, ""},
+		{"HEAD", "", 23, 1, 1, ""},
+		{"GET", "?limit=4", 0, 0, 0, ""},
+		{"GET", "?limit=4", 3, 3, 3, ""},
+		{"GET", "?limit=4", 4, 4, 4, ""},
+		{"GET", "?limit=4", 5, 5, 4, `</users?cursor=4&limit=4>; rel="next"`},
+		{"GET", "?limit=9", 9, 5, 5, `</users?cursor=5&limit=9>; rel="next"`},
 	} {
-		s := newServer(config{}, fewUsers{n: test.users}, nil, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+		var read int
+		store := fewUsers{n: test.users, read: &read}
+		s := newServer(config{}, store, nil, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
 		w := httptest.NewRecorder()
 		s.ServeHTTP(w, httptest.NewRequest(test.method, "/users"+test.query, nil))
 		var users []userJSON
 		err := json.Unmarshal(w.Body.Bytes(), &users)
-		if w.Code != http.StatusOK || err != nil || len(users) != test.want || w.Header().Get("Link") != test.link {
-			t.Errorf("%s of %d users: %d, %d users, Link %q, %v", test.query, test.users, w.Code, len(users), w.Header().Get("Link"), err)
+		name := fmt.Sprintf("%s /users%s of %d users", test.method, test.query, test.users)
+		if w.Code != http.StatusOK || err != nil || len(users) != test.want || read != test.read {
+			t.Errorf("%s: status %d, %d users, %d read, %v; want %d users, %d read",
+				name, w.Code, len(users), read, err, test.want, test.read)
+		}
+		if link := w.Header().Get("Link"); link != test.link {
+			t.Errorf("%s: Link %q, want %q", name, link, test.link)
 		}
 	}
 }
