@@ -22,8 +22,7 @@ import (
 	"roster/internal/testkit"
 )
 
-// The tests here do to the built binary what an attacker would, and look twice:
-// at the answer, and at whether the service is still well.
+// The tests here attack the built binary. They check the response, and that the service stays healthy.
 
 // A target is a service under attack, with one user in it.
 type target struct {
@@ -38,56 +37,57 @@ func startTarget(t *testing.T, env ...string) *target {
 	return &target{p, a.want(t, http.StatusCreated).user(t)}
 }
 
-// well fails the test if the service has been harmed: it must serve the next
-// request, have nothing left in flight, no panic, and not have taken more than 250
-// MiB of memory at any time.
-func (p *target) well(t *testing.T) {
+// wantHealthy sends the next request. No request may be in flight afterwards, no handler may have
+// panicked, and memory must have stayed below 250 MiB.
+func (p *target) wantHealthy(t *testing.T) {
 	t.Helper()
 	before := time.Now()
 	if u := p.do(t, "GET /users/"+p.ada.ID, nil, nil).want(t, http.StatusOK).user(t); u != p.ada {
-		t.Errorf("the user is now %+v, was %+v", u, p.ada)
+		t.Errorf("the user after the attack is %+v, want %+v", u, p.ada)
 	}
-	if d := time.Since(before); d > 5*time.Second {
-		t.Errorf("the next request took %v", d)
+	if d := time.Since(before); d > 10*time.Second {
+		t.Errorf("the request after the attack took %v", d)
 	}
-	testkit.Eventually(t, 10*time.Second, "nothing is in flight", func() error {
+	testkit.Eventually(t, 20*time.Second, "no request is in flight", func() error {
 		if n := p.metric(t, "roster_http_requests_in_flight") + p.metric(t, "roster_uploads_in_flight"); n != 0 {
 			return fmt.Errorf("%v requests and uploads are", n)
 		}
 		return nil
 	})
 	if n := p.metric(t, "roster_panics_total"); n != 0 {
-		t.Errorf("%v panics", n)
+		t.Errorf("roster_panics_total is %v, want 0", n)
 	}
 	if n := p.metric(t, "go_goroutines"); n > 100 {
-		t.Errorf("%v goroutines", n)
+		t.Errorf("the service has %v goroutines, want at most 100", n)
 	}
 	most := 250.0 * mib
 	if raceEnabled {
 		most *= 4 // the detector's own
 	}
 	if peak := p.peakMemory(t); peak > most {
-		t.Errorf("it has taken %.0f MiB of memory", peak/mib)
+		t.Errorf("the service used %.0f MiB of memory, want at most %.0f", peak/mib, most/mib)
 	}
 }
 
-// raw sends bytes on a connection of their own and returns the answers to them,
-// and whether the service then closed the connection.
-func (p *target) raw(t *testing.T, request string) (answers []answer, closed bool) {
+// raw sends requests on a connection of their own and returns the responses. The service must close the
+// connection after them.
+func (p *target) raw(t *testing.T, requests string) (answers []answer) {
 	t.Helper()
 	conn := p.dial()
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
-	go io.WriteString(conn, request) // it may answer before it has read everything
-	for r := bufio.NewReader(conn); ; conn.SetReadDeadline(time.Now().Add(2 * time.Second)) {
+	conn.SetDeadline(time.Now().Add(time.Minute))
+	go io.WriteString(conn, requests) // the service may respond before it has read everything
+	for r := bufio.NewReader(conn); ; {
 		resp, err := http.ReadResponse(r, nil)
+		if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+			t.Errorf("%.60q: the connection is open after %d responses", requests, len(answers))
+		}
 		if err != nil {
-			timeout, ok := err.(net.Error)
-			return answers, !ok || !timeout.Timeout()
+			return answers
 		}
 		body, err := io.ReadAll(resp.Body)
 		if err != nil {
-			t.Errorf("%.60q: body of answer %d: %v", request, len(answers), err)
+			t.Errorf("%.60q: body of response %d: %v", requests, len(answers)+1, err)
 		}
 		answers = append(answers, answer{resp, string(body)})
 	}
@@ -101,9 +101,8 @@ func (p *target) dial() *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
-// TestAttackSmuggling: requests whose end two programs may see in different
-// places. Each carries a second request, which may be answered only if there is
-// no doubt that it is one.
+// TestAttackSmuggling: requests whose end two programs may see in different places. Each carries a second
+// request, which may get a response only if the end of the first is not in doubt.
 func TestAttackSmuggling(t *testing.T) {
 	t.Parallel()
 	p := startTarget(t)
@@ -144,7 +143,7 @@ func TestAttackSmuggling(t *testing.T) {
 		{"chunk of 2^68 bytes", post("Transfer-Encoding: chunked\r\n", "100000000000000000\r\n{}\r\n0\r\n\r\n"), !open, []int{400}},
 		{"chunk size with 0x", post("Transfer-Encoding: chunked\r\n", "0x2\r\n{}\r\n0\r\n\r\n"), !open, []int{400}},
 		{"length in the trailer", post("Trailer: Content-Length\r\nTransfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\nContent-Length: 9\r\n\r\n"), !open, []int{400}},
-		{"body of a GET", "GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 31\r\n\r\n" + smuggled, open, []int{200}},
+		{"body of a GET", fmt.Sprintf("GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(smuggled), smuggled), open, []int{200}},
 		{"two hosts", "GET /livez HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", !open, []int{400}},
 		{"no host", "GET /livez HTTP/1.1\r\n\r\n", !open, []int{400}},
 		{"space in the host", "GET /livez HTTP/1.1\r\nHost: x y\r\n\r\n", !open, []int{400}},
@@ -168,24 +167,27 @@ func TestAttackSmuggling(t *testing.T) {
 		{"target of 30 kB", "GET /" + strings.Repeat("a", 30000) + " HTTP/1.1\r\nHost: x\r\n\r\n", !open, []int{431}},
 		{"unknown expectation", "PATCH /users/x HTTP/1.1\r\nHost: x\r\nExpect: the-unexpected\r\nContent-Length: 2\r\n\r\n{}", !open, []int{417}},
 	}
-	var all sync.WaitGroup // at the same time, since one that stays open takes a while to show it
+	// The connection is open if the service responds to one more request, which closes it.
+	const last = "GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Request-Id: last\r\n\r\n"
 	for _, test := range tests {
-		all.Go(func() {
-			answers, closed := p.raw(t, test.request)
-			var got []int
-			for _, a := range answers {
-				got = append(got, a.StatusCode)
-			}
-			if !slices.Equal(got, test.want) || closed == test.open {
-				t.Errorf("%s: answered %v, closed: %t, want %v, closed: %t", test.name, got, closed, test.want, !test.open)
-			}
-		})
+		var got []int
+		answers := p.raw(t, test.request+last)
+		n := len(answers)
+		isOpen := n > 0 && answers[n-1].Header.Get("X-Request-Id") == "last"
+		if isOpen {
+			n--
+		}
+		for _, a := range answers[:n] {
+			got = append(got, a.StatusCode)
+		}
+		if !slices.Equal(got, test.want) || isOpen != test.open {
+			t.Errorf("%s: statuses %v, open: %t; want %v, open: %t", test.name, got, isOpen, test.want, test.open)
+		}
 	}
-	all.Wait()
-	p.well(t)
+	p.wantHealthy(t)
 }
 
-// TestAttackPaths: nothing in a path leads out of where it belongs.
+// TestAttackPaths: no path leads to a file outside the images.
 func TestAttackPaths(t *testing.T) {
 	t.Parallel()
 	p := startTarget(t)
@@ -218,32 +220,31 @@ func TestAttackPaths(t *testing.T) {
 		"/debug/pprof/",
 	} {
 		for _, method := range []string{"GET", "DELETE", "PUT"} {
-			answers, _ := p.raw(t, method+" "+path+" HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+			answers := p.raw(t, method+" "+path+" HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 			if len(answers) != 1 {
-				t.Errorf("%s %s: %d answers", method, path, len(answers))
+				t.Errorf("%s %s: %d responses, want 1", method, path, len(answers))
 				continue
 			}
 			a := answers[0]
 			// The router redirects to the path without dots, which is no place either.
 			redirect := a.StatusCode >= 300 && a.StatusCode < 400 && !strings.Contains(a.Header.Get("Location"), "..")
 			if !redirect && a.StatusCode != http.StatusNotFound && a.StatusCode != http.StatusMethodNotAllowed {
-				t.Errorf("%s %s: %s\n%s", method, path, a.Status, a.body)
+				t.Errorf("%s %s: %s, want 404 or 405\n%s", method, path, a, a.body)
 			}
 		}
 	}
 	contentType, body := testkit.Form(testkit.PNG(testkit.Gradient(2, 2, 1)), map[string][]string{"user_id": {"../../secret"}})
 	p.do(t, "POST /upload", http.Header{"Content-Type": {contentType}}, body).want(t, http.StatusBadRequest)
 	if _, err := os.Stat(secret); err != nil {
-		t.Error(err)
+		t.Errorf("the file outside DATA_DIR: %v", err)
 	}
 	if files, _ := filepath.Glob(p.dir + "/avatars/*"); len(files) != 0 {
-		t.Errorf("images were stored: %q", files)
+		t.Errorf("images %q are stored, want none", files)
 	}
-	p.well(t)
+	p.wantHealthy(t)
 }
 
-// TestAttackHeaders: what a client sends does not come back as a header, nor does
-// it decide where an answer points to.
+// TestAttackHeaders: no value of a client becomes a header, or the host of a URL, in a response.
 func TestAttackHeaders(t *testing.T) {
 	t.Parallel()
 	p := startTarget(t)
@@ -279,35 +280,35 @@ func TestAttackHeaders(t *testing.T) {
 		{"compressed body", "POST /user", "Content-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: 0\r\n", http.StatusUnsupportedMediaType},
 		{"thousands of parameters", "GET /users?" + strings.Repeat("a&b&c&", 10) + parameters, "", http.StatusBadRequest},
 		{"thousand ranges", "GET /users/" + p.ada.ID + "/avatar", "Range: bytes=0-0" + strings.Repeat(",0-0", 1000) + "\r\n", http.StatusNotFound},
-		{"thousand tags", "GET /users/" + p.ada.ID + "/avatar", "If-None-Match: " + strings.Repeat(`"a",`, 3000) + "\r\n", http.StatusNotFound},
+		{"thousand tags", "GET /users/" + p.ada.ID + "/avatar", "If-None-Match: " + strings.Repeat(`"a",`, 3000) + "\r\n", http.StatusBadRequest},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			answers, _ := p.raw(t, test.target+" HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n"+test.header+"\r\n")
+			answers := p.raw(t, test.target+" HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n"+test.header+"\r\n")
 			if len(answers) != 1 {
-				t.Fatalf("%d answers", len(answers))
+				t.Fatalf("%s: %d responses, want 1", test.target, len(answers))
 			}
 			a := answers[0]
 			if a.StatusCode != test.status {
-				t.Errorf("%s, want %d\n%s", a.Status, test.status, a.body)
+				t.Errorf("%s: %s, want %d\n%s", test.target, a, test.status, a.body)
 			}
 			for name, values := range a.Header {
 				if text := strings.ToLower(name + strings.Join(values, " ")); strings.Contains(text, "evil") && name != "Location" || strings.Contains(name, "Access-Control") {
-					t.Errorf("%s: %q", name, values)
+					t.Errorf("%s: header %s: %q", test.target, name, values)
 				}
 			}
 			// On this host, not on one that the path named.
 			if to := a.Header.Get("Location"); to != "" && (to[0] != '/' || strings.HasPrefix(to, "//") || strings.HasPrefix(to, `/\`)) {
-				t.Errorf("Location: %q", to)
+				t.Errorf("%s: Location %q, want a path", test.target, to)
 			}
 			if len(a.body) > 16<<10 {
-				t.Errorf("the body has %d bytes", len(a.body))
+				t.Errorf("%s: a body of %d bytes", test.target, len(a.body))
 			}
 			if strings.Contains(a.body, "evil.example") {
-				t.Errorf("the body names the other host: %s", a.body)
+				t.Errorf("%s: the body names the other host: %s", test.target, a.body)
 			}
 		})
 	}
-	p.well(t)
+	p.wantHealthy(t)
 }
 
 // TestPublicOrigin: behind a proxy that changes Host, the origin of PUBLIC_URL may send
@@ -318,12 +319,12 @@ func TestPublicOrigin(t *testing.T) {
 	for origin, status := range map[string]int{"https://people.example": 201, "https://evil.example": 403, "http://people.example": 403} {
 		a := p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}, "Origin": {origin}, "Sec-Fetch-Site": {"cross-site"}}, []byte(`{"name":"A","email":"a@example.com"}`))
 		if a.want(t, status); status == 403 && !(strings.Contains(a.body, "Host") && strings.Contains(a.body, "PUBLIC_URL")) {
-			t.Errorf("%s: %s", origin, a.body)
+			t.Errorf("POST from %s: 403 that does not name Host and PUBLIC_URL: %s", origin, a.body)
 		}
 	}
 	resp, err := testClient.Get(p.url + "//users")
 	if err != nil || resp.Header.Get("Location") != "https://people.example/roster/users" {
-		t.Errorf("%v, %v: the redirect loses the prefix", resp, err)
+		t.Errorf("GET //users: %v, error %v; want a redirect with the prefix of PUBLIC_URL", resp, err)
 	}
 }
 
@@ -331,19 +332,20 @@ func TestPublicOrigin(t *testing.T) {
 func TestOptionsAsterisk(t *testing.T) {
 	t.Parallel()
 	p := startTarget(t)
-	answers, _ := p.raw(t, "OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+	answers := p.raw(t, "OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 	if len(answers) != 1 || answers[0].StatusCode != http.StatusBadRequest || answers[0].Header.Get("X-Request-Id") == "" {
-		t.Fatalf("%v", answers)
+		t.Fatalf("OPTIONS *: responses %v, want 400 with X-Request-Id", answers)
 	}
-	testkit.Eventually(t, 5*time.Second, "it is logged", func() error {
+	testkit.Eventually(t, 10*time.Second, "OPTIONS * is logged", func() error {
 		if p.log.find("request", "method", "OPTIONS") == nil {
-			return errors.New("not yet")
+			return errors.New("no such line")
 		}
 		return nil
 	})
 }
 
-// TestAttackBodies: bodies that are cheap to send and dear to read.
+// TestAttackBodies: bodies that are cheap to send and expensive to read. TestReadMultipart has more of
+// multipart/form-data.
 func TestAttackBodies(t *testing.T) {
 	t.Parallel()
 	p := startTarget(t)
@@ -370,11 +372,8 @@ func TestAttackBodies(t *testing.T) {
 		{"10,000 escapes", isJSON, `{"email":"ada@example.com","name":"` + strings.Repeat(`\u0000`, 10000) + `"}`, 400},
 		{"15,000 form fields", isForm, strings.Repeat("a=&", 15000), 400},
 		{"form of 8 MiB", isForm, "name=" + strings.Repeat("a", 8<<20), 413},
-		{"5,000 parts", isMIME, strings.Repeat(field, 5000) + "--b--\r\n", 400},
-		{"parts without end", isMIME, strings.Repeat(field, 10), 400},
 		{"4 MiB before the first part", isMIME, strings.Repeat("a", 4<<20) + "\r\n" + field + "--b--\r\n", 400},
 		{"part header of 4 MiB", isMIME, "--b\r\nContent-Disposition: form-data; name=\"" + strings.Repeat("a", 4<<20) + "\"\r\n\r\nx\r\n--b--\r\n", 400},
-		{"part of 20,000 header fields", isMIME, "--b\r\n" + strings.Repeat("A: b\r\n", 20000) + "\r\nx\r\n--b--\r\n", 400},
 		{"text part of 4 MiB", isMIME, "--b\r\nContent-Disposition: form-data; name=\"name\"\r\n\r\n" + strings.Repeat("a", 4<<20) + "\r\n--b--\r\n", 413},
 		{"image part of 8 MiB", isMIME, png + strings.Repeat("a", 8<<20) + "\r\n--b--\r\n", 413},
 		{"nested parts", isMIME, "--b\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n" + field + "--b--\r\n", 400},
@@ -392,25 +391,25 @@ func TestAttackBodies(t *testing.T) {
 				req.Header.Set("Content-Type", test.contentType)
 				resp, err := testClient.Do(req)
 				if err != nil {
-					// A large body may be refused before it has been read, and the client,
-					// still writing, see no more than the end of the connection.
+					// A large body may be rejected before it is read. The client, still writing,
+					// may then see only the end of the connection.
 					if len(test.body) < 1<<20 {
-						t.Errorf("%s: %v", length, err)
+						t.Errorf("%s, %s: %v", test.name, length, err)
 					}
 					continue
 				}
 				answer := testkit.Must(io.ReadAll(resp.Body))
 				resp.Body.Close()
 				if resp.StatusCode != test.status || len(answer) > 16<<10 {
-					t.Errorf("%s: %s with %d bytes, want %d and few\n%.300s", length, resp.Status, len(answer), test.status, answer)
+					t.Errorf("%s, %s: %s with %d bytes, want %d and few\n%.300s", test.name, length, resp.Status, len(answer), test.status, answer)
 				}
 			}
 		})
 	}
-	p.well(t)
+	p.wantHealthy(t)
 }
 
-// TestAttackImages: images that are small to send and large to look at.
+// TestAttackImages: images that are small to send and large when decoded.
 func TestAttackImages(t *testing.T) {
 	t.Parallel()
 	p := startTarget(t)
@@ -450,14 +449,14 @@ func TestAttackImages(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			before := time.Now()
 			put(t, test.image).want(t, test.status)
-			if d := time.Since(before); d > 5*time.Second {
-				t.Errorf("it took %v", d)
+			if d := time.Since(before); d > 10*time.Second {
+				t.Errorf("%s: response after %v", test.name, d)
 			}
 		})
 	}
 	p.do(t, "DELETE /users/"+p.ada.ID+"/avatar", nil, nil)
 	p.ada = p.do(t, "GET /users/"+p.ada.ID, nil, nil).user(t)
-	p.well(t)
+	p.wantHealthy(t)
 }
 
 // zlibZeros is a zlib stream of so many MiB of zeros, without an end: each MiB
@@ -474,8 +473,7 @@ func zlibZeros(mebibytes int) []byte {
 	return slices.Concat(b.Bytes()[:first], bytes.Repeat(b.Bytes()[first:], mebibytes-1))
 }
 
-// TestAttackUnicode: emails that look alike are different users, names that look
-// alike are the same text.
+// TestAttackUnicode: emails that look alike are different users, names that look alike are the same text.
 func TestAttackUnicode(t *testing.T) {
 	t.Parallel()
 	p := startTarget(t)
@@ -536,7 +534,7 @@ func TestAttackUnicode(t *testing.T) {
 				continue
 			}
 			if a.StatusCode != http.StatusBadRequest {
-				t.Errorf("%+.40q: %s\n%s", email, a.Status, a.body)
+				t.Errorf("email %+.40q: %s, want 400\n%s", email, a, a.body)
 			}
 		}
 	})
@@ -558,7 +556,7 @@ func TestAttackUnicode(t *testing.T) {
 			a := create(t, test.name, fmt.Sprintf("name%d@example.com", i))
 			if test.want == "" {
 				if a.StatusCode != http.StatusBadRequest {
-					t.Errorf("%+.40q: %s", test.name, a.Status)
+					t.Errorf("name %+.40q: %s, want 400", test.name, a)
 				}
 				continue
 			}
@@ -567,11 +565,10 @@ func TestAttackUnicode(t *testing.T) {
 			}
 		}
 	})
-	p.well(t)
+	p.wantHealthy(t)
 }
 
-// TestAttackSlow: clients that take their time are cut, many of them too, and
-// nobody else notices.
+// TestAttackSlow: many slow clients are disconnected, and other requests stay fast.
 func TestAttackSlow(t *testing.T) {
 	t.Parallel()
 	const clients = 20 // of each kind
@@ -590,26 +587,25 @@ func TestAttackSlow(t *testing.T) {
 		name   string
 		begin  string        // what is sent at once
 		drip   string        // what is sent twice a second from then on
-		status int           // of the answer; 0: none
+		status int           // of the response; 0: none
 		within time.Duration // in which it must end
 	}{
-		{"no request", "", "", 0, 8 * time.Second},
-		{"header, bit by bit", "GET /livez HTTP/1.1\r\nHost: x\r\n", "A: b\r\n", 0, 8 * time.Second},
-		{"body, bit by bit", "PATCH /users/" + p.ada.ID + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n{", " ", http.StatusRequestTimeout, 16 * time.Second},
-		{"chunks, bit by bit", "PATCH /users/" + p.ada.ID + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", "1\r\n \r\n", http.StatusRequestTimeout, 16 * time.Second},
+		{"no request", "", "", 0, 15 * time.Second},
+		{"header, bit by bit", "GET /livez HTTP/1.1\r\nHost: x\r\n", "A: b\r\n", 0, 15 * time.Second},
+		{"body, bit by bit", "PATCH /users/" + p.ada.ID + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n{", " ", http.StatusRequestTimeout, 30 * time.Second},
+		{"chunks, bit by bit", "PATCH /users/" + p.ada.ID + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", "1\r\n \r\n", http.StatusRequestTimeout, 30 * time.Second},
 	} {
 		for range clients {
 			all.Go(func() {
 				status, err := p.slowly(test.begin, test.drip, test.within)
 				if status != test.status || err != nil {
-					t.Errorf("%s: answered %d (%v), want %d", test.name, status, err, test.status)
+					t.Errorf("%s: status %d, error %v; want %d", test.name, status, err, test.status)
 				}
 			})
 		}
 	}
 
-	// Nor does one that asks and does not read hold anything for long. Its side of
-	// the connection is not told, as long as its buffers are full.
+	// A client that never reads its response is disconnected, too.
 	for range clients {
 		conn := p.dial()
 		defer conn.Close()
@@ -618,7 +614,7 @@ func TestAttackSlow(t *testing.T) {
 	}
 	all.Go(func() {
 		const cut = `roster_http_request_duration_seconds_count{code="499",method="GET",route="/users/{id}/avatar"}`
-		testkit.Eventually(t, 26*time.Second, "those that do not read are cut", func() error {
+		testkit.Eventually(t, time.Minute, fmt.Sprint(clients, " clients that do not read are disconnected"), func() error {
 			if n := p.metric(t, cut); n != clients {
 				return fmt.Errorf("%v are", n)
 			}
@@ -626,20 +622,20 @@ func TestAttackSlow(t *testing.T) {
 		})
 	})
 
-	for range 40 { // everybody else
+	for range 40 {
 		before := time.Now()
 		p.do(t, "GET /users/"+p.ada.ID, nil, nil).want(t, http.StatusOK)
-		if d := time.Since(before); d > 3*time.Second {
-			t.Errorf("a request took %v", d)
+		if d := time.Since(before); d > 5*time.Second {
+			t.Errorf("GET /users/{id} beside slow clients took %v", d)
 		}
 		time.Sleep(500 * time.Millisecond)
 	}
 	all.Wait()
-	p.well(t)
+	p.wantHealthy(t)
 }
 
-// slowly sends begin and then drip twice a second, and returns the status of the
-// answer, 0 if the connection ends without one, or an error if nothing happens.
+// slowly sends begin and then drip twice a second. It returns the status of the response, or 0 if the
+// connection ends without one. A connection that stays open is an error.
 func (p *target) slowly(begin, drip string, within time.Duration) (status int, err error) {
 	conn := p.dial()
 	defer conn.Close()
