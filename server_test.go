@@ -404,6 +404,17 @@ func TestAccess(t *testing.T) {
 	}
 }
 
+// TestMetricLabels: no label of a metric has a value that the client chose.
+func TestMetricLabels(t *testing.T) {
+	s := newServer(config{}, nil, nil, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	request(t, s, "SECRET /secret", nil, "X-Request-Id", "secret", "User-Agent", "secret")
+	for _, family := range testkit.Must(s.metrics.registry.Gather()) {
+		if text := family.String(); strings.Contains(strings.ToLower(text), "secret") {
+			t.Errorf("metric with a label of the client: %s", text)
+		}
+	}
+}
+
 // A blockedBody returns what was sent and then the error of a connection whose deadline
 // has passed.
 type blockedBody struct{ sent *strings.Reader }

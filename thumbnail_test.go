@@ -9,6 +9,7 @@ import (
 	"image"
 	"image/color"
 	"image/gif"
+	"log/slog"
 	"math"
 	"net/http"
 	"os"
@@ -279,6 +280,25 @@ func patchedSize(data []byte, width, height uint16) []byte {
 	binary.BigEndian.PutUint16(data[at+5:], height)
 	binary.BigEndian.PutUint16(data[at+7:], width)
 	return data
+}
+
+// TestThumbnailRedirect: the thumbnail of an image that cannot be rendered is a redirect to the image.
+func TestThumbnailRedirect(t *testing.T) {
+	store := openTestLocal(t, t.TempDir())
+	s := newServer(config{MaxAvatarBytes: 1 << 20}, localUsers{store}, localAvatars{store}, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	u := testUser("ada@example.com")
+	wantError(t, localUsers{store}.Create(t.Context(), u), nil)
+	animated := testkit.Must(os.ReadFile("testdata/animated.webp"))
+	if w := request(t, s, "PUT /users/"+u.ID+"/avatar", animated); w.Code != http.StatusOK {
+		t.Fatalf("PUT: status %d %s", w.Code, w.Body)
+	}
+	want := "/users/" + u.ID + "/avatar/" + testkit.Must(localUsers{store}.Get(t.Context(), u.ID)).Avatar.Key
+	for range 2 { // rendered, and stored
+		w := request(t, s, "GET /users/"+u.ID+"/thumbnail", nil)
+		if got := w.Header().Get("Location"); w.Code != http.StatusFound || got != want {
+			t.Errorf("thumbnail of an animated WebP: status %d, Location %q, want 302 to %s", w.Code, got, want)
+		}
+	}
 }
 
 // TestThumbnailReplaced: no thumbnail is left of an image that is replaced while it is rendered.

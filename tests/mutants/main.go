@@ -136,6 +136,9 @@ func parse(text string) (mutants []mutant, err error) {
 // write writes the changed file, and the overlay that makes the go command use it, into dir. It returns the
 // overlay's name.
 func (m mutant) write(dir string) (overlay string, err error) {
+	if err := m.findTest(); err != nil {
+		return "", err
+	}
 	path, start, end, err := find(m.scope)
 	if err != nil {
 		return "", err
@@ -170,6 +173,24 @@ func (m mutant) write(dir string) (overlay string, err error) {
 	}
 	overlay = filepath.Join(dir, "overlay.json")
 	return overlay, errors.Join(os.WriteFile(replacement, changed, 0o600), os.WriteFile(overlay, text, 0o600))
+}
+
+// findTest returns an error if the test does not exist.
+func (m mutant) findTest() error {
+	files, err := filepath.Glob(filepath.Join(m.pkg, "*_test.go"))
+	if err != nil {
+		return err
+	}
+	for _, path := range files {
+		source, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if bytes.Contains(source, []byte("\nfunc "+m.test+"(")) {
+			return nil
+		}
+	}
+	return fmt.Errorf("there is no test %s in %s", m.test, m.pkg)
 }
 
 // find returns the file of a scope, and where in it the scope is; end is -1 for a whole file.
