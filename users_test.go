@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -196,17 +197,17 @@ func TestRefusedCreate(t *testing.T) {
 }
 
 // TestDeleteUser: all images of a deleted user are deleted: the current one, one that a crash left without a
-// pointer, and one that is uploaded meanwhile.
+// pointer, and one that is uploaded meanwhile. One without a pointer yet stays for the upload that stored it.
 func TestDeleteUser(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	store := openTestLocal(t, dir)
 	users := &uploadedMeanwhile{Users: localUsers{store}, images: localAvatars{store}}
 	s := newServer(config{}, users, localAvatars{store}, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
-	u, orphan, current := testUser("ada@example.com"), newKey(), testAvatar(nil)
+	u, orphan, current, early := testUser("ada@example.com"), newKey(), testAvatar(nil), newKey()
 	u.Avatar = &current
 	wantError(t, localUsers{store}.Create(t.Context(), u), nil)
-	for _, key := range []string{orphan, current.Key, thumbnailKey(current.Key)} {
+	for _, key := range []string{orphan, current.Key, thumbnailKey(current.Key), early} {
 		wantError(t, localAvatars{store}.Put(t.Context(), u.ID, key, "", nil), nil)
 	}
 	old := time.Now().Add(-2 * staleAfter)
@@ -215,8 +216,32 @@ func TestDeleteUser(t *testing.T) {
 		t.Errorf("DELETE: status %d %s, want 204", w.Code, w.Body)
 	}
 	s.background.Wait()
-	if left := testkit.Must(filepath.Glob(filepath.Join(dir, "avatars", "*", "*"))); len(left) > 0 || !users.uploaded {
-		t.Errorf("images of the deleted user: %q, want none", left)
+	left := testkit.Must(filepath.Glob(filepath.Join(dir, "avatars", "*", "*")))
+	if want := []string{filepath.Join(dir, avatarKey(u.ID, early))}; !slices.Equal(left, want) || !users.uploaded {
+		t.Errorf("images of the deleted user: %q, want %q", left, want)
+	}
+}
+
+// TestDeleteUserFails: a user stays until the images are deleted, so that the deletion can be repeated.
+func TestDeleteUserFails(t *testing.T) {
+	t.Parallel()
+	_, bucket, users, u, url := serveOne(t)
+	send := func(method, path string, body []byte, want int) {
+		t.Helper()
+		if status, body, err := testkit.Send(http.DefaultClient, method, url+"/users/"+u.ID+path, "", body); status != want {
+			t.Errorf("%s %s: status %d %s, error %v, want %d", method, path, status, body, err, want)
+		}
+	}
+	send("PUT", "/avatar", testkit.PNG(testkit.Gradient(20, 20, 1)), http.StatusOK)
+	bucket.Undeletable = map[string]bool{bucket.Keys()[0]: true}
+	send("DELETE", "", nil, http.StatusServiceUnavailable)
+	if _, err := users.Get(t.Context(), u.ID); err != nil {
+		t.Errorf("the user after a failed deletion: error %v, want none", err)
+	}
+	bucket.Undeletable = nil
+	send("DELETE", "", nil, http.StatusNoContent)
+	if keys := bucket.Keys(); len(keys) > 0 {
+		t.Errorf("objects of the deleted user: %q, want none", keys)
 	}
 }
 
