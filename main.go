@@ -16,7 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -142,9 +142,9 @@ func (w *logWriter) close() {
 
 // serve serves the API until ctx ends and all requests are answered.
 func serve(ctx context.Context, c config, log *slog.Logger, b build) error {
-	// Never touched. The garbage collector counts it, and so does not run for every 4 MiB
-	// allocated: 0.94 instead of 1.05 ms of CPU time for a read of 1 MiB from AWS.
-	defer runtime.KeepAlive(make([]byte, 8<<20))
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(200) // the heap is small, so that a collection every 4 MiB costs more than 4 MiB
+	}
 	m := newMetrics(b)
 	users, avatars, closeStores, err := openStores(ctx, c, log, m)
 	if err != nil {
