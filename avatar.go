@@ -213,10 +213,11 @@ func (s *server) redirect(w *response, resource, version string) {
 func (s *server) getAvatar(w *response, r *http.Request) error {
 	return s.withImage(w, r, "avatar", func(u User) error {
 		a := u.Avatar
-		content := &storedImage{open: func(offset int64) (io.ReadCloser, error) {
+		open := func(offset int64) (io.ReadCloser, error) {
 			return s.avatars.Get(r.Context(), w.user, a.Key, offset)
-		}}
-		err := serveImage(w, r, a.Key, a.Type, io.NewSectionReader(content, 0, a.Size))
+		}
+		content := &storedImage{open: open, size: a.Size}
+		err := serveImage(w, r, a.Key, a.Type, content)
 		if content.body != nil {
 			content.body.Close()
 		}
@@ -232,21 +233,42 @@ func serveImage(w *response, r *http.Request, key, mediaType string, content io.
 	return w.serveContent(r, "", key, content)
 }
 
-// A storedImage is read in order. It opens the store at the first byte: HEAD, 304, 412 and 416 need no call.
+// A storedImage is the io.ReadSeeker of an image in the store. It opens the store at the first byte that is read:
+// HEAD, 304, 412 and 416 need no call.
 type storedImage struct {
-	open func(offset int64) (io.ReadCloser, error)
-	body io.ReadCloser
-	err  error // of the store; http.ServeContent ignores it
+	open   func(offset int64) (io.ReadCloser, error)
+	size   int64
+	offset int64 // of the next byte
+	body   io.ReadCloser
+	err    error // of the store; http.ServeContent ignores it
 }
 
-func (c *storedImage) ReadAt(p []byte, offset int64) (n int, err error) {
-	if c.body == nil {
-		if c.body, c.err = c.open(offset); c.err != nil {
-			return 0, c.err
+func (i *storedImage) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += i.offset
+	case io.SeekEnd:
+		offset += i.size
+	}
+	i.offset = offset
+	return offset, nil
+}
+
+// Read fills p, so that the response is written in few large pieces.
+func (i *storedImage) Read(p []byte) (int, error) {
+	left := i.size - i.offset
+	if left <= 0 {
+		return 0, io.EOF
+	}
+	if i.body == nil {
+		if i.body, i.err = i.open(i.offset); i.err != nil {
+			return 0, i.err
 		}
 	}
-	if n, err = io.ReadFull(c.body, p); err != nil {
-		c.err = fmt.Errorf("image truncated: %w", err)
+	n, err := io.ReadFull(i.body, p[:min(int64(len(p)), left)])
+	i.offset += int64(n)
+	if err != nil {
+		i.err = fmt.Errorf("image truncated: %w", err)
 	}
-	return n, c.err
+	return n, i.err
 }
