@@ -25,7 +25,7 @@ var walks = map[string]func(*walker){
 }
 
 // otherFormats are refused by name: content of the first 8 bytes, of the first 1,024 bytes, name.
-var otherFormats = [][3]string{
+var otherFormats = []struct{ magic, text, name string }{
 	{"ftyp", "avif", "an AVIF image"},
 	{"ftyp", "heic", "a HEIC image"}, {"ftyp", "mif1", "a HEIC image"},
 	{"ftyp", "", "a video"},
@@ -58,13 +58,18 @@ type walker struct {
 	flags         byte    // WebP: of VP8X
 	scans         int     // JPEG
 	decoded       float64 // bytes per pixel that Go's decoder allocates at most
+	trees         bool    // WebP: a lossless image, or lossless transparency
 }
 
 // run walks the image. To refuse it, a walk panics with a problem for the client.
 func (w *walker) run() (err error) {
 	defer func() {
-		if fault := recover(); fault != nil {
-			err = fault.(*problem) // panics again if it is none
+		switch fault := recover().(type) {
+		case nil:
+		case *problem:
+			err = fault
+		default:
+			panic(fault)
 		}
 	}()
 	w.mediaType = http.DetectContentType(w.data)
@@ -77,9 +82,10 @@ func (w *walker) run() (err error) {
 	}
 	name, _, _ := strings.Cut(w.mediaType, ";")
 	magic, text := string(w.data[:min(len(w.data), 8)]), strings.ToLower(string(w.data[:min(len(w.data), 1024)]))
-	for _, f := range slices.Backward(otherFormats) {
-		if strings.Contains(magic, f[0]) && strings.Contains(text, f[1]) {
-			name = f[2]
+	for _, f := range otherFormats {
+		if strings.Contains(magic, f.magic) && strings.Contains(text, f.text) {
+			name = f.name
+			break
 		}
 	}
 	return unsupported("avatar is %s, which is not accepted; convert it to PNG, JPEG, GIF or WebP", name)
@@ -124,6 +130,17 @@ func (w *walker) replace(from, to int, with ...byte) {
 func (w *walker) end(at int, with ...byte) {
 	w.require(w.pixels > 0, "it has no image data")
 	w.replace(at, len(w.data), with...)
+}
+
+// cost returns what Go's decoder takes for the image, in pixels of thumbnailPixelBytes bytes.
+func (w *walker) cost() int64 {
+	pixels := w.width * w.height
+	memory := w.decoded * float64(pixels)
+	if w.trees {
+		// Huffman trees: 256 bytes for each byte that describes them, 52 kB for each of 2,600 groups, at most.
+		memory += float64(min(256*len(w.data), 2600*52_000))
+	}
+	return max(int64(pixels), int64(memory)/thumbnailPixelBytes)
 }
 
 // clean returns data after all replacements.
@@ -176,6 +193,8 @@ var pngKept = map[string]bool{
 // pngDepths are the bit depths of each color type (section 11.2.1).
 var pngDepths = map[byte]string{0: "\x01\x02\x04\x08\x10", 2: "\x08\x10", 3: "\x01\x02\x04\x08", 4: "\x08\x10", 6: "\x08\x10"}
 
+const pngSignature = "\x89PNG\r\n\x1a\n"
+
 var pngEnd = pngChunk("IEND", nil)
 
 func pngChunk(kind string, body []byte) []byte {
@@ -186,7 +205,7 @@ func pngChunk(kind string, body []byte) []byte {
 // png walks chunks: length, type, body, CRC (section 5.3).
 func (w *walker) png() {
 	animated := false
-	for i := 8; ; {
+	for i := len(pngSignature); ; { // up to IEND
 		// Browsers show an image whose last chunk is missing, cut or wrong.
 		if rest := w.data[i:]; bytes.HasPrefix(pngEnd, rest) || len(rest) >= 8 && string(rest[4:8]) == "IEND" {
 			w.end(i, pngEnd...)
@@ -200,7 +219,8 @@ func (w *walker) png() {
 		ancillary := kind[0]&0x20 != 0 // section 5.4
 		w.require(keep || ancillary, "its critical chunk %q is unknown", kind)
 		w.require(intact || ancillary, "the CRC of its chunk %s is wrong", kind) // section 13.2
-		w.require((kind == "IHDR") == (i == 8), "its first chunk is not IHDR")
+		first := i == len(pngSignature)
+		w.require(first == (kind == "IHDR"), "its first chunk is not its only IHDR")
 		kept := chunk
 		switch {
 		case !keep, !intact:
@@ -227,7 +247,7 @@ func (w *walker) png() {
 // jpeg walks marker segments and scans (ITU T.81, section B.1.1). Stray bytes are removed.
 func (w *walker) jpeg() {
 	w.data = withoutSamsungTrailer(w.data)
-	for i := 2; ; {
+	for i := 2; ; { // after SOI, up to EOI
 		start := w.jpegMarker(i)
 		w.replace(i, start)
 		marker := w.data[start+1]
@@ -284,12 +304,16 @@ func (w *walker) jpegFrame(marker byte, segment []byte) {
 		samples, across, down = samples+h*v, max(across, h), max(down, v)
 	}
 	w.setSize(int(binary.BigEndian.Uint16(segment[3:])), int(binary.BigEndian.Uint16(segment[1:])))
-	// One byte per sample, and a 32-bit coefficient with progressive coding. Then RGB or CMYK.
-	w.decoded = float64(samples) / float64(across*down)
+	// One byte per sample, and a 32-bit coefficient with progressive coding. Go converts to RGBA or CMYK if there
+	// are four components, or the three have the names R, G and B; see jpegKept for a third case.
+	bytesPerPixel := float64(samples) / float64(across*down)
 	if marker == 0xc2 {
-		w.decoded *= 5
+		bytesPerPixel *= 5
 	}
-	w.decoded += 4
+	if segment[5] == 4 || segment[6] == 'R' {
+		bytesPerPixel += 4
+	}
+	w.decoded += bytesPerPixel
 }
 
 // jpegKept returns what stays of an application segment: no thumbnail, a color profile (ICC.1, annex B.4), the orientation.
@@ -301,6 +325,9 @@ func (w *walker) jpegKept(marker byte, segment []byte) []byte {
 	case is(0xe0, "JFIF\x00"), is(0xe2, "ICC_PROFILE\x00"):
 		return segment
 	case is(0xee, "Adobe"):
+		if len(segment) >= 12 && segment[11] == 0 {
+			w.decoded += 4 // RGB or CMYK
+		}
 		return segment[:min(len(segment), 12)]
 	case is(0xe1, exifHeader):
 		return w.keepOrientation(segment)
@@ -347,7 +374,8 @@ func (w *walker) gif() {
 			}
 			blocks := i + 10 + gifColors(frame[8]) + 1
 			i = w.gifBlocks(blocks)
-			w.pixels += i - blocks - 1
+			terminator := 1
+			w.pixels += i - blocks - terminator
 			ended = w.firstFrame
 		default: // the trailer, or after a frame what browsers take for it
 			w.require(kind == 0x3b || w.pixels > 0, "it has a block of the unknown type %#02x", kind)
@@ -359,15 +387,21 @@ func (w *walker) gif() {
 
 // gifColors returns the size in bytes of the color table that a packed field announces.
 func gifColors(packed byte) int {
-	return int(packed>>7) * 3 << (packed&7 + 1)
+	if packed&0x80 == 0 {
+		return 0
+	}
+	return 3 * 2 << (packed & 7)
 }
 
 // gifBlocks returns the end of the sub-blocks at i and their terminator (sections 15, 16).
 func (w *walker) gifBlocks(i int) int {
-	for n := 1; n > 0; i += 1 + n {
-		n = int(w.take(i, 1)[0])
+	for {
+		n := int(w.take(i, 1)[0])
+		i += 1 + n
+		if n == 0 {
+			return i
+		}
 	}
-	return i
 }
 
 // gifKept returns what stays of an extension: delay and transparent color (section 23), number of loops, color profile.
@@ -390,7 +424,6 @@ var webpFlags = map[string]byte{"ANIM": 0x02, "EXIF": 0x08, "ICCP": 0x20}
 // webp walks a RIFF file (RFC 9649, section 2.3). What is removed changes its size and flags.
 func (w *walker) webp() {
 	w.data = w.take(0, 8+littleEndian(w.data[4:8]))
-	w.decoded = 11 // of lossy colors with lossless transparency
 	kept := w.webpChunks(12)
 	clean := w.clean()
 	head := slices.Clone(clean[:21])
@@ -434,7 +467,10 @@ func (w *walker) webpChunks(i int) (flags byte) {
 			kept = body
 		case kind == "ANIM" && announced && n >= 6:
 			kept = body[:6]
-		case kind == "ICCP" && announced, kind == "ALPH" && w.width > 0: // not in a simple file
+		case kind == "ICCP" && announced:
+			kept = body
+		case kind == "ALPH" && w.width > 0: // not in a simple file
+			w.decoded, w.trees = 8, true // decoded as VP8L
 			kept = body
 		}
 		if kept == nil {
@@ -461,8 +497,11 @@ func (w *walker) webpImage(kind string, body []byte) {
 		width, height = littleEndian(body[6:8])&0x3fff, littleEndian(body[8:10])&0x3fff
 	case kind == "VP8L" && len(body) > 5 && body[0] == 0x2f && body[4]>>5 == 0:
 		bits := littleEndian(body[1:5])
-		width, height = 1+bits&0x3fff, 1+bits>>14&0x3fff
+		width, height = 1+(bits&0x3fff), 1+(bits>>14&0x3fff)
 	}
+	// Lossless are 4 bytes, once more with a palette, and transforms.
+	w.decoded += map[string]float64{"VP8 ": 1.5, "VP8L": 7}[kind]
+	w.trees = w.trees || kind == "VP8L"
 	valid := width > 0 && (w.width == 0 || width == w.width && height == w.height)
 	w.require(valid, "the header of its image is not valid, or not of the size of its canvas")
 	w.setSize(width, height)
