@@ -176,6 +176,20 @@ func TestThumbnailKinds(t *testing.T) {
 	}
 }
 
+// TestThumbnailWebP: lossy WebP has colors of a limited range, which is widened.
+func TestThumbnailWebP(t *testing.T) {
+	img, _ := renderTest(t, testkit.Must(os.ReadFile("testdata/colors/lossy-quarters.webp")))
+	for i, want := range []color.Color{color.Black, color.White, red, blue} {
+		wantColor(t, img, 64+i%2*128, 64+i/2*128, want)
+	}
+	img, mediaType := renderTest(t, testkit.Must(os.ReadFile("testdata/colors/lossy-alpha.webp")))
+	if mediaType != "image/png" {
+		t.Errorf("thumbnail of a transparent WebP: %s, want image/png", mediaType)
+	}
+	wantColor(t, img, 0, 0, color.Transparent)
+	wantColor(t, img, 128, 128, color.NRGBA{220, 60, 40, 255})
+}
+
 // TestThumbnailGIF: of an animation the first frame is shown, where it is on its screen.
 func TestThumbnailGIF(t *testing.T) {
 	g := &gif.GIF{Config: image.Config{Width: 200, Height: 200}}
@@ -204,6 +218,16 @@ func TestThumbnailGIF(t *testing.T) {
 	}
 	img, _ = renderTest(t, b.Bytes())
 	wantColor(t, img, 0, 0, color.Transparent)
+}
+
+// TestThumbnailLimits: progressive JPEG without subsampling is rendered up to 10 megapixels.
+func TestThumbnailLimits(t *testing.T) {
+	jpg := testkit.Must(os.ReadFile("testdata/colors/progressive-444.jpg"))
+	for height, rendered := range map[uint16]bool{2500: true, 2800: false} {
+		if _, cost, err := prepareThumbnail(patchedSize(jpg, 4000, height)); (err == nil) != rendered {
+			t.Errorf("progressive JPEG of 4000 × %d: cost %d, error %v, want rendered: %t", height, cost, err, rendered)
+		}
+	}
 }
 
 // TestThumbnailHostile: what would take too much memory or time is not rendered, and
@@ -380,7 +404,11 @@ func TestThumbnailMemory(t *testing.T) {
 		{"JPEG, progressive", testkit.Must(os.ReadFile("testdata/progressive.jpg"))},
 		{"JPEG, progressive CMYK", testkit.Must(os.ReadFile("testdata/progressive-cmyk.jpg"))},
 		{"GIF", testkit.GIF(1500, 1500, 4)},
+		{"JPEG, progressive, 4:4:4", testkit.Must(os.ReadFile("testdata/colors/progressive-444.jpg"))},
 		{"WebP, Huffman trees", webpOfTrees(900)},
+		{"WebP, lossy", testkit.Must(os.ReadFile("testdata/colors/lossy.webp"))},
+		{"WebP, lossy with transparency", testkit.Must(os.ReadFile("testdata/colors/lossy-alpha.webp"))},
+		{"WebP, palette", testkit.Must(os.ReadFile("testdata/colors/palette.webp"))},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			img, cost, err := prepareThumbnail(test.data)
