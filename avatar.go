@@ -185,7 +185,7 @@ func (s *server) withImage(w *response, r *http.Request, resource string, serve 
 func (s *server) userWithImage(ctx context.Context, id string) (User, error) {
 	u, err := s.users.Get(ctx, id)
 	if errors.Is(err, ErrNotFound) || err == nil && u.Avatar == nil {
-		return User{}, notFound("there is no such image")
+		return User{}, notFound("image not found")
 	}
 	return u, err
 }

@@ -38,8 +38,8 @@ var (
 	kindInvalid      = kind{"invalid-request", http.StatusBadRequest, "The request is not valid"}
 	kindUnauthorized = kind{"unauthorized", http.StatusUnauthorized, "The request is not authorized"}
 	kindScope        = kind{"insufficient-scope", http.StatusForbidden, "The token is read-only"}
-	kindCrossOrigin  = kind{"cross-origin", http.StatusForbidden, "Cross-origin requests must not change anything"}
-	kindNotFound     = kind{"not-found", http.StatusNotFound, "There is no such resource"}
+	kindCrossOrigin  = kind{"cross-origin", http.StatusForbidden, "Cross-origin changes are not allowed"}
+	kindNotFound     = kind{"not-found", http.StatusNotFound, "Not found"}
 	kindMethod       = kind{"method-not-allowed", http.StatusMethodNotAllowed, "The method is not allowed here"} // with Allow
 	kindSlowBody     = kind{"request-timeout", http.StatusRequestTimeout, "The request arrived too slowly"}
 	kindEmailTaken   = kind{"email-taken", http.StatusConflict, "The email is taken"} // with Location
@@ -97,13 +97,13 @@ func problemOf(err error) *problem {
 	}
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return notFound("there is no such user")
+		return notFound("user not found")
 	case errors.Is(err, ErrExists):
 		return newProblem(kindEmailTaken, "a user with this email exists")
 	case errors.Is(err, ErrPrecondition):
 		return newProblem(kindPrecondition, "the resource does not match If-Match or If-None-Match")
 	case errors.Is(err, ErrUnavailable):
-		return overloaded("the storage does not answer; nothing is lost, retry")
+		return overloaded("storage is unavailable; retry later")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled): // by the client
 		return newProblem(kindTimeout, "the request did not complete before its deadline")
 	}
