@@ -5,6 +5,9 @@ import (
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/text/cases"
+	"golang.org/x/text/unicode/norm"
 )
 
 func TestUserID(t *testing.T) {
@@ -29,9 +32,49 @@ func TestUserID(t *testing.T) {
 		{"kelvin@example.com", "\u212aelvin@example.com", true}, // Kelvin sign, which NFC makes a K
 		{"ink@example.com", "\u0130nk@example.com", false},      // İ
 		{"s@example.com", "\u017f@example.com", false},          // ſ
+		{"i@example.com", "\u0131@example.com", false},          // ı
+		// Letter case and NFC in either order.
+		{"οδυσσευς@example.com", "ΟΔΥΣΣΕΥΣ@example.com", true},
+		{"\u01f0@example.com", "J\u030c@example.com", true}, // only the lower case is composed
+		{"\u1e96@example.com", "H\u0331@example.com", true},
+		{"\u1fb3@example.com", "\u1fbc@example.com", true}, // iota below
+		{"\u1fb3@example.com", "ΑΙ@example.com", true},
+		{"stra\u00dfe@example.com", "STRA\u1e9eE@example.com", true},
+		{"stra\u00dfe@example.com", "strasse@example.com", false},
+		{"\u01c5@example.com", "\u01c6@example.com", true}, // title case
+		{"ꭰ@example.com", "Ꭰ@example.com", true},           // Cherokee
+		{"a@نامه\u200cای.example", "a@نامهای.example", false},
+		{"a@οδυσσευς.example", "a@ΟΔΥΣΣΕΥΣ.example", false}, // two domains in IDNA
 	} {
 		if got := userID(test.a) == userID(test.b); got != test.same {
 			t.Errorf("%q and %q: same user %v, want %v", test.a, test.b, got, test.same)
+		}
+	}
+}
+
+// TestFoldCase compares every character with full case folding.
+func TestFoldCase(t *testing.T) {
+	full := func(s string) string { return norm.NFC.String(cases.Fold().String(norm.NFD.String(s))) }
+	for r := range unicode.MaxRune + 1 {
+		if !utf8.ValidRune(r) {
+			continue
+		}
+		s := string(r)
+		folded := foldCase(s)
+		if again := foldCase(folded); again != folded {
+			t.Errorf("%U: %+q, folded again %+q", r, folded, again)
+		}
+		if r > unicode.MaxASCII && norm.NFD.String(s)[0] >= utf8.RuneSelf && folded[0] < utf8.RuneSelf {
+			t.Errorf("%U is ASCII if folded: %+q", r, folded)
+		}
+		// Ligatures and ŉ stay, and so do characters that full folding would make ASCII.
+		if want := full(s); foldCase(want) != folded && utf8.RuneCountInString(want) == 1 && norm.NFD.String(want)[0] >= utf8.RuneSelf {
+			t.Errorf("%U: %+q, want as for %+q", r, folded, want)
+		}
+		for _, other := range []string{strings.ToUpper(s), strings.ToLower(s), norm.NFD.String(strings.ToUpper(s)), norm.NFC.String(strings.ToLower(s))} {
+			if got := foldCase(other); got != folded && norm.NFD.String(other)[0] >= utf8.RuneSelf {
+				t.Errorf("%U: %+q, but %+q of %+q", r, folded, got, other)
+			}
 		}
 	}
 }
@@ -140,6 +183,17 @@ func TestCleanEmail(t *testing.T) {
 		{"ada@example.com/../x", false},
 		{"ada@±", false},
 		{"ada@ex♥mple.com", false},
+		{"\U0001fae9@example.com", true}, // newer than Go's tables
+		{"\U00010d50@example.com", true}, // Garay
+		{"\ue000@example.com", false},    // private use
+		{"\ufdd0@example.com", false},    // never a character
+		{"\U000e0001@example.com", false},
+		{"a\u2065@example.com", false},      // unassigned, but never shown
+		{"ada@نامه\u200cای.example", true},  // zero width non-joiner, which Persian needs
+		{"ada@क्\u200dष.example", true},     // zero width joiner, which Hindi needs
+		{"ada@exam\u200cple.com", false},    // which Latin does not need
+		{"نامه\u200cای@example.com", false}, // not in a local part
+		{"ada news@example.com", false},
 	} {
 		t.Run(test.in, func(t *testing.T) {
 			got, fault := cleanField(test.in, cleanEmail)

@@ -299,6 +299,5 @@ func cleanName(name string) (string, error) {
 
 // visible excludes what is blank: spaces, what Unicode calls default ignorable, and the empty Braille pattern.
 func visible(r rune) bool {
-	ignorable := unicode.In(r, unicode.C, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
-	return !ignorable && !unicode.Is(unicode.Z, r) && r != 0x2800
+	return !unicode.In(r, unprintable...) && !unicode.In(r, unicode.Variation_Selector, unicode.Z) && r != 0x2800
 }

@@ -287,6 +287,12 @@ func TestCleanName(t *testing.T) {
 		{"invisible among visible", "A\u00adda", "A\u00adda"},
 		{"bidirectional override", "Ada\u202egnp", ""},
 		{"bidirectional isolate", "Ada\u2067gnp", ""},
+		{"emoji newer than Go's tables", "\U0001fae9", "\U0001fae9"},
+		{"script newer than Go's tables", "\U00010d50\U00010d70", "\U00010d50\U00010d70"},
+		{"private use alone", "\ue000", ""},
+		{"never a character", "\ufdd0", ""},
+		{"unassigned, but never shown", "\u2065", ""},
+		{"tag character", "\U000e0041", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, fault := cleanField(test.in, cleanName)
