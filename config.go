@@ -8,13 +8,17 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/net/idna"
 )
 
 // A config is the configuration of the process.
@@ -39,20 +43,20 @@ func (c *config) variables() *flag.FlagSet {
 	v := flag.NewFlagSet("", flag.ContinueOnError)
 	v.StringVar(&c.ListenAddr, "LISTEN_ADDR", ":8080", "address of the API, such as 127.0.0.1:8080")
 	v.String("PORT", "", "port of the API, from 1 to 65535; replaces that of LISTEN_ADDR")
-	v.StringVar(&c.MetricsAddr, "METRICS_ADDR", ":8081", "address of /metrics; empty: off")
+	v.StringVar(&c.MetricsAddr, "METRICS_ADDR", ":8081", "address of /metrics, such as :9090; empty: off")
 	v.StringVar(&c.Table, "DYNAMODB_TABLE", "", "DynamoDB table of the users; needs S3_BUCKET")
 	v.StringVar(&c.Bucket, "S3_BUCKET", "", "S3 bucket of the images; needs DYNAMODB_TABLE")
 	v.StringVar(&c.LocalStackHost, "LOCALSTACK_HOST", "", "endpoint of an emulator, the same as AWS_ENDPOINT_URL")
 	v.StringVar(&c.DataDir, "DATA_DIR", "./data", "directory of the embedded store")
 	v.Int64Var(&c.MaxAvatarBytes, "MAX_AVATAR_BYTES", 5<<20, "size limit of an image, from 1 to 67108864")
-	v.StringVar(&c.PublicURL, "PUBLIC_URL", "", "http or https URL, prefix of every URL in a response; its origin is trusted")
+	v.Func("PUBLIC_URL", "http or https URL without ? and #, prefix of every URL in a response; its origin is trusted", c.setPublicURL)
 	v.StringVar(&c.TokensFile, "AUTH_TOKENS_FILE", "", "bearer tokens, a line each: name:token or name:token:read; unset: the API is open")
 	v.BoolVar(&c.AvatarsPublic, "AVATARS_PUBLIC", false, "true or false: whether images can be read without a token")
 	v.TextVar(&c.LogLevel, "LOG_LEVEL", slog.LevelInfo, "debug, info, warn or error")
 	v.StringVar(&c.LogFormat, "LOG_FORMAT", "", "text or json; unset: text on a terminal, else json")
 	v.DurationVar(&c.ShutdownDelay, "SHUTDOWN_DELAY", time.Second,
-		"time from SIGTERM, when /readyz fails, until the listener closes; at most 1h")
-	v.DurationVar(&c.ShutdownTimeout, "SHUTDOWN_TIMEOUT", 25*time.Second, "time for requests in flight after that, from 1s to 1h")
+		"a duration such as 5s, at most 1h: from SIGTERM, when /readyz fails, until the listener closes")
+	v.DurationVar(&c.ShutdownTimeout, "SHUTDOWN_TIMEOUT", 25*time.Second, "a duration such as 25s, from 1s to 1h: for requests in flight after that")
 	return v
 }
 
@@ -96,8 +100,6 @@ func loadConfig(lookup func(string) (string, bool)) (c config, err error) {
 		return c, errors.New("only one of DYNAMODB_TABLE and S3_BUCKET is set: set both to use AWS, or neither to use the embedded store")
 	case c.MaxAvatarBytes < 1 || c.MaxAvatarBytes > 64<<20: // an image is held in memory
 		return c, invalid("MAX_AVATAR_BYTES")
-	case c.PublicURL != "" && !isBaseURL(c.PublicURL):
-		return c, invalid("PUBLIC_URL")
 	case !slices.Contains([]string{"", "text", "json"}, c.LogFormat):
 		return c, invalid("LOG_FORMAT")
 	case c.ShutdownDelay < 0 || c.ShutdownDelay > time.Hour:
@@ -105,7 +107,6 @@ func loadConfig(lookup func(string) (string, bool)) (c config, err error) {
 	case c.ShutdownTimeout < time.Second || c.ShutdownTimeout > time.Hour:
 		return c, invalid("SHUTDOWN_TIMEOUT")
 	}
-	c.PublicURL = strings.TrimRight(c.PublicURL, "/")
 	return c, nil
 }
 
@@ -116,10 +117,45 @@ func isAddress(addr string) bool {
 	return err == nil && portErr == nil
 }
 
-// isBaseURL accepts http and https URLs without user, query and fragment.
-func isBaseURL(s string) bool {
+// hosts spells host names as browsers do (UTS 46, not strict).
+var hosts = idna.New(idna.MapForLookup(), idna.StrictDomainName(false), idna.CheckHyphens(false))
+
+// setPublicURL sets PublicURL to the spelling of browsers, who compare an origin as text (RFC 6454, section 6.2).
+func (c *config) setPublicURL(s string) error {
 	u, err := url.Parse(s)
-	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.User == nil && !strings.ContainsAny(s, "?#")
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || strings.ContainsAny(s, "?#") {
+		return errors.New("not a base URL")
+	}
+	host, err := hosts.ToASCII(u.Hostname())
+	if ip, notIP := netip.ParseAddr(host); notIP == nil {
+		host = ip.String()
+	}
+	defaultPort := map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	port, portErr := strconv.ParseUint(cmp.Or(u.Port(), defaultPort), 10, 16)
+	if host == "" || err != nil || portErr != nil {
+		return errors.New("not a host")
+	}
+	origin := net.JoinHostPort(host, strconv.FormatUint(port, 10))
+	c.PublicURL = u.Scheme + "://" + strings.TrimSuffix(origin, ":"+defaultPort) + strings.TrimRight(u.EscapedPath(), "/")
+	return nil
+}
+
+var (
+	endpoints  = regexp.MustCompile(`^(LOCALSTACK_HOST|AWS_ENDPOINT_URL\w*)=.`)
+	misspelled = regexp.MustCompile(`^(AUTH_TOKEN|AVATARS?_PUBLIC|MAX_AVATAR)\w*=.`)
+)
+
+// warn logs which variables of the environment have no effect, although they are probably meant for Roster.
+func (c *config) warn(log *slog.Logger, environ []string) {
+	for _, v := range environ {
+		name, _, _ := strings.Cut(v, "=")
+		if endpoints.MatchString(v) && c.Table == "" {
+			log.Warn(name + " has no effect: DYNAMODB_TABLE and S3_BUCKET are not set")
+		}
+		if misspelled.MatchString(v) && new(config).variables().Lookup(name) == nil {
+			log.Warn(name + " is not a variable of Roster: roster -h prints them")
+		}
+	}
 }
 
 // printVariables prints the variables for roster -h.

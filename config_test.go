@@ -37,6 +37,13 @@ var badConfig = []struct{ setting, want string }{
 	{"PUBLIC_URL=https://example.com/#a", "PUBLIC_URL"},
 	{"PUBLIC_URL=https://example.com/?", "PUBLIC_URL"},
 	{"PUBLIC_URL=http://%zz", "PUBLIC_URL"},
+	{"PUBLIC_URL=http://:80", "PUBLIC_URL"},
+	{"PUBLIC_URL=http://a:65536", "PUBLIC_URL"},
+	{"PUBLIC_URL=http://a\u200cb", "PUBLIC_URL"},
+	{"PUBLIC_URL=https://example.com/?a=b", "without ? and #"},
+	{"METRICS_ADDR=9090", "such as :9090"},
+	{"SHUTDOWN_DELAY=15", "a duration such as 5s"},
+	{"SHUTDOWN_TIMEOUT=15", "a duration such as 25s"},
 	{"AVATARS_PUBLIC=yes", "AVATARS_PUBLIC"},
 	{"LOG_LEVEL=loud", "LOG_LEVEL"},
 	{"LOG_FORMAT=xml", "LOG_FORMAT"},
@@ -104,6 +111,72 @@ func TestLoadConfig(t *testing.T) {
 				t.Errorf("%v\n%s", err, diff)
 			}
 		})
+	}
+}
+
+// TestPublicURL: PUBLIC_URL becomes what browsers send as Origin, and the path.
+func TestPublicURL(t *testing.T) {
+	for in, want := range map[string]string{
+		"https://roster.example.com":          "https://roster.example.com",
+		"https://roster.example.com:443/":     "https://roster.example.com",
+		"https://roster.example.com:0443":     "https://roster.example.com",
+		"https://roster.example.com:":         "https://roster.example.com",
+		"HTTPS://Roster.Example.com/Path/":    "https://roster.example.com/Path",
+		"http://roster.example.com:80":        "http://roster.example.com",
+		"http://roster.example.com:443":       "http://roster.example.com:443",
+		"https://roster.example.com:8443/a//": "https://roster.example.com:8443/a",
+		"https://Bücher.example/ü":            "https://xn--bcher-kva.example/%C3%BC",
+		"https://a.example/b%2Fc":             "https://a.example/b%2Fc",
+		"https://xn--bcher-kva.example":       "https://xn--bcher-kva.example",
+		"http://my_host:8080":                 "http://my_host:8080",
+		"http://r3---sn.example":              "http://r3---sn.example",
+		"http://127.0.0.1:80":                 "http://127.0.0.1",
+		"http://[::1]:8080/":                  "http://[::1]:8080",
+		"http://[0:0:0:0:0:0:0:1]:80":         "http://[::1]",
+		"https://[2001:DB8::A]":               "https://[2001:db8::a]",
+	} {
+		c, err := loadConfig(environment("PUBLIC_URL=" + in))
+		if c.PublicURL != want || err != nil {
+			t.Errorf("%s: %q, %v, want %q", in, c.PublicURL, err, want)
+		}
+	}
+}
+
+// TestWarnings: a variable that is probably meant for Roster, but has no effect, is logged.
+func TestWarnings(t *testing.T) {
+	for _, test := range []struct {
+		variable, table string
+		want            bool
+	}{
+		{"LOCALSTACK_HOST=localhost", "", true},
+		{"LOCALSTACK_HOST=localhost", "users", false},
+		{"LOCALSTACK_HOST=", "", false},
+		{"AWS_ENDPOINT_URL=http://localhost:4566", "", true},
+		{"AWS_ENDPOINT_URL_S3=http://localhost:4566", "", true},
+		{"AWS_ENDPOINT_URL_S3=http://localhost:4566", "users", false},
+		{"AWS_REGION=eu-west-1", "", false},
+		{"AUTH_TOKEN_FILE=/tokens", "users", true},
+		{"AUTH_TOKENS=abc", "", true},
+		{"AUTH_TOKENS_FILE=/tokens", "", false},
+		{"AVATAR_PUBLIC=true", "", true},
+		{"AVATARS_PUBLIC=true", "", false},
+		{"MAX_AVATAR_SIZE=5", "", true},
+		{"MAX_AVATAR_BYTES=5", "", false},
+		{"PATH=/bin", "", false},
+	} {
+		var log strings.Builder
+		c := config{Table: test.table}
+		c.warn(slog.New(slog.NewTextHandler(&log, nil)), []string{"HOME=/", test.variable})
+		name, value, _ := strings.Cut(test.variable, "=")
+		if got := strings.Contains(log.String(), "level=WARN") && strings.Contains(log.String(), name); got != test.want {
+			t.Errorf("%s with table %q: warning %t, want %t: %s", test.variable, test.table, got, test.want, &log)
+		}
+		if value != "" && name == "AUTH_TOKENS" && strings.Contains(log.String(), value) {
+			t.Errorf("the warning has the value of %s: %s", name, &log)
+		}
+		if c.Table != test.table {
+			t.Errorf("the warning of %s changed the configuration", name)
+		}
 	}
 }
 

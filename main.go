@@ -52,6 +52,9 @@ func run(out io.Writer) error {
 	}
 	flag.Parse()
 	b := readBuild()
+	if flag.NArg() > 0 {
+		return &configError{fmt.Errorf("unexpected argument %q; roster takes flags and environment variables only", flag.Arg(0))}
+	}
 	if *showVersion {
 		fmt.Printf("roster %s (commit %s, %s)\n", b.Version, b.Commit, b.Go)
 		return nil
@@ -64,8 +67,6 @@ func run(out io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	context.AfterFunc(ctx, stop) // a second signal kills
 	switch {
-	case flag.NArg() > 0:
-		return &configError{fmt.Errorf("unexpected argument %q; roster takes flags and environment variables only", flag.Arg(0))}
 	case *healthcheck:
 		return checkLivez(c.ListenAddr)
 	case (*createMissing || *migrateStore) && c.Table == "":
@@ -145,6 +146,7 @@ func serve(ctx context.Context, c config, log *slog.Logger, b build) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(200) // the heap is small, so that a collection every 4 MiB costs more than 4 MiB
 	}
+	c.warn(log, os.Environ())
 	m := newMetrics(b)
 	users, avatars, closeStores, err := openStores(ctx, c, log, m)
 	if err != nil {

@@ -312,9 +312,24 @@ func TestAttackHeaders(t *testing.T) {
 }
 
 // TestPublicOrigin: behind a proxy that changes Host, the origin of PUBLIC_URL may send
-// changes, and no other. Redirects keep the prefix.
+// changes, and no other. Redirects keep the prefix. PUBLIC_URL may be spelled as browsers do not.
 func TestPublicOrigin(t *testing.T) {
 	t.Parallel()
+	for url, origin := range map[string]string{
+		"https://roster.example:443":  "https://roster.example",
+		"https://Roster.Example/a/":   "https://roster.example",
+		"https://bücher.example":      "https://xn--bcher-kva.example",
+		"http://roster.example:80/":   "http://roster.example",
+		"http://roster.example:8080/": "http://roster.example:8080",
+	} {
+		p := start(t, "PUBLIC_URL="+url)
+		header := http.Header{"Content-Type": {"application/json"}, "Origin": {origin}, "Sec-Fetch-Site": {"cross-site"}}
+		a := p.do(t, "POST /user", header, []byte(`{"name":"A","email":"a@example.com"}`))
+		a.want(t, http.StatusCreated)
+		if location := a.Header.Get("Location"); !strings.HasPrefix(location, origin) {
+			t.Errorf("PUBLIC_URL=%s: Location %s, want it to begin with %s", url, location, origin)
+		}
+	}
 	p := start(t, "PUBLIC_URL=https://people.example/roster")
 	for origin, status := range map[string]int{"https://people.example": 201, "https://evil.example": 403, "http://people.example": 403} {
 		a := p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}, "Origin": {origin}, "Sec-Fetch-Site": {"cross-site"}}, []byte(`{"name":"A","email":"a@example.com"}`))

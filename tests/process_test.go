@@ -72,6 +72,7 @@ func TestStartErrors(t *testing.T) {
 	t.Run("no tokens file", func(t *testing.T) { wantStartError(t, "AUTH_TOKENS_FILE", "AUTH_TOKENS_FILE="+file+"x") })
 	t.Run("tokens file is a directory", func(t *testing.T) { wantStartError(t, "AUTH_TOKENS_FILE", "AUTH_TOKENS_FILE="+dir) })
 	t.Run("data directory is a file", func(t *testing.T) { wantStartError(t, "DATA_DIR", "DATA_DIR="+file) })
+	t.Run("data directory cannot be created", func(t *testing.T) { wantStartError(t, "DATA_DIR", "DATA_DIR=/proc/roster") })
 	t.Run("no store in the file", func(t *testing.T) {
 		dir := t.TempDir()
 		os.WriteFile(filepath.Join(dir, "roster.db"), []byte(strings.Repeat("not a database\n", 10_000)), 0o600)
@@ -126,7 +127,7 @@ func TestFlags(t *testing.T) {
 	if status, _, stderr := run("-help"); status != 0 || !strings.Contains(stderr, "-healthcheck") {
 		t.Errorf("-help: exit status %d, want 0; standard error %q", status, stderr)
 	}
-	for _, args := range [][]string{{"-nonsense"}, {"serve"}, {"-version=maybe"}, {"-bootstrap"}} {
+	for _, args := range [][]string{{"-nonsense"}, {"serve"}, {"-version", "extra"}, {"-version=maybe"}, {"-bootstrap"}} {
 		if status, _, stderr := run(args...); status != 2 || stderr == "" {
 			t.Errorf("%q: exit status %d, want 2; standard error %q", args, status, stderr)
 		}
