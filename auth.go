@@ -68,7 +68,7 @@ var tokenLine = regexp.MustCompile(`^([A-Za-z0-9._-]{1,64}):([A-Za-z0-9._~+/-]{1
 // lines that begin with #. Its errors name the line, never its content.
 func parseTokens(text string) (tokenSet, error) {
 	known, names := tokenSet{}, map[string]bool{}
-	for i, line := range strings.Split(text, "\n") {
+	for i, line := range strings.Split(strings.TrimPrefix(text, "\ufeff"), "\n") {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
 			continue

@@ -31,6 +31,7 @@ func TestParseTokens(t *testing.T) {
 		{"several", "web:" + value + "\nmobile:" + value + "x\n", "mobile web"},
 		{"comments and blank lines", "# tokens\n\n  \nweb:" + value + "\n#mobile:" + value + "\n", "web"},
 		{"white space and CRLF", "\t web:" + value + " \r\n", "web"},
+		{"byte order mark", "\ufeffweb:" + value + "\r\n", "web"},
 		{"whole alphabets", "A-z_0.9:ABC.xyz_~+/-0123456789==", "A-z_0.9"},
 		{"longest", strings.Repeat("n", 64) + ":" + strings.Repeat("t", 512), strings.Repeat("n", 64)},
 		{"empty", "", "no token"},

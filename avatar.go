@@ -59,7 +59,8 @@ func (s *server) putAvatar(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return s.storeAvatar(w, r, data, w.condition.ofAvatar())
+	w.condition.OfAvatar = true
+	return s.storeAvatar(w, r, data, w.condition)
 }
 
 // storeAvatar replaces the image of w.user and answers with the user. A reader gets
@@ -122,7 +123,8 @@ func (s *server) discard(id, key string) {
 // the key stays in Removed, so that a repeated request deletes it.
 func (s *server) deleteAvatar(w *response, r *http.Request) error {
 	ctx, id := r.Context(), w.user
-	_, u, err := s.users.Update(ctx, id, Change{RemoveAvatar: true, At: now()}, w.condition.ofAvatar())
+	w.condition.OfAvatar = true
+	_, u, err := s.users.Update(ctx, id, Change{RemoveAvatar: true, At: now()}, w.condition)
 	repeated := errors.Is(err, ErrPrecondition) && u.Removed != ""
 	if err != nil && !repeated {
 		return err

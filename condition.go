@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/http"
@@ -31,12 +32,6 @@ type Condition struct {
 	OfAvatar  bool  // the tag is the key of the user's image, otherwise the user's ETag
 	Match     *tags // the tag is one of these; nil: no restriction
 	NoneMatch *tags // the tag is none of these; nil: no restriction
-}
-
-// ofAvatar returns the same condition on the user's image.
-func (c Condition) ofAvatar() Condition {
-	c.OfAvatar = true
-	return c
 }
 
 // holds reports whether the user meets the condition.
@@ -105,13 +100,11 @@ func readRange(r *http.Request, size int64) string {
 		return ""
 	}
 	first, _ := strconv.ParseInt(m[1], 10, 64) // the largest int64 if it is larger
-	last, _ := strconv.ParseInt(m[2], 10, 64)
-	switch {
-	case m[1] == "": // the last bytes
-		return fmt.Sprintf("bytes=%d-", max(size-last, 0))
-	case m[2] == "":
-		return fmt.Sprintf("bytes=%d-", first)
-	case last < first:
+	last, _ := strconv.ParseInt(cmp.Or(m[2], "9999999999999999999"), 10, 64)
+	if m[1] == "" { // the last bytes
+		first, last = max(size-last, 0), size
+	}
+	if last < first {
 		return ""
 	}
 	return fmt.Sprintf("bytes=%d-%d", first, last)

@@ -13,6 +13,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -66,12 +67,20 @@ func (f *form) set(field, value string) {
 
 // parse trims a field and parses it. An error is a fault of the field.
 func (f *form) parse(field string, parse func(string) (string, error)) string {
-	value, err := parse(strings.TrimSpace(f.fields[field]))
+	text, sent := f.fields[field]
+	if !sent {
+		f.fault(field, "is required")
+		return ""
+	}
+	value, err := parse(strings.TrimSpace(text))
 	if err != nil {
 		f.fault(field, "%v", err)
 	}
 	return value
 }
+
+// bareBoundary matches a form whose boundary has characters that belong in quotes, as some clients send it.
+var bareBoundary = regexp.MustCompile(`^(?i:multipart/form-data;\s*boundary)=([^";]+?)\s*(;|$)`)
 
 // contentType returns the media type of a body and its parameters. None accepted: all are.
 func contentType(r *http.Request, accepted ...string) (mediaType string, params map[string]string, err error) {
@@ -84,11 +93,17 @@ func contentType(r *http.Request, accepted ...string) (mediaType string, params 
 	}
 	sent := r.Header.Get("Content-Type")
 	mediaType, params, err = mime.ParseMediaType(sent)
+	if m := bareBoundary.FindStringSubmatch(sent); m != nil && err != nil {
+		mediaType, params, err = "multipart/form-data", map[string]string{"boundary": m[1]}, nil
+	}
 	if accepted == nil || err == nil && slices.Contains(accepted, mediaType) {
 		return mediaType, params, nil
 	}
 	list := strings.Join(accepted, ", ")
 	p := unsupported("Content-Type must be one of %s; it is %.40q", list, sent)
+	if sent == "" {
+		p.Detail = "Content-Type is missing; it must be one of " + list
+	}
 	if r.Method == http.MethodPatch {
 		p.with("Accept-Patch", list) // RFC 5789, section 2.2
 	}
@@ -99,6 +114,8 @@ func contentType(r *http.Request, accepted ...string) (mediaType string, params 
 func (s *server) openBody(w *response, r *http.Request, limit int64) (io.Reader, error) {
 	need := r.ContentLength
 	switch {
+	case need > limit && limit > maxFormBytes:
+		return nil, tooLarge("the image may have at most %d bytes; the body has %d", s.MaxAvatarBytes, need)
 	case need > limit:
 		return nil, tooLarge("the body may have at most %d bytes; it has %d", limit, need)
 	case need < 0:

@@ -276,7 +276,7 @@ func TestContentType(t *testing.T) {
 // TestAcceptedTypes: the error of a wrong Content-Type lists the types of the route.
 func TestAcceptedTypes(t *testing.T) {
 	for _, test := range []struct{ method, contentType, detail, acceptPatch string }{
-		{"POST", "", `Content-Type must be one of application/json, text/plain; it is ""`, ""},
+		{"POST", "", `Content-Type is missing; it must be one of application/json, text/plain`, ""},
 		{"POST", "text/html; x", `Content-Type must be one of application/json, text/plain; it is "text/html; x"`, ""},
 		{"PATCH", "a", `Content-Type must be one of application/json, text/plain; it is "a"`, "application/json, text/plain"},
 	} {
@@ -293,6 +293,26 @@ func TestAcceptedTypes(t *testing.T) {
 		r.Header.Set("Content-Type", any)
 		if _, _, err := contentType(r); err != nil {
 			t.Errorf("%s: %v where every type is accepted", any, err)
+		}
+	}
+}
+
+// TestBoundary: a boundary with characters that belong in quotes is accepted without them.
+func TestBoundary(t *testing.T) {
+	for header, want := range map[string]string{
+		`multipart/form-data; boundary=abc`:                         "abc",
+		`multipart/form-data; boundary="----=_Part_1_2.3"`:          "----=_Part_1_2.3",
+		`multipart/form-data; boundary=----=_Part_1_2.3`:            "----=_Part_1_2.3",
+		`Multipart/Form-Data;Boundary=a=b`:                          "a=b",
+		`multipart/form-data; boundary=a/b:c?d,e@f ; charset=utf-8`: "a/b:c?d,e@f",
+		`multipart/form-data; boundary="a`:                          "", // 415
+		`multipart/form-data; boundary=`:                            "",
+		`text/plain; boundary=a=b`:                                  "",
+		`multipart/form-data; charset=a=b; boundary=c`:              "",
+	} {
+		_, params, err := contentType(&http.Request{Header: http.Header{"Content-Type": {header}}}, "multipart/form-data")
+		if params["boundary"] != want || (err == nil) != (want != "") {
+			t.Errorf("%s: boundary %q, error %v, want %q", header, params["boundary"], err, want)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 )
 
 // A problem is an error that is sent to the client as RFC 9457 problem details.
@@ -81,8 +82,13 @@ func overloaded(format string, args ...any) *problem {
 
 // badFields reports the faults in the fields of one request.
 func badFields(faults ...fieldError) *problem {
-	p := badRequest("%s: %s", faults[0].Field, faults[0].Detail)
-	p.Errors = faults[:min(len(faults), 20)] // a small request cannot cause a large response
+	faults = faults[:min(len(faults), 20)] // a small request cannot cause a large response
+	var details []string
+	for _, fault := range faults {
+		details = append(details, fault.Field+": "+fault.Detail)
+	}
+	p := badRequest("%s", strings.Join(details, "; "))
+	p.Errors = faults
 	return p
 }
 

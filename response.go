@@ -73,6 +73,9 @@ func (w *response) WriteHeader(status int) {
 func (w *response) problemFor(status int) error {
 	switch status {
 	case http.StatusNotFound:
+		if w.request.URL.Path == "/metrics" {
+			return notFound("the metrics are on METRICS_ADDR")
+		}
 		return notFound("no such path; see /openapi.yaml")
 	case http.StatusMethodNotAllowed:
 		allowed := w.Header().Get("Allow")

@@ -68,22 +68,18 @@ func newServer(c config, users Users, avatars Avatars, t *tokens, log *slog.Logg
 	if u, err := url.Parse(c.PublicURL); err == nil && c.PublicURL != "" {
 		s.crossOrigin.AddTrustedOrigin(u.Scheme + "://" + u.Host)
 	}
-	image := private
-	if c.AvatarsPublic {
-		image = public
-	}
 	s.handle("GET /users", listTimeout, &s.downloads, private, s.listUsers)
 	s.handle("POST /user", transferTimeout, &s.uploads, private, s.createUser)
 	s.handle("POST /upload", transferTimeout, &s.uploads, private, s.upload)
 	s.handle("GET /users/{id}", shortTimeout, nil, private, s.getUser)
 	s.handle("PATCH /users/{id}", shortTimeout, nil, private, s.renameUser)
 	s.handle("DELETE /users/{id}", transferTimeout, nil, private, s.deleteUser)
-	s.handle("GET /users/{id}/avatar", transferTimeout, &s.downloads, image, s.getAvatar)
-	s.handle("GET /users/{id}/avatar/{version}", transferTimeout, &s.downloads, image, s.getAvatar)
+	s.handle("GET /users/{id}/avatar", transferTimeout, &s.downloads, images, s.getAvatar)
+	s.handle("GET /users/{id}/avatar/{version}", transferTimeout, &s.downloads, images, s.getAvatar)
 	s.handle("PUT /users/{id}/avatar", transferTimeout, &s.uploads, private, s.putAvatar)
 	s.handle("DELETE /users/{id}/avatar", shortTimeout, nil, private, s.deleteAvatar)
-	s.handle("GET /users/{id}/thumbnail", transferTimeout, &s.downloads, image, s.getThumbnail)
-	s.handle("GET /users/{id}/thumbnail/{version}", transferTimeout, &s.downloads, image, s.getThumbnail)
+	s.handle("GET /users/{id}/thumbnail", transferTimeout, &s.downloads, images, s.getThumbnail)
+	s.handle("GET /users/{id}/thumbnail/{version}", transferTimeout, &s.downloads, images, s.getThumbnail)
 	s.handle("GET /livez", shortTimeout, nil, probe, s.livez)
 	s.handle("GET /readyz", shortTimeout, nil, probe, s.readyz)
 	s.handle("GET /version", shortTimeout, nil, public, s.version)
@@ -99,6 +95,7 @@ type access int
 
 const (
 	private access = iota // requires a token, if any are configured
+	images                // the same, unless AVATARS_PUBLIC
 	public                // open to everyone
 	probe                 // open to everyone, also in overload
 )
@@ -119,6 +116,9 @@ func (s *server) handle(
 			if n > maxTransfers {
 				return overloaded("%d transfers of this kind are in flight", maxTransfers)
 			}
+		}
+		if a == private && path != "/users" && r.URL.RawQuery != "" {
+			return badRequest("this path has no query parameters; the request has %.40q", r.URL.RawQuery)
 		}
 		var err error
 		if w.condition, err = readCondition(r); err != nil {
@@ -167,7 +167,7 @@ func (s *server) admit(w *response, r *http.Request, a access) error {
 	if s.crossOrigin.Check(r) != nil {
 		return newProblem(kindCrossOrigin, "the Origin matches neither Host nor PUBLIC_URL")
 	}
-	if a != private || s.tokens == nil {
+	if a == public || a == probe || a == images && s.AvatarsPublic || s.tokens == nil {
 		return nil
 	}
 	t, err := s.tokens.authenticate(r)
