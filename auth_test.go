@@ -146,6 +146,32 @@ func TestTokenReload(t *testing.T) {
 	})
 }
 
+// TestTokensUnreadable: while the file is malformed or missing, the previous tokens stay valid. Each error is logged once.
+func TestTokensUnreadable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "tokens")
+		wantError(t, os.WriteFile(file, []byte("web:"+tokenA+"\n"), 0o600), nil)
+		var log strings.Builder
+		tokens := testkit.Must(loadTokens(file, slog.New(slog.NewTextHandler(&log, nil)), newMetrics(build{})))
+		request := &http.Request{Header: http.Header{"Authorization": {"Bearer " + tokenA}}}
+		for _, breakFile := range []func() error{
+			func() error { return os.WriteFile(file, []byte("web"), 0o600) },
+			func() error { return os.Remove(file) },
+		} {
+			wantError(t, breakFile(), nil)
+			for range 3 {
+				time.Sleep(2 * time.Second)
+				if _, err := tokens.authenticate(request); err != nil {
+					t.Errorf("the previous token: %v", err)
+				}
+			}
+		}
+		if n := strings.Count(log.String(), "tokens not reloaded"); n != 2 {
+			t.Errorf("%d lines about two errors:\n%s", n, &log)
+		}
+	})
+}
+
 // TestTokensNotAFile: a pipe or a directory is rejected at the start. The error names it once.
 func TestTokensNotAFile(t *testing.T) {
 	fifo := filepath.Join(t.TempDir(), "fifo")

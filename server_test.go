@@ -273,26 +273,59 @@ func TestTransferLimit(t *testing.T) {
 	}
 }
 
-// TestUploadMemory: the memory of a body is reserved before it arrives.
+// TestUploadMemory: the memory of a body is reserved before it arrives; three times the limit without a length.
 func TestUploadMemory(t *testing.T) {
-	s := newServer(config{MaxAvatarBytes: 1 << 20}, anyUser{}, noImages{}, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
-	body, client := io.Pipe()
-	r := httptest.NewRequest("PUT", "/users/"+userID("ada@example.com")+"/avatar", body)
-	r.ContentLength = 1000
-	answered := make(chan struct{})
-	go func() {
-		s.ServeHTTP(httptest.NewRecorder(), r)
-		close(answered)
-	}()
-	client.Write([]byte("\x89")) // returns when it is read
-	if s.uploadMemory.TryAcquire(uploadBudget - 999) {
-		t.Error("the memory of an upload of 1000 bytes is not reserved")
+	const limit = 1 << 20
+	for length, want := range map[int64]int64{1000: 1000, -1: 3 * limit} {
+		s := newServer(config{MaxAvatarBytes: limit}, anyUser{}, noImages{}, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+		body, client := io.Pipe()
+		r := httptest.NewRequest("PUT", "/users/"+userID("ada@example.com")+"/avatar", body)
+		r.ContentLength = length
+		answered := make(chan struct{})
+		go func() {
+			s.ServeHTTP(httptest.NewRecorder(), r)
+			close(answered)
+		}()
+		client.Write([]byte("\x89")) // returns when it is read
+		if s.uploadMemory.TryAcquire(uploadBudget - want + 1) {
+			t.Errorf("upload of length %d: less than %d bytes are reserved", length, want)
+		}
+		if !s.uploadMemory.TryAcquire(uploadBudget - want) {
+			t.Errorf("upload of length %d: more than %d bytes are reserved", length, want)
+		}
+		client.Close()
+		<-answered
 	}
-	if !s.uploadMemory.TryAcquire(uploadBudget - 1000) {
-		t.Error("an upload of 1000 bytes reserves more")
+}
+
+// TestResponseHeader: every response tells browsers to guess and run nothing, and the last one of a connection closes it.
+func TestResponseHeader(t *testing.T) {
+	store := openTestLocal(t, t.TempDir())
+	s := newServer(config{MaxAvatarBytes: 1 << 20}, localUsers{store}, localAvatars{store}, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	u := testUser("ada@example.com")
+	wantError(t, localUsers{store}.Create(t.Context(), u), nil)
+	image := "/users/" + u.ID + "/avatar"
+	if w := request(t, s, "PUT "+image, testkit.PNG(testkit.Gradient(20, 20, 1))); w.Code != http.StatusOK {
+		t.Fatalf("PUT: status %d %s", w.Code, w.Body)
 	}
-	client.Close()
-	<-answered
+	for _, test := range []struct{ path, policy string }{
+		{"/version", "default-src 'none'; frame-ancestors 'none'"},
+		{"/missing", "default-src 'none'; frame-ancestors 'none'"},
+		{image, "default-src 'none'; sandbox; frame-ancestors 'none'"},
+	} {
+		h := request(t, s, "GET "+test.path, nil).Header()
+		if h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Content-Security-Policy") != test.policy || h.Get("Connection") != "" {
+			t.Errorf("GET %s: header %v, want nosniff, no Connection and the policy %q", test.path, h, test.policy)
+		}
+	}
+	// A proxy may take another length for the body's.
+	r := httptest.NewRequest("POST", "/user", strings.NewReader("{}"))
+	r.TransferEncoding = []string{"chunked"}
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, r)
+	if got := w.Header().Get("Connection"); got != "close" {
+		t.Errorf("request with Transfer-Encoding: Connection %q, want close", got)
+	}
 }
 
 // TestClientGone: a change is completed although its client disconnects.
