@@ -17,10 +17,15 @@ const maxEmailLength = 254 // bytes; RFC 5321, section 4.5.3.1.3, less the angle
 // domains is idna.Lookup with the limits of the DNS.
 var domains = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.VerifyDNSLength(true))
 
-// userID derives a user's id from a clean email: a UUID version 8 (RFC 9562, section 5.8) of the SHA-256 of the
-// email's canonical form. Equal emails have equal ids, so one conditional write to one item keeps emails unique.
-func userID(email string) string {
-	sum := sha256.Sum256([]byte(canonicalEmail(email)))
+// userID returns the id of the user with a clean email. Equal emails have equal ids, so one conditional write to one
+// item keeps emails unique.
+func userID(email string) string { return idOf(emailHash(email)) }
+
+// emailHash returns the SHA-256 of a clean email's canonical form.
+func emailHash(email string) [sha256.Size]byte { return sha256.Sum256([]byte(canonicalEmail(email))) }
+
+// idOf makes an id of the hash of an email: a UUID version 8 (RFC 9562, section 5.8).
+func idOf(sum [sha256.Size]byte) string {
 	id := [16]byte(sum[:16])
 	id[6] = id[6]&0x0f | 0x80 // version 8
 	id[8] = id[8]&0x3f | 0x80 // variant of RFC 9562

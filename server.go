@@ -80,6 +80,7 @@ func newServer(c config, users Users, avatars Avatars, t *tokens, log *slog.Logg
 	s.handle("DELETE /users/{id}/avatar", shortTimeout, nil, private, s.deleteAvatar)
 	s.handle("GET /users/{id}/thumbnail", transferTimeout, &s.downloads, images, s.getThumbnail)
 	s.handle("GET /users/{id}/thumbnail/{version}", transferTimeout, &s.downloads, images, s.getThumbnail)
+	s.handle("GET /avatar/{hash}", transferTimeout, &s.downloads, images, s.getByHash)
 	s.handle("GET /livez", shortTimeout, nil, probe, s.livez)
 	s.handle("GET /readyz", shortTimeout, nil, probe, s.readyz)
 	s.handle("GET /version", shortTimeout, nil, public, s.version)

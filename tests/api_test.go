@@ -248,6 +248,30 @@ func shellWords(line string) (words []string, err error) {
 	return words, nil
 }
 
+// TestLibravatar gets the picture of a user with a client of Libravatar.
+func TestLibravatar(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	image := testkit.PNG(testkit.Gradient(300, 300, 1))
+	contentType, form := testkit.Form(image, map[string][]string{"name": {"Ada"}, "email": {"ada@example.com"}})
+	p.do(t, "POST /user", http.Header{"Content-Type": {contentType}}, form).want(t, http.StatusCreated)
+	for email, want := range map[string]string{"Ada@Example.com": "image/jpeg", "nobody@example.com": "image/png"} {
+		host := strings.TrimPrefix(p.url, "http://")
+		out, err := exec.Command("go", "run", "-C", "../tools/libravatar", ".", host, email).Output()
+		if err != nil {
+			t.Fatalf("go run -C tools/libravatar: %v", err)
+		}
+		path, ok := strings.CutPrefix(strings.TrimSpace(string(out)), p.url)
+		if !ok {
+			t.Fatalf("the client asks %s, want %s", out, p.url)
+		}
+		got := p.do(t, "GET "+path, nil, nil).want(t, http.StatusOK)
+		if contentType := got.Header.Get("Content-Type"); contentType != want {
+			t.Errorf("picture of %s: %s, want %s", email, contentType, want)
+		}
+	}
+}
+
 // TestBrowser runs tools/browser, which tries every operation in Swagger UI with
 // Chromium, without and with tokens.
 func TestBrowser(t *testing.T) {

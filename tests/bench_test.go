@@ -564,6 +564,8 @@ func benchRequests(b *testing.B, env []string) {
 		{"image", func(i int) { w.do(b, "GET", urls[i], nil) }},
 		{"image-304", func(i int) { w.do(b, "GET", urls[i], nil, "If-None-Match", "*") }},
 		{"thumbnail", func(i int) { w.do(b, "GET", users[i]+"/thumbnail", nil) }},
+		{"by-hash", func(i int) { w.do(b, "GET", fmt.Sprintf("/avatar/user%d@example.com", i), nil) }},
+		{"identicon", func(i int) { w.do(b, "GET", fmt.Sprintf("/avatar/%d?f=y", i), nil) }},
 		{"create", func(int) {
 			body := fmt.Appendf(nil, `{"name":"Anna Example","email":"anna%d@example.com"}`, created.Add(1))
 			w.do(b, "POST", "/user", body, "Content-Type", "application/json")

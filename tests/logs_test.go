@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -31,6 +32,7 @@ func testLogKeepsSecrets(t *testing.T, env []string) {
 		name, email   = "Ada Secretname", "ada.secret@example.com"
 		token, denied = "secret-token-0123456789", "wrong-token-0123456789"
 	)
+	hash := fmt.Sprintf("%x", sha256.Sum256([]byte(email)))
 	file := filepath.Join(t.TempDir(), "tokens")
 	if err := os.WriteFile(file, []byte("web:"+token+"\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -82,6 +84,8 @@ func testLogKeepsSecrets(t *testing.T, env []string) {
 	do("GET /users?cursor="+email, bearer(token), nil).want(t, http.StatusBadRequest)
 	do("GET /users?"+email+"="+token, bearer(token), nil).want(t, http.StatusBadRequest)
 	do("GET /users/"+email, bearer(token), nil).want(t, http.StatusNotFound)
+	do("GET /avatar/"+email, bearer(token), nil).want(t, http.StatusOK)
+	do("GET /avatar/"+hash, bearer(token), nil).want(t, http.StatusOK)
 	do("GET /"+email+"/"+token, bearer(token), nil).want(t, http.StatusNotFound)
 	do("GET /users", bearer(denied), nil).want(t, http.StatusUnauthorized)
 	do("GET /users", http.Header{"Authorization": {"Basic " + token}}, nil).want(t, http.StatusUnauthorized)
@@ -118,7 +122,7 @@ func testLogKeepsSecrets(t *testing.T, env []string) {
 	if n := strings.Count(log, `"msg":"request"`); n < 40 {
 		t.Errorf("only %d requests are logged", n)
 	}
-	secrets := []string{name, email, "secretname", "ada.secret", token, denied}
+	secrets := []string{name, email, hash, "secretname", "ada.secret", token, denied}
 	for _, variable := range env {
 		if name, value, _ := strings.Cut(variable, "="); name == "AWS_SECRET_ACCESS_KEY" || name == "AWS_SESSION_TOKEN" {
 			secrets = append(secrets, value)
