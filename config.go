@@ -21,6 +21,8 @@ import (
 	"golang.org/x/net/idna"
 )
 
+const maxAvatarBytes = 64 << 20 // of MAX_AVATAR_BYTES: an image is held in memory
+
 // A config is the configuration of the process.
 type config struct {
 	ListenAddr      string
@@ -28,7 +30,7 @@ type config struct {
 	Table, Bucket   string // both empty: the embedded store
 	LocalStackHost  string
 	DataDir         string
-	MaxAvatarBytes  int64  // of an image, which is held in memory
+	MaxAvatarBytes  int64  // of an image
 	PublicURL       string // without a trailing slash
 	TokensFile      string // empty: the API is open
 	AvatarsPublic   bool
@@ -98,7 +100,7 @@ func loadConfig(lookup func(string) (string, bool)) (c config, err error) {
 		return c, invalid("METRICS_ADDR")
 	case (c.Table == "") != (c.Bucket == ""):
 		return c, errors.New("only one of DYNAMODB_TABLE and S3_BUCKET is set: set both to use AWS, or neither to use the embedded store")
-	case c.MaxAvatarBytes < 1 || c.MaxAvatarBytes > 64<<20: // an image is held in memory
+	case c.MaxAvatarBytes < 1 || c.MaxAvatarBytes > maxAvatarBytes:
 		return c, invalid("MAX_AVATAR_BYTES")
 	case !slices.Contains([]string{"", "text", "json"}, c.LogFormat):
 		return c, invalid("LOG_FORMAT")

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/feature/s3/manager"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
@@ -31,8 +32,19 @@ func newS3Avatars(cfg aws.Config, bucket string, log *slog.Logger) *s3Avatars {
 }
 
 func (s *s3Avatars) Put(ctx context.Context, id, key, mediaType string, data []byte) error {
-	in := &s3.PutObjectInput{Bucket: &s.bucket, Key: aws.String(avatarKey(id, key)), Body: bytes.NewReader(data), ContentType: &mediaType}
-	_, err := call(ctx, &s.log, "PutObject", putTimeout, s.client.PutObject, in)
+	in := &s3.PutObjectInput{
+		Bucket:      &s.bucket,
+		Key:         aws.String(avatarKey(id, key)),
+		Body:        bytes.NewReader(data),
+		ContentType: &mediaType,
+	}
+	//lint:ignore SA1019 AWS prefers transfermanager: not yet at 1.0, it copies the body and overrides the checksum setting.
+	upload := manager.Uploader{
+		S3:                         s.client,
+		PartSize:                   maxAvatarBytes, // one PutObject for every image
+		RequestChecksumCalculation: s.client.Options().RequestChecksumCalculation,
+	}.Upload
+	_, err := call(ctx, &s.log, "PutObject", putTimeout, upload, in)
 	return err
 }
 

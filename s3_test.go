@@ -85,6 +85,17 @@ func TestImageEnd(t *testing.T) {
 	wantError(t, err, ErrUnavailable)
 }
 
+// TestLargestImage stores the largest image with one call.
+func TestLargestImage(t *testing.T) {
+	t.Parallel()
+	bucket := testkit.NewS3(t)
+	_, avatars := openTestAWS(t, "http://127.0.0.1:1", bucket.URL)
+	wantError(t, avatars.Put(t.Context(), "id", "key", "image/png", make([]byte, maxAvatarBytes)), nil)
+	if n := bucket.Calls("PutObject"); n != 1 {
+		t.Errorf("image of %d bytes: %d calls of PutObject, want 1", maxAvatarBytes, n)
+	}
+}
+
 // TestChecksumSettings holds the SDK's settings against the headers of requests,
 // over HTTP and HTTPS. Over HTTPS no body is hashed for the signature.
 func TestChecksumSettings(t *testing.T) {
