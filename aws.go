@@ -175,6 +175,8 @@ func describeAWS(err error) (code, cause string) {
 		}
 	case errors.Is(err, context.Canceled):
 		code = "canceled"
+	case strings.Contains(err.Error(), "get credentials: "): // the SDK has no type for it
+		return "credentials", "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the pod a role: " + err.Error()
 	case errors.Is(err, context.DeadlineExceeded), isNet && timeout.Timeout():
 		code = "timeout"
 	case errors.Is(err, io.ErrUnexpectedEOF):
@@ -189,6 +191,12 @@ type awsLog struct {
 	service, target string   // such as DynamoDB and "table users"
 	last            sync.Map // time by kind of failure
 }
+
+// An awsError is an ErrUnavailable with the code of describeAWS.
+type awsError struct{ code, text string }
+
+func (e *awsError) Error() string { return e.text }
+func (e *awsError) Unwrap() error { return ErrUnavailable }
 
 // failed returns an error of an operation as one of the stores, and logs it. Every refusal by AWS is an
 // ErrUnavailable: the operator can correct it, the client cannot. It returns an unmet condition as it is.
@@ -210,7 +218,7 @@ func (l *awsLog) failed(ctx context.Context, operation string, err error) error 
 	if l.allow(kind) {
 		l.ErrorContext(ctx, "AWS call failed", "operation", operation, "code", code, "error", cause)
 	}
-	return fmt.Errorf("%w: %s: %s", ErrUnavailable, operation, cause)
+	return &awsError{code, fmt.Sprintf("%v: %s: %s", ErrUnavailable, operation, cause)}
 }
 
 // allow reports whether a failure may be logged: the first one, then one a minute.

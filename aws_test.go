@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -19,8 +21,10 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go"
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"roster/internal/testkit"
@@ -90,7 +94,7 @@ func openRealAWS(t testing.TB, dynamoURL, s3URL string) (*dynamoUsers, *s3Avatar
 				break
 			}
 			for _, object := range page.Contents {
-				avatars.delete(ctx, *object.Key)
+				avatars.delete(ctx, []string{*object.Key})
 			}
 		}
 		avatars.client.DeleteBucket(ctx, &s3.DeleteBucketInput{Bucket: &avatars.bucket})
@@ -314,8 +318,60 @@ func TestCredentials(t *testing.T) {
 	os.Unsetenv("AWS_SESSION_TOKEN")
 	users, avatars = openTestAWSWith(t, dynamo.URL, bucket.URL, ignoreCalls, logger)
 	_, err := users.Get(ctx, u.ID)
+	for _, want := range []string{"code=credentials", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "role"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("without credentials, the log does not have %q: %s", want, &log)
+		}
+	}
 	check(err, "GetItem")
 	check(avatars.Put(ctx, u.ID, "key", "image/png", nil), "PutObject")
+}
+
+// TestCodes compares the codes in the runbook with those of the program: its own words, and the codes of AWS, which it
+// passes on.
+func TestCodes(t *testing.T) {
+	runbook := string(testkit.Must(os.ReadFile("docs/operations.md")))
+	alerts := string(testkit.Must(os.ReadFile("chart/files/alerts.yaml")))
+	throttled := regexp.MustCompile(`^(` + regexp.MustCompile(`roster_aws_request_duration_seconds_count{code=~"(.*?)"}`).FindStringSubmatch(alerts)[1] + `)$`)
+	_, table, _ := strings.Cut(runbook, "### RosterBackendFailing")
+	table, _, _ = strings.Cut(table, "\n### ")
+
+	own := map[string]bool{} // the program's own words
+	for _, err := range []error{
+		errors.New("an error"), io.ErrUnexpectedEOF, &url.Error{Err: errors.New("refused")}, context.DeadlineExceeded, os.ErrDeadlineExceeded,
+		fmt.Errorf("get identity: get credentials: %w", context.DeadlineExceeded), &processcreds.ProviderError{Err: errors.New("exit status 1")},
+	} {
+		code, _ := describeAWS(err)
+		own[code] = false
+	}
+	n := 0
+	for _, row := range regexp.MustCompile("(?m)^\\| (`.*`) \\| (.*) \\|$").FindAllStringSubmatch(table, -1) {
+		for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row[1], -1) {
+			n++
+			code := strings.TrimRight(m[1], "….")
+			if code == strings.ToLower(code) {
+				if _, known := own[code]; !known {
+					t.Errorf("the program has no code %s, which the runbook explains", code)
+				}
+				own[code] = true
+				continue
+			}
+			if got, _ := describeAWS(&smithy.GenericAPIError{Code: code}); got != code {
+				t.Errorf("the code of %s is %s", code, got)
+			}
+			if want := strings.Contains(row[2], "#rosterbackendthrottled"); throttled.MatchString(code) != want {
+				t.Errorf("RosterBackendThrottled counts %s: %t, want %t as in the runbook", code, !want, want)
+			}
+		}
+	}
+	if n < 15 {
+		t.Errorf("%d codes in the runbook, want at least 15", n)
+	}
+	for code, explained := range own {
+		if !explained {
+			t.Errorf("the runbook does not explain the code %s", code)
+		}
+	}
 }
 
 // TestRefusals: whatever AWS refuses is unavailability, and the log names the

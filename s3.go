@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -22,6 +24,7 @@ type s3Avatars struct {
 	client *s3.Client
 	bucket string
 	log    awsLog
+	single atomic.Bool // delete one object a call
 }
 
 func newS3Avatars(cfg aws.Config, bucket string, log *slog.Logger) *s3Avatars {
@@ -108,7 +111,7 @@ func (s *s3Avatars) Delete(ctx context.Context, images ...ImageName) error {
 	for _, image := range images {
 		keys = append(keys, avatarKey(image.ID, image.Key), avatarKey(image.ID, thumbnailKey(image.Key)))
 	}
-	return s.delete(ctx, keys...)
+	return s.delete(ctx, keys)
 }
 
 func (s *s3Avatars) DeleteStale(ctx context.Context, id string, before time.Time) error {
@@ -127,11 +130,35 @@ func (s *s3Avatars) DeleteStale(ctx context.Context, id string, before time.Time
 			}
 		}
 	}
-	return s.delete(ctx, stale...)
+	return s.delete(ctx, stale)
 }
 
+// noBatches are the codes of S3 stores without DeleteObjects, and of those that require Content-MD5, which the SDK does
+// not send.
+var noBatches = []string{"NotImplemented", "MethodNotAllowed", "InvalidArgument", "InvalidRequest", "MissingContentMD5"}
+
 // delete deletes objects, existing or not.
-func (s *s3Avatars) delete(ctx context.Context, keys ...string) error {
+func (s *s3Avatars) delete(ctx context.Context, keys []string) error {
+	if !s.single.Load() {
+		err := s.deleteBatches(ctx, keys)
+		failed, ok := errors.AsType[*awsError](err)
+		if !ok || !slices.Contains(noBatches, failed.code) {
+			return err
+		}
+		s.log.Warn("this S3 store rejects DeleteObjects: objects are deleted one by one from now on")
+		s.single.Store(true)
+	}
+	for _, key := range keys {
+		in := &s3.DeleteObjectInput{Bucket: &s.bucket, Key: &key}
+		_, err := call(ctx, &s.log, "DeleteObject", callTimeout, s.client.DeleteObject, in)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *s3Avatars) deleteBatches(ctx context.Context, keys []string) error {
 	for batch := range slices.Chunk(keys, 1000) { // the limit of DeleteObjects
 		objects := &types.Delete{Quiet: aws.Bool(true)}
 		for _, key := range batch {

@@ -222,3 +222,49 @@ func BenchmarkDelete(b *testing.B) {
 		})
 	}
 }
+
+// TestDeleteSingly: in a store that rejects DeleteObjects, each object is deleted by a call of its own. Other failures
+// change nothing.
+func TestDeleteSingly(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	id := testUser("ada@example.com").ID
+	for _, tt := range []struct {
+		status int
+		code   string
+		want   error
+	}{
+		{501, "NotImplemented", nil},
+		{400, "NotImplemented", nil},
+		{400, "InvalidArgument", nil},
+		{400, "InvalidRequest", nil},
+		{400, "MissingContentMD5", nil},
+		{405, "MethodNotAllowed", nil},
+		{400, "ExpiredToken", ErrUnavailable},
+		{403, "AccessDenied", ErrUnavailable},
+		{404, "NoSuchBucket", ErrUnavailable},
+	} {
+		t.Run(tt.code, func(t *testing.T) {
+			bucket := testkit.NewS3(t)
+			_, avatars := openTestAWS(t, "http://127.0.0.1:1", bucket.URL)
+			bucket.Always("DeleteObjects", testkit.Fault{Status: tt.status, Code: tt.code})
+			for range 2 {
+				for _, key := range []string{"a", thumbnailKey("a"), "b", "c"} {
+					wantError(t, avatars.Put(ctx, id, key, "image/png", []byte("image")), nil)
+				}
+				wantError(t, avatars.Delete(ctx, ImageName{id, "a"}, ImageName{id, "b"}), tt.want)
+				wantError(t, avatars.DeleteStale(ctx, id, time.Now().Add(time.Hour)), tt.want)
+			}
+			wantKeys, wantBatches := 0, 1
+			if tt.want != nil {
+				wantKeys, wantBatches = 4, 4
+			}
+			if keys := bucket.Keys(); len(keys) != wantKeys {
+				t.Errorf("%d objects after the deletions, want %d: %q", len(keys), wantKeys, keys)
+			}
+			if n := bucket.Calls("DeleteObjects"); n != wantBatches {
+				t.Errorf("%d calls of DeleteObjects, want %d", n, wantBatches)
+			}
+		})
+	}
+}

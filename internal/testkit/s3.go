@@ -84,6 +84,8 @@ func (f *S3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		operation = "DeleteObjects"
 	case r.Method == http.MethodPut:
 		operation = "PutObject"
+	case r.Method == http.MethodDelete:
+		operation = "DeleteObject"
 	case r.Method == http.MethodGet:
 		operation = "GetObject"
 	}
@@ -123,6 +125,9 @@ func (f *S3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			f.get(w, r, key, objects)
 		case "DeleteObjects":
 			f.delete(w, body, objects)
+		case "DeleteObject":
+			delete(objects, key)
+			w.WriteHeader(http.StatusNoContent)
 		default:
 			refuseS3(w, http.StatusNotImplemented, "NotImplemented")
 		}
