@@ -145,8 +145,9 @@ func (s *s3Avatars) delete(ctx context.Context, keys []string) error {
 		if !ok || !slices.Contains(noBatches, failed.code) {
 			return err
 		}
-		s.log.Warn("this S3 store rejects DeleteObjects: objects are deleted one by one from now on")
-		s.single.Store(true)
+		if s.single.CompareAndSwap(false, true) {
+			s.log.Warn("this S3 store rejects DeleteObjects: objects are deleted one by one from now on")
+		}
 	}
 	for _, key := range keys {
 		in := &s3.DeleteObjectInput{Bucket: &s.bucket, Key: &key}
