@@ -52,7 +52,7 @@ func testLogKeepsSecrets(t *testing.T, env []string) {
 	id := do("POST /user", h, body).want(t, http.StatusCreated).user(t).ID
 	user := "/users/" + id
 	do("POST /user", h, body).want(t, http.StatusConflict)
-	do("POST /user?email="+email, h, body).want(t, http.StatusConflict)
+	do("POST /user?email="+email, h, body).want(t, http.StatusBadRequest)
 	for _, bad := range []string{
 		`{"name":"` + name + `","email":"` + email + ` x"}`,
 		`{"name":"` + name + `","email":"` + email + `","` + email + `":"` + name + `"}`,
