@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -10,7 +9,6 @@ import (
 	"io"
 	"maps"
 	"mime"
-	"mime/multipart"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -149,13 +147,8 @@ func (s *server) readBody(w *response, r *http.Request, limit int64) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
-	return readAll(body, r.ContentLength, limit)
-}
-
-// readAll reads src to its end, or a byte more than limit, into one buffer of length, if that is not negative.
-func readAll(src io.Reader, length, limit int64) ([]byte, error) {
-	data := bytes.NewBuffer(make([]byte, 0, min(max(length, 0), limit)+bytes.MinRead))
-	if _, err := data.ReadFrom(io.LimitReader(src, limit+1)); err != nil {
+	data := bytes.NewBuffer(make([]byte, 0, max(r.ContentLength, 0)+bytes.MinRead)) // grows only if the length is unknown
+	if _, err := data.ReadFrom(body); err != nil {
 		return nil, bodyError(err)
 	}
 	return data.Bytes(), nil
@@ -169,11 +162,11 @@ func (s *server) readForm(w *response, r *http.Request, accepted []string, field
 	}
 	f := &form{fields: map[string]string{}, allowed: fields}
 	if mediaType == "multipart/form-data" {
-		body, err := s.openBody(w, r, maxFormBytes+s.MaxAvatarBytes)
+		body, err := s.readBody(w, r, maxFormBytes+s.MaxAvatarBytes)
 		if err != nil {
 			return nil, err
 		}
-		return f, f.readMultipart(body, params["boundary"], s.MaxAvatarBytes, r.ContentLength)
+		return f, f.readMultipart(body, params["boundary"], s.MaxAvatarBytes)
 	}
 	data, err := s.readBody(w, r, maxFormBytes)
 	if err != nil {
@@ -226,60 +219,42 @@ func (f *form) readURLEncoded(text string) error {
 	return f.err()
 }
 
-// readMultipart reads multipart/form-data (RFC 7578), the image from the part avatar or file.
-func (f *form) readMultipart(body io.Reader, boundary string, maxImage, length int64) error {
+// readMultipart reads multipart/form-data, the image from the part avatar or file.
+func (f *form) readMultipart(body []byte, boundary string, maxImage int64) error {
 	if boundary == "" {
 		return badRequest("Content-Type lacks the boundary parameter of multipart/form-data")
 	}
 	f.allowed = append(f.allowed, "avatar", "file")
-	// multipart.Reader stops at the final boundary, but takes a body that is truncated within a part's
-	// header for complete: an error behind it tells. The line break is for a final boundary without one.
-	truncated, end := io.Pipe()
-	end.CloseWithError(io.ErrUnexpectedEOF)
-	body = bufio.NewReaderSize(body, 64<<10) // else each 4 KiB take a system call
-	parts := multipart.NewReader(io.MultiReader(body, strings.NewReader("\r\n"), truncated), boundary)
-	for n := 1; ; n++ {
-		part, err := parts.NextPart()
-		switch {
-		case err == io.EOF:
-			return f.err()
-		case err != nil:
-			return bodyError(err)
-		case n > maxParts:
-			return badRequest("the form has more than %d parts", maxParts)
-		case part.FormName() == "":
-			return badRequest("part %d of the form has no readable name; send Content-Disposition: form-data; name=...", n)
-		}
-		if err := f.readPart(part, maxImage, length); err != nil {
+	parts, err := splitParts(body, boundary)
+	if err != nil {
+		return err
+	}
+	for _, p := range parts {
+		if err := f.addPart(p, maxImage); err != nil {
 			return err
 		}
 	}
+	return f.err()
 }
 
-func (f *form) readPart(part *multipart.Part, maxImage, bodyLength int64) error {
-	name := part.FormName()
-	isImage := name == "avatar" || name == "file"
-	length, limit := int64(0), int64(maxFormBytes)
+func (f *form) addPart(p part, maxImage int64) error {
+	isImage := p.name == "avatar" || p.name == "file"
+	if isImage && len(p.content) == 0 && p.fileName == "" {
+		return nil // a browser sends this for an empty file input
+	}
+	limit := int64(maxFormBytes)
 	if isImage {
-		length, limit = bodyLength, maxImage
+		limit = maxImage
 	}
-	if isImage && f.image != nil {
-		limit = 0 // memory is reserved for one image
-	}
-	data, err := readAll(part, length, limit)
 	switch {
-	case err != nil:
-		return err
-	case isImage && len(data) == 0 && part.FileName() == "":
-		// A browser sends this for an empty file input.
 	case isImage && f.image != nil:
-		f.fault(name, "more than one image was sent")
-	case int64(len(data)) > limit:
-		return tooLarge("%.40q may have at most %d bytes", name, limit)
+		f.fault(p.name, "more than one image was sent")
+	case int64(len(p.content)) > limit:
+		return tooLarge("%.40q may have at most %d bytes", p.name, limit)
 	case isImage:
-		f.image = data
+		f.image = p.content
 	default:
-		f.set(name, string(data))
+		f.set(p.name, string(p.content))
 	}
 	return nil
 }
