@@ -147,7 +147,8 @@ func (s *server) readBody(w *response, r *http.Request, limit int64) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
-	data := bytes.NewBuffer(make([]byte, 0, max(r.ContentLength, 0)+bytes.MinRead)) // grows only if the length is unknown
+	length := max(r.ContentLength, 0) // of an unknown length: the buffer grows
+	data := bytes.NewBuffer(make([]byte, 0, length+bytes.MinRead))
 	if _, err := data.ReadFrom(body); err != nil {
 		return nil, bodyError(err)
 	}

@@ -18,8 +18,8 @@ type part struct {
 	content        []byte
 }
 
-// splitParts splits a multipart body (RFC 2046, section 5.1.1) into at most maxParts parts. Their content is not copied.
-// All lines end in CRLF, or all in LF alone, as some scripts send them.
+// splitParts splits a multipart body (RFC 2046, section 5.1.1) into at most maxParts parts. It does not copy
+// their content. All lines end in CRLF, or all in LF alone, as some scripts send them.
 func splitParts(body []byte, boundary string) (parts []part, err error) {
 	delimiter := []byte("--" + boundary)
 	preamble, rest, found := cutDelimiter(body, delimiter)
@@ -49,8 +49,8 @@ func splitParts(body []byte, boundary string) (parts []part, err error) {
 	return parts, nil
 }
 
-// cutDelimiter cuts body around the first delimiter that ends its line, but for padding, or is the last one, which
-// ends in two hyphens. after begins with the end of the line or the hyphens.
+// cutDelimiter cuts body around the first delimiter that ends its line, except for padding, or that two hyphens
+// follow, as they follow the last one. after begins with the end of the line or the hyphens.
 func cutDelimiter(body, delimiter []byte) (before, after []byte, found bool) {
 	end := 0
 	for {

@@ -13,8 +13,8 @@ import (
 // recordFormat is the first byte of a record. The first format was JSON, which begins with a brace.
 const recordFormat = 1
 
-// encodeRecord returns a user as the embedded store keeps it under the id: recordFormat, then fields, each led by
-// its length. A new field goes to the end. A field that is no longer needed stays, empty.
+// encodeRecord returns the record of a user in the embedded store, whose key is the id: recordFormat, then
+// fields, each led by its length. A new field goes to the end. An obsolete field stays, empty.
 func encodeRecord(u User) []byte {
 	var a Avatar
 	if u.Avatar != nil {
@@ -49,14 +49,17 @@ func decodeRecord(id string, record []byte) (u User, err error) {
 	return u, nil
 }
 
-// decodeFields reads the fields of a record. It ignores those it does not know, and leaves those empty that are missing.
+// decodeFields reads the fields of a record. It ignores unknown fields. Missing fields are empty.
 func decodeFields(record []byte) (User, error) {
 	var u User
 	var a Avatar
 	var created, updated, size string
 	text := string(record) // one allocation for all fields
 	at := 0
-	for _, field := range []*string{&u.Name, &u.Email, &u.ETag, &created, &updated, &u.Removed, &a.Key, &a.Type, &size} {
+	for _, field := range []*string{
+		&u.Name, &u.Email, &u.ETag, &created, &updated,
+		&u.Removed, &a.Key, &a.Type, &size,
+	} {
 		if at == len(record) {
 			break
 		}
