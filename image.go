@@ -57,6 +57,9 @@ type walker struct {
 	orientation   byte    // EXIF: 0 if missing, 1 if upright, 2 to 8 if the image must be turned
 	flags         byte    // WebP: of VP8X
 	scans         int     // JPEG
+	space         string  // of colors, as profiles name it: "RGB ", "GRAY" or "CMYK"
+	profile       []byte  // the color profile, cleaned
+	misleading    bool    // PNG: browsers show other colors, or another frame, than Go decodes
 	decoded       float64 // bytes per pixel that Go's decoder allocates at most
 	trees         bool    // WebP: a lossless image, or lossless transparency
 }
@@ -72,7 +75,7 @@ func (w *walker) run() (err error) {
 			panic(fault)
 		}
 	}()
-	w.mediaType = http.DetectContentType(w.data)
+	w.mediaType, w.space = http.DetectContentType(w.data), "RGB "
 	if walk := walks[w.mediaType]; walk != nil {
 		walk(w)
 		return nil
@@ -193,7 +196,29 @@ var pngKept = map[string]bool{
 // pngDepths are the bit depths of each color type (section 11.2.1).
 var pngDepths = map[byte]string{0: "\x01\x02\x04\x08\x10", 2: "\x08\x10", 3: "\x01\x02\x04\x08", 4: "\x08\x10", 6: "\x08\x10"}
 
-const pngSignature = "\x89PNG\r\n\x1a\n"
+const (
+	pngSignature = "\x89PNG\r\n\x1a\n"
+	pngSRGB      = "\x01\x0d\x00\x01" // as coding-independent code points (section 11.3.2.6)
+)
+
+// pngColors are gamma and chromaticities of sRGB (sections 11.3.2.1, 11.3.2.2). An image may differ by 5 %.
+var pngColors = map[string][]int{
+	"gAMA": {45_455},
+	"cHRM": {31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000},
+}
+
+func closeTo(body []byte, want []int) bool {
+	for i, value := range want {
+		if len(body) < 4*(i+1) {
+			return true // browsers ignore the chunk
+		}
+		got := int(binary.BigEndian.Uint32(body[4*i:]))
+		if got < value*95/100 || got > value*105/100 {
+			return false
+		}
+	}
+	return true
+}
 
 var pngEnd = pngChunk("IEND", nil)
 
@@ -204,7 +229,7 @@ func pngChunk(kind string, body []byte) []byte {
 
 // png walks chunks: length, type, body, CRC (section 5.3).
 func (w *walker) png() {
-	animated := false
+	animated, framed := false, false
 	for i := len(pngSignature); ; { // up to IEND
 		// Browsers show an image whose last chunk is missing, cut or wrong.
 		if rest := w.data[i:]; bytes.HasPrefix(pngEnd, rest) || len(rest) >= 8 && string(rest[4:8]) == "IEND" {
@@ -228,12 +253,24 @@ func (w *walker) png() {
 		case kind == "IHDR":
 			w.require(n == 13 && strings.Contains(pngDepths[body[9]], string(body[8:9])) && body[12] <= 1, "its header is not valid")
 			w.setSize(int(binary.BigEndian.Uint32(body)), int(binary.BigEndian.Uint32(body[4:])))
+			if body[9] == 0 || body[9] == 4 {
+				w.space = "GRAY"
+			}
 			// 4 channels of 8 or 16 bits; each pass of an interlaced image is an image too.
 			w.decoded = float64(max(8, body[8]) / 8 * 4 * (1 + body[12]))
 		case kind == "IDAT":
 			w.pixels += n
+			w.misleading = w.misleading || animated && !framed // the image is no frame of the animation
 		case kind == "acTL":
 			animated = true
+		case kind == "fcTL":
+			framed = true
+		case kind == "iCCP":
+			kept = w.pngProfile(chunk)
+		case kind == "gAMA", kind == "cHRM":
+			w.misleading = w.misleading || !closeTo(body, pngColors[kind])
+		case kind == "cICP":
+			w.misleading = w.misleading || string(body) != pngSRGB
 		case kind == "eXIf":
 			if kept = w.keepOrientation(body); kept != nil {
 				kept = pngChunk("eXIf", kept)
@@ -314,15 +351,28 @@ func (w *walker) jpegFrame(marker byte, segment []byte) {
 		bytesPerPixel += 4
 	}
 	w.decoded += bytesPerPixel
+	switch segment[5] {
+	case 1:
+		w.space = "GRAY"
+	case 4:
+		w.space = "CMYK"
+	}
 }
 
-// jpegKept returns what stays of an application segment: no thumbnail, a color profile (ICC.1, annex B.4), the orientation.
+// jpegKept returns what stays of an application segment: no thumbnail, a color profile, the orientation.
 func (w *walker) jpegKept(marker byte, segment []byte) []byte {
 	is := func(m byte, id string) bool { return marker == m && bytes.HasPrefix(segment, []byte(id)) }
 	switch {
 	case is(0xe0, "JFIF\x00") && len(segment) >= 14:
 		return append(segment[:12:12], 0, 0)
-	case is(0xe0, "JFIF\x00"), is(0xe2, "ICC_PROFILE\x00"):
+	case is(0xe0, "JFIF\x00"):
+		return segment
+	case is(0xe2, iccHeader):
+		if profile := w.keepProfile(segment[len(iccHeader):]); profile != nil {
+			return slices.Concat([]byte(iccHeader), profile)
+		}
+	case is(0xe2, iccHeader[:len(iccHeader)-2]): // a part of a large profile
+		w.misleading = true
 		return segment
 	case is(0xee, "Adobe"):
 		if len(segment) >= 12 && segment[11] == 0 {
@@ -404,7 +454,7 @@ func (w *walker) gifBlocks(i int) int {
 	}
 }
 
-// gifKept returns what stays of an extension: delay and transparent color (section 23), number of loops, color profile.
+// gifKept returns what stays of an extension: delay and transparent color (section 23), number of loops.
 func gifKept(block []byte) []byte {
 	is := func(start string) bool { return bytes.HasPrefix(block, []byte(start)) }
 	switch {
@@ -412,8 +462,6 @@ func gifKept(block []byte) []byte {
 		return append([]byte("!\xf9\x04"), block[3], block[4], block[5], block[6], 0)
 	case is("!\xff\x0bNETSCAPE2.0\x03\x01"), is("!\xff\x0bANIMEXTS1.0\x03\x01"):
 		return append(block[:18:18], 0)
-	case is("!\xff\x0bICCRGBG1012"):
-		return block
 	}
 	return nil
 }
@@ -468,7 +516,7 @@ func (w *walker) webpChunks(i int) (flags byte) {
 		case kind == "ANIM" && announced && n >= 6:
 			kept = body[:6]
 		case kind == "ICCP" && announced:
-			kept = body
+			kept = w.keepProfile(body)
 		case kind == "ALPH" && w.width > 0: // not in a simple file
 			w.decoded, w.trees = 8, true // decoded as VP8L
 			kept = body

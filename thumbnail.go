@@ -105,7 +105,8 @@ func prepareThumbnail(data []byte) (w walker, cost int64, err error) {
 		w.data = slices.Concat(w.data[:6], screen, w.data[10:])
 	}
 	cost = w.cost()
-	if cost > maxThumbnailPixels || w.scans > maxThumbnailScans || w.flags&webpFlags["ANIM"] != 0 {
+	wrongColors := w.misleading || w.space == "CMYK" && len(w.profile) > 0 || len(w.profile) > maxProfile
+	if cost > maxThumbnailPixels || w.scans > maxThumbnailScans || w.flags&webpFlags["ANIM"] != 0 || wrongColors {
 		return walker{}, 0, errors.New("the image cannot be rendered")
 	}
 	return w, cost, nil
@@ -142,13 +143,36 @@ func (w *walker) thumbnail(ctx context.Context) (thumb []byte, err error) {
 	draw.BiLinear.Scale(scaled, target, small, small.Bounds(), draw.Src, nil)
 	turned := image.NewRGBA(scaled.Rect)
 	draw.NearestNeighbor.Transform(turned, upright[w.orientation], scaled, scaled.Rect, draw.Src, nil)
-	var b bytes.Buffer
-	if turned.Opaque() {
-		err = jpeg.Encode(&b, turned, &jpeg.Options{Quality: 85})
-	} else {
-		err = png.Encode(&b, turned)
+	return w.encode(turned)
+}
+
+// encode encodes a thumbnail, with the color profile of its image: one for RGB, or one for gray of a gray image.
+// Browsers ignore others.
+func (w *walker) encode(thumb *image.RGBA) ([]byte, error) {
+	space := ""
+	if len(w.profile) > 0 {
+		space = string(w.profile[16:20]) // ICC.1:2022, section 7.2.8
 	}
-	return b.Bytes(), err
+	gray := space == "GRAY" && w.space == "GRAY"
+	profile := w.profile
+	if space != "RGB " && !gray {
+		profile = nil
+	}
+	var b bytes.Buffer
+	var err error
+	switch {
+	case !thumb.Opaque() && gray:
+		return nil, errors.New("image/png does not write transparent gray")
+	case !thumb.Opaque():
+		err = png.Encode(&b, thumb)
+	case gray:
+		img := image.NewGray(thumb.Rect)
+		draw.Draw(img, img.Rect, thumb, image.Point{}, draw.Src)
+		err = jpeg.Encode(&b, img, &jpeg.Options{Quality: 85})
+	default:
+		err = jpeg.Encode(&b, thumb, &jpeg.Options{Quality: 85})
+	}
+	return withProfile(b.Bytes(), profile), err
 }
 
 // upright maps a thumbnail onto the upright one, by EXIF orientation (EXIF 2.32, section 4.6.4), 0 if unknown.

@@ -2,6 +2,7 @@ package testkit
 
 import (
 	"bytes"
+	"compress/zlib"
 	"encoding/binary"
 	"hash/crc32"
 	"image"
@@ -122,11 +123,11 @@ func PNGChunk(name string, data []byte) []byte {
 	return binary.BigEndian.AppendUint32(chunk, crc32.ChecksumIEEE(chunk[4:]))
 }
 
-// PadPNG gives a PNG a color profile, which stays, so that the file has size bytes.
+// PadPNG gives a PNG a background color, which stays, of so many bytes that the file has size bytes.
 func PadPNG(png []byte, size int) []byte {
 	const header = 8 + 25 // signature and IHDR
-	profile := PNGChunk("iCCP", make([]byte, size-len(png)-12))
-	return slices.Concat(png[:header], profile, png[header:])
+	background := PNGChunk("bKGD", make([]byte, size-len(png)-12))
+	return slices.Concat(png[:header], background, png[header:])
 }
 
 // PNGClaiming is a PNG of a few bytes whose header claims these dimensions.
@@ -161,4 +162,20 @@ func WebPClaiming(width, height uint16) []byte {
 	data := []byte("RIFF\x1e\x00\x00\x00WEBPVP8 \x12\x00\x00\x00\x10\x01\x00\x9d\x01\x2a")
 	data = binary.LittleEndian.AppendUint16(data, width)
 	return append(binary.LittleEndian.AppendUint16(data, height), make([]byte, 8)...)
+}
+
+// PNGGrayAlpha is a PNG of gray with transparency, which Go does not write: brighter to the right, clearer to the bottom.
+func PNGGrayAlpha(width, height int) []byte {
+	var rows bytes.Buffer
+	w := zlib.NewWriter(&rows)
+	for y := range height {
+		row := []byte{0}
+		for x := range width {
+			row = append(row, uint8(255*x/width), uint8(255*(height-y)/height))
+		}
+		w.Write(row)
+	}
+	w.Close()
+	header := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, uint32(width)), uint32(height))
+	return slices.Concat([]byte("\x89PNG\r\n\x1a\n"), PNGChunk("IHDR", append(header, 8, 4, 0, 0, 0)), PNGChunk("IDAT", rows.Bytes()), PNGChunk("IEND", nil))
 }
