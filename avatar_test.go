@@ -250,7 +250,8 @@ func BenchmarkPutAvatar(b *testing.B) {
 	dir := b.TempDir()
 	store, err := openLocal(dir, m)
 	wantError(b, err, nil)
-	s := newServer(config{MaxAvatarBytes: 5 << 20}, localUsers{store}, localAvatars{store}, nil, newLogger(config{LogFormat: "json"}, testkit.Must(os.OpenFile(os.DevNull, os.O_WRONLY, 0))), m, build{})
+	log := slog.New(slog.NewJSONHandler(io.Discard, nil)) // formats lines, as in production
+	s := newServer(config{MaxAvatarBytes: 5 << 20}, localUsers{store}, localAvatars{store}, nil, log, m, build{})
 	b.Cleanup(func() {
 		s.background.Wait()
 		store.Close()

@@ -3,13 +3,11 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -18,7 +16,6 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,12 +24,10 @@ import (
 
 // main exits with status 0 for success, 1 for a failure, 2 for a wrong configuration.
 func main() {
-	out := newLogWriter(os.Stderr)
-	err := run(out)
+	err := run()
 	if err != nil {
-		fmt.Fprintf(out, "roster: %v\n", err)
+		fmt.Fprintf(os.Stderr, "roster: %v\n", err)
 	}
-	out.close()
 	if _, wrong := errors.AsType[*configError](err); wrong {
 		os.Exit(2)
 	} else if err != nil {
@@ -40,7 +35,7 @@ func main() {
 	}
 }
 
-func run(out io.Writer) error {
+func run() error {
 	showVersion := flag.Bool("version", false, "print the version and exit")
 	healthcheck := flag.Bool("healthcheck", false, "request /livez of the running instance; exit 0 if it answers")
 	createMissing := flag.Bool("bootstrap", false, "create the table and the bucket on an emulator if missing, and exit")
@@ -63,7 +58,7 @@ func run(out io.Writer) error {
 	if err != nil {
 		return &configError{err}
 	}
-	log := newLogger(c, out)
+	log := newLogger(c)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	context.AfterFunc(ctx, stop) // a second signal kills
 	switch {
@@ -79,66 +74,17 @@ func run(out io.Writer) error {
 	return serve(ctx, c, log, b)
 }
 
-func newLogger(c config, w io.Writer) *slog.Logger {
+func newLogger(c config) *slog.Logger {
 	options := &slog.HandlerOptions{Level: c.LogLevel}
 	if c.LogFormat == "text" || c.LogFormat == "" && isTerminal(os.Stderr) {
-		return slog.New(slog.NewTextHandler(w, options))
+		return slog.New(slog.NewTextHandler(os.Stderr, options))
 	}
-	return slog.New(slog.NewJSONHandler(w, options))
+	return slog.New(slog.NewJSONHandler(os.Stderr, options))
 }
 
 func isTerminal(f *os.File) bool {
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
-// A logWriter writes lines in the background. If standard error is not read, for example
-// by a stalled log collector, its pipe is full after 64 KiB and every write blocks. A
-// logWriter then drops lines, so that neither requests nor shutdown wait.
-type logWriter struct {
-	lines   chan []byte // nil: the end
-	written chan struct{}
-	dropped atomic.Int64 // lines since the last report
-}
-
-const logLines = 4096 // held for a slow reader
-
-func newLogWriter(to io.Writer) *logWriter {
-	w := &logWriter{lines: make(chan []byte, logLines), written: make(chan struct{})}
-	go w.writeLines(to)
-	return w
-}
-
-func (w *logWriter) writeLines(to io.Writer) {
-	defer close(w.written)
-	for {
-		line := <-w.lines
-		if line == nil {
-			return
-		}
-		to.Write(line)
-		if n := w.dropped.Swap(0); n > 0 {
-			fmt.Fprintf(to, "roster: %d log lines dropped: standard error is not read fast enough\n", n)
-		}
-	}
-}
-
-func (w *logWriter) Write(line []byte) (int, error) {
-	select {
-	case w.lines <- bytes.Clone(line):
-	default:
-		w.dropped.Add(1)
-	}
-	return len(line), nil
-}
-
-// close waits until all lines are written, for a second at most.
-func (w *logWriter) close() {
-	go func() { w.lines <- nil }() // blocks if nobody reads
-	select {
-	case <-w.written:
-	case <-time.After(time.Second):
-	}
 }
 
 // serve serves the API until ctx ends and all requests are answered.

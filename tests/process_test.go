@@ -267,29 +267,3 @@ func startOnce(t testing.TB, dir string) (ready time.Duration, rss float64) {
 	p := &process{metrics: "http://" + output.find("serving metrics")["addr"].(string) + "/metrics"}
 	return ready, p.metric(t, "process_resident_memory_bytes")
 }
-
-// TestUnreadLog: standard error that nobody reads blocks neither requests nor the end.
-func TestUnreadLog(t *testing.T) {
-	t.Parallel()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	addr := "127.0.0.1:" + freePort(t)
-	p := &process{Cmd: command(t, "LISTEN_ADDR="+addr, "LOG_LEVEL=debug"), url: "http://" + addr, log: &logLines{}, done: make(chan struct{})}
-	p.Stderr = w
-	if err := p.Start(); err != nil {
-		t.Fatal(err)
-	}
-	w.Close()
-	go func() {
-		p.err = p.Wait()
-		close(p.done)
-	}()
-	p.waitReady(t)
-	for range 3_000 { // lines of 200 bytes: a pipe holds 64 KiB
-		p.do(t, "GET /livez", nil, nil).want(t, http.StatusOK)
-	}
-	p.stop(t)
-}
