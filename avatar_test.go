@@ -185,7 +185,9 @@ func TestDeleteAvatarFails(t *testing.T) {
 type anyUser struct{ Users }
 
 func (anyUser) Update(_ context.Context, id string, c Change, _ Condition) (before, after User, err error) {
-	return User{}, User{ID: id, Avatar: c.Avatar}, nil
+	u := testUser("anna@example.com")
+	u.ID, u.Avatar = id, c.Avatar
+	return User{}, u, nil
 }
 
 type noImages struct{ Avatars }

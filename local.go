@@ -211,7 +211,7 @@ func (s localUsers) Create(ctx context.Context, u User) error {
 func (s localUsers) Get(_ context.Context, id string) (u User, err error) {
 	err = s.db.View(func(tx *bolt.Tx) error {
 		u, err = decodeRecord(id, tx.Bucket(usersBucket).Get([]byte(id)))
-		return err
+		return cmp.Or(err, u.check())
 	})
 	return u, err
 }
@@ -250,6 +250,9 @@ func (s localUsers) Update(ctx context.Context, id string, change Change, c Cond
 		}
 		if !change.apply(&after, etag) {
 			return nil
+		}
+		if err := after.check(); err != nil {
+			return err
 		}
 		return b.Put([]byte(id), encodeRecord(after))
 	})

@@ -27,6 +27,7 @@ type metrics struct {
 	commitWrites     prometheus.Histogram
 	ready            prometheus.Gauge
 	panics           prometheus.Counter
+	invalidItems     prometheus.Counter
 	reloadFailures   prometheus.Counter
 	tokenLastUse     *prometheus.GaugeVec // token
 }
@@ -65,6 +66,8 @@ func newMetrics(b build) *metrics {
 			Name: "roster_embedded_commit_writes", Help: "Writes that shared a commit of the embedded store.", Buckets: writes}),
 		ready:  auto.NewGauge(prometheus.GaugeOpts{Name: "roster_ready", Help: "1 if /readyz answers 200."}),
 		panics: auto.NewCounter(prometheus.CounterOpts{Name: "roster_panics_total", Help: "Requests that panicked."}),
+		invalidItems: auto.NewCounter(prometheus.CounterOpts{
+			Name: "roster_invalid_items_total", Help: "Items left out of lists because they are not valid users."}),
 		reloadFailures: auto.NewCounter(prometheus.CounterOpts{
 			Name: "roster_auth_reload_failures_total", Help: "Changes of the token file that could not be loaded."}),
 		tokenLastUse: auto.NewGaugeVec(prometheus.GaugeOpts{

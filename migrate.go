@@ -107,6 +107,9 @@ func (m *migration) copyUser(ctx context.Context, u User) {
 // try stores the image before the user: a user that exists has its image. For an
 // existing user it returns ErrExists, unless that is the copy without its image.
 func (m *migration) try(ctx context.Context, u User) error {
+	if err := u.check(); err != nil {
+		return err
+	}
 	a := u.Avatar
 	there, err := m.users.Get(ctx, u.ID)
 	switch {

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strconv"
 	"time"
 )
@@ -32,7 +31,7 @@ func encodeRecord(u User) []byte {
 	return record
 }
 
-// decodeRecord returns the user of a record, or ErrNotFound for nil.
+// decodeRecord returns the user of a record, or ErrNotFound for nil. The user of a damaged record is not valid.
 func decodeRecord(id string, record []byte) (u User, err error) {
 	switch {
 	case record == nil:
@@ -43,7 +42,7 @@ func decodeRecord(id string, record []byte) (u User, err error) {
 		u, err = decodeJSON(record)
 	}
 	if err != nil {
-		return User{}, fmt.Errorf("user %s: %w", id, err)
+		u = User{}
 	}
 	u.ID = id
 	return u, nil

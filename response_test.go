@@ -27,7 +27,9 @@ func (s brokenUsers) Page(_ context.Context, after string, _ int) (page []User, 
 		return nil, "", ErrUnavailable
 	}
 	for i := range s.first {
-		page = append(page, User{ID: strconv.Itoa(i), Name: strings.Repeat("x", 100)})
+		u := testUser(strconv.Itoa(i) + "@example.com")
+		u.Name = strings.Repeat("x", 100)
+		page = append(page, u)
 	}
 	return page, "more", nil
 }

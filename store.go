@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -73,6 +74,16 @@ func (c Change) apply(u *User, etag string) bool {
 	return true
 }
 
+// check returns an error for what is no valid user. Other programs may write to the table, and a disk may fail.
+func (u User) check() error {
+	foreign := len(u.ID) != 36 || u.ID[14] != '8' // cheaper than parseID for each user of a list
+	incomplete := u.Name == "" || u.Email == "" || u.CreatedAt.IsZero() || u.UpdatedAt.IsZero()
+	if foreign || incomplete || u.Avatar != nil && (u.Avatar.Key == "" || u.Avatar.Size < 1) {
+		return fmt.Errorf("the stored item %.40q is not a valid user", u.ID)
+	}
+	return nil
+}
+
 // imageKey returns the key of the user's image, current or removed, if any.
 func (u User) imageKey() string {
 	if u.Avatar != nil {
@@ -92,7 +103,8 @@ type Users interface {
 
 	// Page returns users in the store's own, stable order, behind the id after: at
 	// most limit (0: as many as one read returns), and the id to continue after, ""
-	// at the end. Changes of the last second or so may be missing, as in any Scan.
+	// at the end. Changes of the last second or so may be missing, as in any Scan. The
+	// page has everything that is stored: see User.check.
 	Page(ctx context.Context, after string, limit int) (page []User, next string, err error)
 
 	// Update makes a change of a user who meets the condition. It returns the user before and after the change,

@@ -554,7 +554,7 @@ func testUser(email string) User {
 
 // testAvatar makes a new pointer to an image.
 func testAvatar(image []byte) Avatar {
-	return Avatar{Key: newKey(), Type: "image/png", Size: int64(len(image))}
+	return Avatar{Key: newKey(), Type: "image/png", Size: max(1, int64(len(image)))}
 }
 
 func listAll(ctx context.Context, users Users, after string, limit int) ([]User, error) {

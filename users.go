@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -55,6 +56,9 @@ func appendText(b []byte, text string) []byte {
 
 // sendUser sends a user.
 func (s *server) sendUser(w *response, status int, u User) error {
+	if err := u.check(); err != nil {
+		return err
+	}
 	return w.sendBody(status, "application/json", append(s.appendUser(nil, u), '\n'))
 }
 
@@ -93,15 +97,22 @@ func (s *server) findUser(w *response, r *http.Request, email string) error {
 
 // sendPage sends a page of users, with a Link if there are more.
 func (s *server) sendPage(w *response, r *http.Request, after string, limit int) error {
-	page, next, err := s.users.Page(r.Context(), after, limit+1)
-	if err != nil {
-		return err
+	var page []User
+	for {
+		users, next, err := s.users.Page(r.Context(), after, limit+1-len(page))
+		if err != nil {
+			return err
+		}
+		page = append(page, s.validUsers(users)...)
+		if next == "" || len(page) > limit {
+			break
+		}
+		after = next
 	}
 	if len(page) > limit {
-		page, next = page[:limit], page[limit-1].ID
-	}
-	if next != "" {
-		w.Header().Set("Link", fmt.Sprintf(`<%s/users?cursor=%s&limit=%d>; rel="next"`, s.PublicURL, next, limit))
+		page = page[:limit]
+		link := fmt.Sprintf(`<%s/users?cursor=%s&limit=%d>; rel="next"`, s.PublicURL, page[limit-1].ID, limit)
+		w.Header().Set("Link", link)
 	}
 	list := s.newUserList(w)
 	if err := list.add(page); err != nil {
@@ -123,7 +134,7 @@ func (s *server) streamUsers(w *response, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		if err := list.add(page); err != nil {
+		if err := list.add(s.validUsers(page)); err != nil {
 			return err
 		}
 		if next == "" || r.Method == http.MethodHead {
@@ -131,6 +142,18 @@ func (s *server) streamUsers(w *response, r *http.Request) error {
 		}
 		after = next
 	}
+}
+
+// validUsers returns the valid users of a page. The others must not keep clients from listing these.
+func (s *server) validUsers(page []User) []User {
+	return slices.DeleteFunc(page, func(u User) bool {
+		err := u.check()
+		if err != nil {
+			s.metrics.invalidItems.Inc()
+			s.log.Error("item left out of the list", "error", err)
+		}
+		return err != nil
+	})
 }
 
 // A userList sends users as a JSON array, a line each. The client has writeTimeout for every 32 KiB.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -17,6 +18,9 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	bolt "go.etcd.io/bbolt"
 	"golang.org/x/text/unicode/norm"
 
 	"roster/internal/testkit"
@@ -124,6 +128,8 @@ func BenchmarkAppendUser(b *testing.B) {
 	}
 }
 
+func numberedID(n int) string { return fmt.Sprintf("00000000-0000-8000-8000-%012d", n) }
+
 // A fewUsers is a store of n users, of which one read returns at most five.
 type fewUsers struct {
 	Users
@@ -132,18 +138,20 @@ type fewUsers struct {
 }
 
 func (s fewUsers) Page(_ context.Context, after string, limit int) (page []User, next string, err error) {
-	first, _ := strconv.Atoi(after)
+	first, _ := strconv.Atoi(after[max(len(after)-12, 0):])
 	for i := first + 1; i <= s.n; i++ {
 		*s.read++
-		page = append(page, User{ID: strconv.Itoa(i)})
+		u := testUser("anna@example.com")
+		u.ID = numberedID(i)
+		page = append(page, u)
 		if len(page) == limit || len(page) == 5 {
-			return page, strconv.Itoa(i), nil
+			return page, u.ID, nil
 		}
 	}
 	return page, "", nil
 }
 
-// TestListUsers: the whole list has all users, and HEAD reads only one. A page has a Link if there may be more.
+// TestListUsers: the whole list has all users, and HEAD reads only one. A page has a Link if there are more.
 func TestListUsers(t *testing.T) {
 	for _, test := range []struct {
 		method, query     string
@@ -158,8 +166,9 @@ func TestListUsers(t *testing.T) {
 		{"GET", "?limit=4", 0, 0, 0, ""},
 		{"GET", "?limit=4", 3, 3, 3, ""},
 		{"GET", "?limit=4", 4, 4, 4, ""},
-		{"GET", "?limit=4", 5, 5, 4, `</users?cursor=4&limit=4>; rel="next"`},
-		{"GET", "?limit=9", 9, 5, 5, `</users?cursor=5&limit=9>; rel="next"`},
+		{"GET", "?limit=4", 5, 5, 4, `</users?cursor=` + numberedID(4) + `&limit=4>; rel="next"`},
+		{"GET", "?limit=9", 9, 9, 9, ""}, // two reads
+		{"GET", "?limit=9", 12, 10, 9, `</users?cursor=` + numberedID(9) + `&limit=9>; rel="next"`},
 	} {
 		var read int
 		store := fewUsers{n: test.users, read: &read}
@@ -257,6 +266,178 @@ func (s *uploadedMeanwhile) Delete(ctx context.Context, u User, c Condition) (Us
 	_, _, err := s.Users.Update(ctx, u.ID, Change{Avatar: &a, At: now()}, Condition{})
 	s.uploaded = errors.Join(err, s.images.Put(ctx, u.ID, a.Key, a.Type, nil)) == nil
 	return s.Users.Delete(ctx, u, c)
+}
+
+// TestInvalidItems: what another program wrote into the table, or did not finish, is left out of lists, logged and
+// counted. PATCH and PUT repair what they can, DELETE removes it.
+func TestInvalidItems(t *testing.T) {
+	t.Parallel()
+	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
+	dynamo.Page(3)
+	users, avatars := openTestAWS(t, dynamo.URL, bucket.URL)
+	var log strings.Builder
+	m := newMetrics(build{})
+	s := newServer(config{MaxAvatarBytes: 1 << 20}, users, avatars, nil, slog.New(slog.NewTextHandler(&log, nil)), m, build{})
+	var status int
+	send := func(method, path, contentType, body string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest(method, path, strings.NewReader(body))
+		r.Header.Set("Content-Type", contentType)
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, r)
+		status = w.Code
+		return w
+	}
+	want := func(what string, code int) {
+		t.Helper()
+		if status != code {
+			t.Errorf("%s: status %d, want %d", what, status, code)
+		}
+	}
+	put := func(i item) {
+		t.Helper()
+		_, err := users.client.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &users.table, Item: i})
+		wantError(t, err, nil)
+	}
+	image := string(testkit.Files(t, "testdata")["ada.png"])
+	change := map[string]func(item){
+		"no email":                       func(i item) { delete(i, "email") },
+		"no name":                        func(i item) { delete(i, "name") },
+		"an empty name":                  func(i item) { i["name"] = text("") },
+		"no created_at":                  func(i item) { delete(i, "created_at") },
+		"a malformed created_at":         func(i item) { i["created_at"] = text("yesterday") },
+		"no updated_at":                  func(i item) { delete(i, "updated_at") },
+		"an image without a key":         func(i item) { i["avatar"] = &types.AttributeValueMemberM{Value: item{"size": text("7")}} },
+		"an image with a malformed size": func(i item) { i["avatar"] = avatarValue(Avatar{Key: "key", Type: "image/png", Size: -1}) },
+		"nothing":                        func(i item) { clear(i) },
+	}
+	repaired := map[string]string{"no name": "PATCH", "an empty name": "PATCH", "no updated_at": "PATCH",
+		"an image without a key": "PUT", "an image with a malformed size": "PUT"}
+	valid := map[string]bool{}
+	for n := range 7 {
+		u := testUser(fmt.Sprintf("user%d@example.com", n))
+		wantError(t, users.Create(t.Context(), u), nil)
+		valid[u.ID] = true
+	}
+	invalid := map[string]string{} // by id
+	for name, change := range change {
+		i := itemOf(testUser(name + "@example.com"))
+		id := i["id"]
+		change(i)
+		i["id"] = id
+		put(i)
+		invalid[textOf(id)] = name
+	}
+	put(item{"id": text("config"), "name": text("a"), "email": text("b"), "created_at": timestamp(now()), "updated_at": timestamp(now())})
+	put(item{"id": text("0f8fad5b-d9cb-469f-a165-70867728950e"), "value": text("a UUID of another version")})
+
+	wantListed := func(ids map[string]bool, query string) {
+		t.Helper()
+		for range 20 {
+			w := send("GET", "/users"+query, "", "")
+			var page []userJSON
+			wantError(t, json.Unmarshal(w.Body.Bytes(), &page), nil)
+			for _, u := range page {
+				if !ids[u.ID] {
+					t.Errorf("GET /users%s has %s", query, u.ID)
+				}
+				delete(ids, u.ID)
+			}
+			_, next, more := strings.Cut(w.Header().Get("Link"), "/users")
+			if !more {
+				break
+			}
+			query, _, _ = strings.Cut(next, ">")
+		}
+		if len(ids) > 0 {
+			t.Errorf("GET /users%s lacks %v", query, ids)
+		}
+	}
+	for _, query := range []string{"", "?limit=1", "?limit=3", "?limit=7", "?limit=100"} {
+		wantListed(maps.Clone(valid), query)
+	}
+	for id, name := range invalid {
+		if !strings.Contains(log.String(), id) {
+			t.Errorf("the log does not name %s, which has %s", id, name)
+		}
+	}
+	if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "config") {
+		t.Errorf("the log does not name the foreign item: %s", &log)
+	}
+	w := httptest.NewRecorder()
+	m.handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if logged := strings.Count(log.String(), "left out"); !strings.Contains(w.Body.String(), fmt.Sprintf("roster_invalid_items_total %d\n", logged)) {
+		t.Errorf("the metric does not count %d items left out", logged)
+	}
+
+	for id, name := range invalid {
+		send("GET", "/users/"+id, "", "")
+		want("GET of a user with "+name, http.StatusInternalServerError)
+		switch repaired[name] {
+		case "PATCH":
+			send("PATCH", "/users/"+id, "application/json", `{"name":"Ada"}`)
+			want("PATCH of a user with "+name, http.StatusOK)
+		case "PUT":
+			send("PUT", "/users/"+id+"/avatar", "", image)
+			want("PUT of the image of a user with "+name, http.StatusOK)
+		}
+		if repaired[name] != "" {
+			send("GET", "/users/"+id, "", "")
+			want("GET of a repaired user who had "+name, http.StatusOK)
+		}
+		send("DELETE", "/users/"+id, "", "")
+		want("DELETE of a user with "+name, http.StatusNoContent)
+		send("GET", "/users/"+id, "", "")
+		want("GET of a deleted user with "+name, http.StatusNotFound)
+	}
+
+	// A time in another form of RFC 3339 is valid.
+	u := testUser("zone@example.com")
+	i := itemOf(u)
+	i["created_at"] = text("2026-02-03T05:05:06.007+01:00")
+	put(i)
+	send("GET", "/users/"+u.ID, "", "")
+	want("GET of a user with a time in another zone", http.StatusOK)
+	send("DELETE", "/users/"+u.ID, "", "")
+	want("DELETE of a user with a time in another zone", http.StatusNoContent)
+	send("GET", "/users/"+u.ID, "", "")
+	want("GET of the deleted user with a time in another zone", http.StatusNotFound)
+}
+
+// TestDamagedRecord: a damaged record of the embedded store is left out of lists, and DELETE removes it. Nothing else
+// replaces it.
+func TestDamagedRecord(t *testing.T) {
+	t.Parallel()
+	store, err := openLocal(t.TempDir(), newMetrics(build{}))
+	wantError(t, err, nil)
+	t.Cleanup(func() { store.Close() })
+	users := localUsers{store}
+	s := newServer(config{}, users, localAvatars{store}, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	u, damaged := testUser("anna@example.com"), testUser("ben@example.com")
+	wantError(t, users.Create(t.Context(), u), nil)
+	record := encodeRecord(damaged)[:20]
+	wantError(t, store.write(t.Context(), func(b *bolt.Bucket) error { return b.Put([]byte(damaged.ID), record) }), nil)
+	for _, step := range []struct {
+		method, path, body string
+		status             int
+		want               string
+	}{
+		{"GET", "/users", "", 200, u.ID},
+		{"GET", "/users/" + damaged.ID, "", 500, ""},
+		{"PATCH", "/users/" + damaged.ID, `{"name":"Ben"}`, 500, ""},
+		{"GET", "/users/" + damaged.ID, "", 500, ""},
+		{"DELETE", "/users/" + damaged.ID, "", 204, ""},
+		{"GET", "/users/" + damaged.ID, "", 404, ""},
+		{"GET", "/users", "", 200, u.ID},
+	} {
+		r := httptest.NewRequest(step.method, step.path, strings.NewReader(step.body))
+		r.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, r)
+		body := w.Body.String()
+		if w.Code != step.status || !strings.Contains(body, step.want) || step.path == "/users" && strings.Contains(body, damaged.ID) {
+			t.Errorf("%s %s: status %d, want %d: %s", step.method, step.path, w.Code, step.status, body)
+		}
+	}
 }
 
 func TestCleanName(t *testing.T) {
