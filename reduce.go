@@ -1,152 +1,142 @@
 package main
 
 import (
-	"encoding/binary"
 	"image"
 	"image/color"
+	"image/draw"
 )
 
-// reduce returns a part of a decoded image at 1/k of its size, k up to 16. Each pixel is the average of
-// k × k, the last of a row or column of fewer. Colors of images with alpha count by it.
+// reduce returns a part of a decoded image at 1/k of its size. Each pixel is the average of k × k
+// pixels, fewer at the right and lower edge. Colors count by their alpha.
 func reduce(img image.Image, part image.Rectangle, k int) image.Image {
 	size := image.Rect(0, 0, (part.Dx()+k-1)/k, (part.Dy()+k-1)/k)
 	switch img := img.(type) {
 	case *image.Gray:
 		small := image.NewGray(size)
-		reducePlane(small.Pix, img.Pix[img.PixOffset(part.Min.X, part.Min.Y):], img.Stride, part, 1, 1, k)
+		reducePlane(small.Pix, img.Pix[img.PixOffset(part.Min.X, part.Min.Y):], img.Stride, part.Size(), k)
 		return small
 	case *image.YCbCr:
 		small := image.NewYCbCr(size, img.SubsampleRatio)
 		y, c := img.YOffset(part.Min.X, part.Min.Y), img.COffset(part.Min.X, part.Min.Y)
-		across, down := img.YStride/img.CStride, len(img.Y)*img.CStride/(img.YStride*len(img.Cb)) // pixels for a sample of Cb or Cr
-		reducePlane(small.Y, img.Y[y:], img.YStride, part, 1, 1, k)
-		reducePlane(small.Cb, img.Cb[c:], img.CStride, part, across, down, k)
-		reducePlane(small.Cr, img.Cr[c:], img.CStride, part, across, down, k)
+		across := img.YStride / img.CStride // pixels of a sample of Cb or Cr
+		down := len(img.Y) * img.CStride / (img.YStride * len(img.Cb))
+		colors := image.Pt((part.Dx()+across-1)/across, (part.Dy()+down-1)/down)
+		reducePlane(small.Y, img.Y[y:], img.YStride, part.Size(), k)
+		reducePlane(small.Cb, img.Cb[c:], img.CStride, colors, k)
+		reducePlane(small.Cr, img.Cr[c:], img.CStride, colors, k)
 		return small
 	case *image.NYCbCrA:
-		a := img.AOffset(part.Min.X, part.Min.Y)
-		small := &image.NYCbCrA{YCbCr: *reduce(&img.YCbCr, part, k).(*image.YCbCr), A: make([]byte, size.Dx()*size.Dy()), AStride: size.Dx()}
-		reducePlane(small.A, img.A[a:], img.AStride, part, 1, 1, k)
+		small := image.NewNYCbCrA(size, img.SubsampleRatio)
+		small.YCbCr = *reduce(&img.YCbCr, part, k).(*image.YCbCr)
+		reducePlane(small.A, img.A[img.AOffset(part.Min.X, part.Min.Y):], img.AStride, part.Size(), k)
 		return small
 	}
 	return reducePixels(img, part, k, size)
 }
 
-// reducePlane reduces samples of a byte, each of which stands for across × down pixels.
-func reducePlane(small, pix []byte, stride int, part image.Rectangle, across, down, k int) {
-	width, height := (part.Dx()+across-1)/across, (part.Dy()+down-1)/down
-	sums := make([]uint64, (width+k-1)/k)
-	for top := 0; top < height; top += k {
+// reducePlane reduces a plane of one byte a sample.
+func reducePlane(small, plane []byte, stride int, size image.Point, k int) {
+	width := (size.X + k - 1) / k
+	sums := make([]uint32, width)
+	for top := 0; top < size.Y; top += k {
 		clear(sums)
-		rows := min(k, height-top)
-		for y := range rows {
-			addBlocks(sums, pix[(top+y)*stride:][:width], k)
+		rows := min(k, size.Y-top)
+		for y := top; y < top+rows; y++ {
+			row := plane[y*stride:][:size.X]
+			for x := range sums {
+				for _, sample := range row[x*k : min((x+1)*k, size.X)] {
+					sums[x] += uint32(sample)
+				}
+			}
 		}
 		for x, sum := range sums {
-			n := uint64(rows * min(k, width-x*k))
+			n := uint32(rows * min(k, size.X-x*k))
 			small[x] = byte((sum + n/2) / n)
 		}
-		small = small[len(sums):]
+		small = small[width:]
 	}
 }
 
-// addBlocks adds k pixels or samples of a row to each sum.
-func addBlocks[T byte | uint64](sums []uint64, row []T, k int) {
-	x, n, sum := 0, 0, uint64(0)
-	for _, pixel := range row {
-		sum += uint64(pixel)
-		if n++; n == k {
-			sums[x] += sum
-			x, n, sum = x+1, 0, 0
-		}
-	}
-	if n > 0 {
-		sums[x] += sum
-	}
-}
+// A pixelSum adds up pixels: red, green and blue multiplied by alpha, and alpha.
+type pixelSum struct{ red, green, blue, alpha uint32 }
 
-// A pixel is a word of four channels: red, green and blue, multiplied by alpha, and alpha. Each has 16 bits,
-// so that an addition of words adds up to 256 pixels.
-const (
-	channels = 0x00ff00ff00ff00ff // of 8 bits
-	gray     = 0x0000000100010001
-	opaque   = 0x00ff000000000000
-)
-
-// multiply multiplies colors by alpha, of 255.
-func multiply(colors, alpha uint64) uint64 {
-	product := (colors|opaque)*alpha + 0x0080008000800080
-	return (product + product>>8&channels) >> 8 & channels
-}
-
-// multiplyBytes returns the pixel of red, green, blue and alpha, from the lowest byte on.
-func multiplyBytes(rgba uint32) uint64 {
-	pairs := (uint64(rgba) | uint64(rgba)<<16) & 0x0000ffff0000ffff
-	return multiply((pairs|pairs<<8)&channels, uint64(rgba>>24))
-}
-
-// reducePixels reduces images whose channels are not in planes.
+// reducePixels reduces an image whose channels are not in planes.
 func reducePixels(img image.Image, part image.Rectangle, k int, size image.Rectangle) *image.NRGBA {
 	small := image.NewNRGBA(size)
-	row, sums := make([]uint64, part.Dx()), make([]uint64, size.Dx())
-	var palette [256]uint64
-	if img, ok := img.(*image.Paletted); ok {
-		for i, c := range img.Palette {
-			p := color.NRGBAModel.Convert(c).(color.NRGBA)
-			palette[i] = multiplyBytes(binary.LittleEndian.Uint32([]byte{p.R, p.G, p.B, p.A}))
-		}
-	}
-	for y := range size.Dy() {
+	sums := make([]pixelSum, size.Dx())
+	readRow := rowReader(img, part)
+	for top := 0; top < part.Dy(); top += k {
 		clear(sums)
-		rows := min(k, part.Dy()-y*k)
-		for i := range rows {
-			readRow(row, img, part.Min.X, part.Min.Y+y*k+i, &palette)
-			addBlocks(sums, row, k)
-		}
-		for x, sum := range sums {
-			pix := small.Pix[y*small.Stride+4*x:]
-			alpha := sum >> 48
-			for c := range 3 {
-				pix[c] = byte((sum>>(16*c)&0xffff*255 + alpha/2) / max(alpha, 1))
+		rows := min(k, part.Dy()-top)
+		for y := top; y < top+rows; y++ {
+			row := readRow(part.Min.Y + y)
+			for x := range sums {
+				sums[x].add(row[4*k*x : min(4*k*(x+1), len(row))])
 			}
-			pix[3] = byte(alpha / uint64(rows*min(k, part.Dx()-x*k)))
+		}
+		pix := small.Pix[top/k*small.Stride:]
+		for x, sum := range sums {
+			n := uint32(rows * min(k, part.Dx()-x*k))
+			alpha := max(sum.alpha, 1)
+			pix[4*x] = byte((sum.red + alpha/2) / alpha)
+			pix[4*x+1] = byte((sum.green + alpha/2) / alpha)
+			pix[4*x+2] = byte((sum.blue + alpha/2) / alpha)
+			pix[4*x+3] = byte((sum.alpha + n/2) / n)
 		}
 	}
 	return small
 }
 
-// readRow reads pixels from x, y on, of 16 bits the higher 8. Decoders return RGBA and RGBA64 only for opaque images.
-func readRow(row []uint64, img image.Image, x, y int, palette *[256]uint64) {
+func (s *pixelSum) add(pixels []byte) {
+	var red, green, blue, sum uint32
+	for ; len(pixels) >= 4; pixels = pixels[4:] {
+		alpha := uint32(pixels[3])
+		red += uint32(pixels[0]) * alpha
+		green += uint32(pixels[1]) * alpha
+		blue += uint32(pixels[2]) * alpha
+		sum += alpha
+	}
+	s.red += red
+	s.green += green
+	s.blue += blue
+	s.alpha += sum
+}
+
+// rowReader returns a function that returns a row of pixels as red, green, blue and alpha, until its
+// next call. Decoders return RGBA only for opaque images.
+func rowReader(img image.Image, part image.Rectangle) func(y int) []byte {
+	row := image.NewNRGBA(image.Rect(part.Min.X, 0, part.Max.X, 1))
+	width := len(row.Pix)
 	switch img := img.(type) {
-	case *image.Paletted:
-		for i, c := range img.Pix[img.PixOffset(x, y):][:len(row)] {
-			row[i] = palette[c]
-		}
 	case *image.RGBA:
-		readRow(row, (*image.NRGBA)(img), x, y, palette)
+		return func(y int) []byte { return img.Pix[img.PixOffset(part.Min.X, y):][:width] }
 	case *image.NRGBA:
-		pix := img.Pix[img.PixOffset(x, y):]
-		for i := range row {
-			row[i] = multiplyBytes(binary.LittleEndian.Uint32(pix[4*i:]))
+		return func(y int) []byte { return img.Pix[img.PixOffset(part.Min.X, y):][:width] }
+	case *image.Paletted:
+		var palette [256][4]byte
+		for i, c := range img.Palette {
+			p := color.NRGBAModel.Convert(c).(color.NRGBA)
+			palette[i] = [4]byte{p.R, p.G, p.B, p.A}
 		}
-	case *image.CMYK: // each ink absorbs a color, and black all of them
-		pix := img.Pix[img.PixOffset(x, y):]
-		for i := range row {
-			row[i] = opaque | multiplyBytes(^binary.LittleEndian.Uint32(pix[4*i:]))
+		return func(y int) []byte {
+			for x, index := range img.Pix[img.PixOffset(part.Min.X, y):][:part.Dx()] {
+				*(*[4]byte)(row.Pix[4*x:]) = palette[index]
+			}
+			return row.Pix
 		}
-	case *image.Gray16:
-		pix := img.Pix[img.PixOffset(x, y):]
-		for i := range row {
-			row[i] = opaque | gray*uint64(pix[2*i])
+	case *image.CMYK:
+		opaque := (*image.RGBA)(row)
+		return func(y int) []byte {
+			draw.Draw(opaque, opaque.Rect, img, image.Pt(part.Min.X, y), draw.Src)
+			return row.Pix
 		}
-	case *image.RGBA64:
-		readRow(row, (*image.NRGBA64)(img), x, y, palette)
-	case *image.NRGBA64:
-		pix := img.Pix[img.PixOffset(x, y):]
-		for i := range row {
-			pixel := binary.LittleEndian.Uint64(pix[8*i:]) & channels
-			row[i] = multiply(pixel, pixel>>48)
+	}
+	// 16 bits a channel are rare: ten times as slow.
+	return func(y int) []byte {
+		for x := part.Min.X; x < part.Max.X; x++ {
+			row.Set(x, 0, img.At(x, y))
 		}
+		return row.Pix
 	}
 }
 

@@ -35,7 +35,7 @@ func TestAPI(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/api/*.txt")
 	if err != nil || len(files) == 0 {
-		t.Fatal("no scripts", err)
+		t.Fatalf("testdata/api has no scripts: %v", err)
 	}
 	for _, b := range backends {
 		t.Run(b.name, func(t *testing.T) {
@@ -107,7 +107,7 @@ func runScript(t *testing.T, file string, env []string) {
 // matchAnswer compares a response with the lines that describe it.
 func matchAnswer(got answer, expect []string) error {
 	if len(expect) == 0 {
-		return fmt.Errorf("nothing is expected of the answer")
+		return fmt.Errorf("the script does not say what response it expects")
 	}
 	if status := fmt.Sprint(got.StatusCode); expect[0] != status {
 		return fmt.Errorf("status %s, want %s", status, expect[0])
@@ -272,12 +272,16 @@ func TestLibravatar(t *testing.T) {
 	}
 }
 
-// TestBrowser runs tools/browser, which tries every operation in Swagger UI with
-// Chromium, without and with tokens.
+// TestBrowser runs tools/browser, which tries every operation in Swagger UI with Chromium, without and
+// with tokens.
 func TestBrowser(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("chromium"); err != nil {
-		t.Skip("the API's page is tried out in Chromium, which is not installed")
+		t.Skip("the API's page is tested in Chromium, which is not installed")
+	}
+	binary := filepath.Join(workDir, "browser.test")
+	if out, err := exec.Command("go", "test", "-C", "../tools/browser", "-c", "-o", binary).CombinedOutput(); err != nil {
+		t.Fatalf("go test -c in tools/browser: %v\n%s", err, out)
 	}
 	for _, test := range []struct {
 		name, token string
@@ -287,14 +291,15 @@ func TestBrowser(t *testing.T) {
 		{"tokens", "web-token-0123456789abcdef", []string{"AUTH_TOKENS_FILE=testdata/tokens"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			p := start(t, test.env...)
-			cmd := exec.Command("go", "test", "-C", "../tools/browser", "-count=1", "-v", ".")
+			cmd := exec.Command(binary, "-test.v", "-test.parallel=3")
 			cmd.Env = append(os.Environ(), "ROSTER_URL="+p.url, "ROSTER_TOKEN="+test.token)
-			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Errorf("%v\n%s", err, out)
-			} else {
-				t.Logf("%s", out)
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Errorf("tools/browser: %v", err)
 			}
+			t.Logf("%s", out)
 		})
 	}
 }

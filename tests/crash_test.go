@@ -22,7 +22,7 @@ import (
 // directory. No acknowledged change may be lost.
 func TestKill(t *testing.T) {
 	t.Parallel()
-	rounds := 4
+	rounds := 2
 	if *testkit.Long {
 		rounds = 40
 	}
@@ -61,8 +61,8 @@ func TestKill(t *testing.T) {
 		}
 		// At a random moment under load.
 		testkit.Eventually(t, time.Minute, "writes are acknowledged", func() error {
-			if done.Load() < writers*2 {
-				return errors.New("too few yet")
+			if n := done.Load(); n < writers*2 {
+				return fmt.Errorf("%d are", n)
 			}
 			return nil
 		})
@@ -89,7 +89,7 @@ func TestFullDisk(t *testing.T) {
 
 	picture := testkit.PNG(testkit.Gradient(200, 200, 7))
 	if status, _, err := client.create("Ada", "ada@example.com", picture); status != http.StatusCreated {
-		t.Fatal(status, err)
+		t.Fatalf("POST /user before the disk is full: status %d, error %v; want 201", status, err)
 	}
 	users := []string{"ada@example.com"}
 	filler := filepath.Join(dir, "filler")
@@ -98,13 +98,13 @@ func TestFullDisk(t *testing.T) {
 	// An image needs new blocks.
 	a := p.do(t, "PUT /users/"+userID(users[0])+"/avatar", nil, testkit.PNG(testkit.Gradient(300, 300, 9))).want(t, http.StatusServiceUnavailable)
 	if a.Header.Get("Retry-After") == "" || strings.Contains(a.body, "space") {
-		t.Errorf("the refusal has Retry-After %q and says %s", a.Header.Get("Retry-After"), a.body)
+		t.Errorf("upload to a full disk: Retry-After %q, body %s", a.Header.Get("Retry-After"), a.body)
 	}
 	// Users fit into free pages of the file for a while.
 	refused := 0
 	for n := 0; refused < 5; n++ {
 		if n == 100_000 {
-			t.Fatal("the disk does not fill up")
+			t.Fatalf("the disk is not full after %d users", n)
 		}
 		email := fmt.Sprintf("u%d@example.com", n)
 		status, body, err := client.create(strings.Repeat("x", 200), email, nil)
@@ -116,30 +116,30 @@ func TestFullDisk(t *testing.T) {
 		case status == http.StatusServiceUnavailable:
 			refused++
 			if status, _, _ := client.send("GET", "/users/"+userID(email), "", nil); status != http.StatusNotFound {
-				t.Errorf("a refused user is there: %d", status)
+				t.Errorf("a user that was not created: status %d, want 404", status)
 			}
 		default:
-			t.Fatalf("status %d: %s", status, body)
+			t.Fatalf("POST /user on a full disk: status %d %s, want 201 or 503", status, body)
 		}
 	}
 	check := func() {
 		t.Helper()
 		for _, email := range users {
 			if status, _, err := client.send("GET", "/users/"+userID(email), "", nil); status != http.StatusOK {
-				t.Fatalf("%s is lost: %d %v", email, status, err)
+				t.Fatalf("%s is lost: status %d, error %v", email, status, err)
 			}
 		}
 		status, image, err := client.send("GET", "/users/"+userID(users[0])+"/avatar", "", nil)
 		if status != http.StatusOK || sha256Hex(image) != sha256Hex(picture) {
-			t.Fatalf("the image is lost: %d %v", status, err)
+			t.Fatalf("the image of %s is lost: status %d, error %v, %d bytes", users[0], status, err, len(image))
 		}
 		if left := testkit.Must(os.ReadDir(filepath.Join(dir, "tmp"))); len(left) > 0 {
-			t.Errorf("tmp has %d files", len(left))
+			t.Errorf("tmp has %d files, want none", len(left))
 		}
 	}
 	check()
 	if status, _, _ := client.send("GET", "/readyz", "", nil); status != http.StatusOK {
-		t.Errorf("/readyz is %d: reading still works", status)
+		t.Errorf("/readyz with a full disk: status %d, want 200, because reads work", status)
 	}
 
 	// A restart on the full disk still serves reads.
@@ -157,7 +157,7 @@ func TestFullDisk(t *testing.T) {
 		email := fmt.Sprintf("after%d@example.com", n)
 		status, body, err := client.create("Eve", email, picture)
 		if status != http.StatusCreated {
-			t.Fatalf("with room again: %d %v %s", status, err, body)
+			t.Fatalf("POST /user with room again: status %d, error %v, %s", status, err, body)
 		}
 		users = append(users, email)
 	}

@@ -59,10 +59,10 @@ func TestReadme(t *testing.T) {
 		}
 	}
 	if commands < 20 {
-		t.Errorf("found only %d commands in the README", commands)
+		t.Errorf("the README's tour has %d commands, want 20 or more", commands)
 	}
 	if files := testkit.Must(os.ReadDir(dir)); len(files) != 1 {
-		t.Errorf("the tour leaves files: %v", files)
+		t.Errorf("the README's tour leaves files: %v", files)
 	}
 }
 
@@ -177,6 +177,6 @@ func TestLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	if links < 50 {
-		t.Errorf("found only %d links", links)
+		t.Errorf("the documents have %d links, want 50 or more", links)
 	}
 }

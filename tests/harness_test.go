@@ -358,6 +358,9 @@ func (p *process) try(target string, header http.Header, body []byte) (answer, e
 		return answer{}, err
 	}
 	record(req, body, resp, data)
+	if id := resp.Header.Get("X-Request-Id"); resp.StatusCode >= 400 && method != http.MethodHead && !strings.Contains(string(data), `"`+id+`"`) {
+		return answer{}, fmt.Errorf("%s: the problem %s does not have the request id %q of the header", resp.Status, data, id)
+	}
 	return answer{resp, string(data)}, nil
 }
 
@@ -511,6 +514,20 @@ func openWire(url string) (*wire, error) {
 func (w *wire) write(text string) error {
 	_, err := io.WriteString(w, text)
 	return err
+}
+
+// trickle writes a body of size bytes, at a rate of bytes a second.
+func (w *wire) trickle(rate, size int) {
+	begin := time.Now()
+	for sent := 0; sent < size; {
+		time.Sleep(100 * time.Millisecond)
+		due := int(time.Since(begin).Seconds() * float64(rate))
+		piece := min(due, size) - sent
+		if w.write(strings.Repeat("x", piece)) != nil {
+			return
+		}
+		sent += piece
+	}
 }
 
 // read returns the next response.

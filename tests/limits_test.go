@@ -76,9 +76,10 @@ func TestSlowUploads(t *testing.T) {
 	id := p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, []byte(`{"name":"Ada","email":"ada@example.com"}`)).want(t, http.StatusCreated).user(t).ID
 	for range slow {
 		w := dialWire(t, p.url)
-		if err := w.write(fmt.Sprintf("PUT /users/%s/avatar HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\nx", id, size)); err != nil {
+		if err := w.write(fmt.Sprintf("PUT /users/%s/avatar HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", id, size)); err != nil {
 			t.Fatal(err)
 		}
+		go w.trickle(24<<10, size) // for more than three minutes
 	}
 	testkit.Eventually(t, 20*time.Second, fmt.Sprint(slow, " uploads are in flight"), func() error {
 		if n := p.metric(t, "roster_uploads_in_flight"); n != float64(slow) {
@@ -93,7 +94,7 @@ func TestSlowUploads(t *testing.T) {
 	if err != nil || a.StatusCode != http.StatusServiceUnavailable || a.Header.Get("Retry-After") == "" {
 		t.Errorf("an upload more: %s, error %v; want 503 with Retry-After", a, err)
 	}
-	if d := time.Since(began); d < 2*time.Second || d > 30*time.Second {
+	if d := time.Since(began); d < 2*time.Second {
 		t.Errorf("an upload more: 503 after %v, want 2 s", d)
 	}
 	p.do(t, "GET /users", nil, nil).want(t, http.StatusOK)
@@ -255,28 +256,19 @@ func TestConnectionReuse(t *testing.T) {
 func TestSlowBody(t *testing.T) {
 	t.Parallel()
 	p := start(t)
+	id := p.create(t, "ada@example.com").ID
 	const length = 24 * time.Second // long enough for 408 if the bound were 25.3 KiB/s
 	for _, test := range []struct{ rate, status int }{
 		{12 << 10, http.StatusRequestTimeout},
-		{20 << 10, http.StatusBadRequest}, // not a form
+		{20 << 10, http.StatusUnsupportedMediaType}, // not an image
 	} {
 		t.Run(fmt.Sprint(test.rate>>10, " KiB/s"), func(t *testing.T) {
 			t.Parallel()
 			w := dialWire(t, p.url)
 			begin := time.Now()
-			go func() {
-				size := test.rate * int(length/time.Second)
-				w.write(fmt.Sprintf("POST /upload HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n--b\r\n", 5+size))
-				for sent := 0; sent < size; {
-					time.Sleep(100 * time.Millisecond)
-					due := int(time.Since(begin).Seconds() * float64(test.rate))
-					piece := min(due, size) - sent
-					if w.write(strings.Repeat("x", piece)) != nil {
-						return
-					}
-					sent += piece
-				}
-			}()
+			size := test.rate * int(length/time.Second)
+			w.write(fmt.Sprintf("PUT /users/%s/avatar HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", id, size))
+			go w.trickle(test.rate, size)
 			a, err := w.read()
 			d := time.Since(begin)
 			if err != nil || a.StatusCode != test.status || d < 15*time.Second {

@@ -55,7 +55,7 @@ func TestPreconditionRace(t *testing.T) {
 					}
 				})
 				if succeeded.Load() != 1 || refused.Load() != 7 {
-					t.Errorf("%d succeeded, %d got 412", succeeded.Load(), refused.Load())
+					t.Errorf("%d changes succeeded and %d got 412, want 1 and 7", succeeded.Load(), refused.Load())
 				}
 			}
 			put := func(field, value string) func(i int) answer {
@@ -90,7 +90,7 @@ func TestDeleteRace(t *testing.T) {
 					uploads.Go(func() {
 						for range 5 {
 							if status := p.do(t, "PUT "+path+"/avatar", nil, testkit.PNG(testkit.Gradient(40, 40, i))).StatusCode; status != 200 && status != 404 {
-								t.Errorf("PUT: %d", status)
+								t.Errorf("PUT while the user is deleted: status %d, want 200 or 404", status)
 							}
 						}
 					})
@@ -105,7 +105,7 @@ func TestDeleteRace(t *testing.T) {
 			}
 			testkit.Eventually(t, 10*time.Second, "no file is left", func() error {
 				if files := storedFiles(t, p.dir); len(files) > 0 {
-					return fmt.Errorf("%q", files)
+					return fmt.Errorf("%q are", files)
 				}
 				return nil
 			})
@@ -139,17 +139,17 @@ func TestCreateDeleteRace(t *testing.T) {
 						created++
 					}
 					if status >= 500 {
-						t.Errorf("statuses %d", statuses)
+						t.Errorf("creations and deletions: statuses %d, want none of 5xx", statuses)
 					}
 				}
 				if p.do(t, "GET "+path, nil, nil).StatusCode == http.StatusOK {
 					if a := p.do(t, "GET "+path+"/avatar", nil, nil).want(t, http.StatusOK); a.body != string(image) {
-						t.Error("another image")
+						t.Errorf("the created user has an image of %d bytes, want %d", len(a.body), len(image))
 					}
 				}
 			}
 			if created < 10 {
-				t.Errorf("only %d were created: this tests nothing", created)
+				t.Errorf("%d creations succeeded, want 10 or more", created)
 			}
 		})
 	}
@@ -181,7 +181,7 @@ func TestCreateHeldBack(t *testing.T) {
 	close(gate)
 	(<-answered).want(t, http.StatusCreated)
 	if a := p.do(t, "GET /users/"+u.ID+"/avatar", nil, nil).want(t, http.StatusOK); a.body != string(image) {
-		t.Error("another image")
+		t.Errorf("the created user has an image of %d bytes, want %d", len(a.body), len(image))
 	}
 }
 
@@ -198,7 +198,7 @@ func TestOrphans(t *testing.T) {
 	os.Chtimes(orphan, old, old)
 	p.do(t, "DELETE /users/"+u.ID, nil, nil).want(t, http.StatusNoContent)
 	if files := storedFiles(t, p.dir); len(files) > 0 {
-		t.Errorf("%q is left", files)
+		t.Errorf("files of the deleted user: %q, want none", files)
 	}
 }
 
@@ -215,7 +215,7 @@ func TestThumbnailRace(t *testing.T) {
 		testkit.Together(2, func(n int) {
 			if n == 0 {
 				if status := p.do(t, "GET "+path+"/thumbnail", nil, nil).StatusCode; status != 200 && status != 302 {
-					t.Errorf("GET: %d", status)
+					t.Errorf("GET of the thumbnail: status %d, want 200 or 302", status)
 				}
 				return
 			}
@@ -224,10 +224,10 @@ func TestThumbnailRace(t *testing.T) {
 		})
 	}
 	json.Unmarshal([]byte(p.do(t, "GET "+path, nil, nil).body), &u)
-	testkit.Eventually(t, 10*time.Second, "the last image is left, and perhaps its thumbnail", func() error {
+	testkit.Eventually(t, 10*time.Second, "only the last image is left, perhaps with its thumbnail", func() error {
 		for _, file := range storedFiles(t, p.dir) {
 			if version := filepath.Base(u.AvatarURL); filepath.Base(file) != version && filepath.Base(file) != version+".256" {
-				return fmt.Errorf("%s", file)
+				return fmt.Errorf("%s is left", file)
 			}
 		}
 		return nil

@@ -63,7 +63,7 @@ func TestSoak(t *testing.T) {
 					} {
 						status, body, err := step()
 						if err != nil || status >= 500 && status != http.StatusServiceUnavailable {
-							t.Errorf("%d %v %s", status, err, body)
+							t.Errorf("a request: status %d %s, error %v", status, body, err)
 							return
 						}
 						served.Add(1)
@@ -77,7 +77,7 @@ func TestSoak(t *testing.T) {
 	}
 	// The Go runtime returns memory in the background.
 	settle := func(limit func(figures) error) (f figures) {
-		testkit.Eventually(t, 60*time.Second, "the figures are where they were", func() error {
+		testkit.Eventually(t, 60*time.Second, "memory, file descriptors and goroutines are as before", func() error {
 			f = figures{
 				memory:     p.memory(t),
 				fds:        p.metric(t, "process_open_fds"),
@@ -111,10 +111,10 @@ func TestSoak(t *testing.T) {
 	t.Logf("memory %.0f → %.0f MiB, file descriptors %.0f → %.0f, goroutines %.0f → %.0f",
 		before.memory/mib, after.memory/mib, before.fds, after.fds, before.goroutines, after.goroutines)
 	if n := p.metric(t, "roster_panics_total"); n != 0 {
-		t.Errorf("%v panics", n)
+		t.Errorf("roster_panics_total is %v, want 0", n)
 	}
 	status, body, err := newLoadClient(t, p).send("GET", "/users", "", nil)
 	if status != http.StatusOK || string(body) != "[]\n" {
-		t.Errorf("%d %v: %.200s", status, err, body)
+		t.Errorf("GET /users afterwards: status %d, error %v, %.200s; want an empty list", status, err, body)
 	}
 }
