@@ -61,7 +61,11 @@ func parseHash(name string) (sum [sha256.Size]byte, ok bool) {
 	return sha256.Sum256([]byte(name)), false
 }
 
-var zlibWriters = sync.Pool{New: func() any { return zlib.NewWriter(nil) }}
+// Level 2 takes half of the default's CPU time, for 300 bytes instead of 120.
+var zlibWriters = sync.Pool{New: func() any {
+	z, _ := zlib.NewWriterLevel(nil, 2) // cannot fail
+	return z
+}}
 
 // identicon returns the default picture of a hash, a PNG of 256 × 256 pixels: a mirrored pattern of 5 × 5 cells in
 // two colors on a light background. The colors of all pictures have the same luminance.
@@ -79,12 +83,14 @@ func identicon(sum [sha256.Size]byte) []byte {
 	z := zlibWriters.Get().(*zlib.Writer)
 	defer zlibWriters.Put(z)
 	z.Reset(&pixels)
-	row := make([]byte, 1+256/4) // no filter, then four pixels a byte
-	for y := range 256 {
-		for i := range row[1:] {
-			row[1+i] = cells[(y+12)/40][(4*i+12)/40] * 0b01_01_01_01
+	var lines [7][1 + 256/4]byte // no filter, then four pixels a byte
+	for y, row := range cells {
+		for i := range 256 / 4 {
+			lines[y][1+i] = row[(4*i+12)/40] * 0b01_01_01_01
 		}
-		z.Write(row)
+	}
+	for y := range 256 {
+		z.Write(lines[(y+12)/40][:])
 	}
 	z.Close()
 	return slices.Concat([]byte("\x89PNG\r\n\x1a\n"),
