@@ -192,16 +192,10 @@ type awsLog struct {
 	last            sync.Map // time by kind of failure
 }
 
-// An awsError is an ErrUnavailable with the code of describeAWS.
-type awsError struct{ code, text string }
-
-func (e *awsError) Error() string { return e.text }
-func (e *awsError) Unwrap() error { return ErrUnavailable }
-
 // failed returns an error of an operation as one of the stores, and logs it. Every refusal by AWS is an
 // ErrUnavailable: the operator can correct it, the client cannot. It returns an unmet condition as it is.
-func (l *awsLog) failed(ctx context.Context, operation string, err error) error {
-	operation = l.service + " " + operation + " on " + l.target
+func (l *awsLog) failed(ctx context.Context, name string, err error) error {
+	operation := l.service + " " + name + " on " + l.target
 	code, cause := describeAWS(err)
 	switch {
 	case code == "ConditionalCheckFailedException":
@@ -210,6 +204,8 @@ func (l *awsLog) failed(ctx context.Context, operation string, err error) error 
 		return fmt.Errorf("%s: %w", operation, ctx.Err())
 	case code == "NoSuchKey": // AccessDenied without s3:ListBucket, or if that has a condition
 		return ErrNotFound
+	case name == "DeleteObjects" && slices.Contains(noBatches, code):
+		return errors.ErrUnsupported
 	}
 	kind := code
 	if strings.HasPrefix(code, "AccessDenied") {
@@ -218,7 +214,7 @@ func (l *awsLog) failed(ctx context.Context, operation string, err error) error 
 	if l.allow(kind) {
 		l.ErrorContext(ctx, "AWS call failed", "operation", operation, "code", code, "error", cause)
 	}
-	return &awsError{code, fmt.Sprintf("%v: %s: %s", ErrUnavailable, operation, cause)}
+	return fmt.Errorf("%w: %s: %s", ErrUnavailable, operation, cause)
 }
 
 // allow reports whether a failure may be logged: the first one, then one a minute.

@@ -47,12 +47,10 @@ func (c Condition) holds(u User) bool {
 }
 
 // readCondition returns what If-Match and If-None-Match require of a resource.
-func readCondition(r *http.Request) (c Condition, err error) {
-	if c.Match, err = readTags(r, "If-Match"); err != nil {
-		return c, err
-	}
-	c.NoneMatch, err = readTags(r, "If-None-Match")
-	return c, err
+func readCondition(r *http.Request) (Condition, error) {
+	match, err := readTags(r, "If-Match")
+	noneMatch, noneErr := readTags(r, "If-None-Match")
+	return Condition{Match: match, NoneMatch: noneMatch}, cmp.Or(err, noneErr)
 }
 
 var (
@@ -79,11 +77,10 @@ func readTags(r *http.Request, field string) (*tags, error) {
 	}
 	t := &tags{}
 	for _, m := range found {
-		weak := m[1] != ""
-		if weak && field == "If-Match" {
-			continue // it matches nothing (strong comparison, section 8.8.3.2)
+		// In If-Match, a weak tag matches nothing (section 8.8.3.2).
+		if weak := m[1] != ""; !weak || field == "If-None-Match" {
+			t.list = append(t.list, m[2])
 		}
-		t.list = append(t.list, m[2])
 	}
 	return t, nil
 }

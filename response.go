@@ -83,8 +83,6 @@ func (w *response) problemFor(status int) error {
 			allowed += "; POST /user creates a user"
 		}
 		return newProblem(kindMethod, "this path allows %s", allowed)
-	case http.StatusPreconditionFailed:
-		return ErrPrecondition
 	case http.StatusRequestedRangeNotSatisfiable:
 		return newProblem(kindRange, "the range is outside the image: %s", w.Header().Get("Content-Range"))
 	case http.StatusBadRequest:

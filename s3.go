@@ -145,8 +145,7 @@ var noBatches = []string{"NotImplemented", "MethodNotAllowed", "InvalidArgument"
 func (s *s3Avatars) delete(ctx context.Context, keys []string) error {
 	if !s.single.Load() {
 		err := s.deleteBatches(ctx, keys)
-		failed, ok := errors.AsType[*awsError](err)
-		if !ok || !slices.Contains(noBatches, failed.code) {
+		if !errors.Is(err, errors.ErrUnsupported) {
 			return err
 		}
 		if s.single.CompareAndSwap(false, true) {
