@@ -108,7 +108,7 @@ func TestUnmetCondition(t *testing.T) {
 	users, avatars := openTestAWS(t, testkit.NewDynamoDB(t).URL, bucket.URL)
 	u := testUser("ada@example.com")
 	wantError(t, users.Create(t.Context(), u), nil)
-	s := newServer(config{MaxAvatarBytes: 1 << 20}, users, avatars, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	s := newTestServer(config{}, users, avatars, nil)
 	image := testkit.PNG(testkit.Gradient(20, 20, 1))
 	if w := request(t, s, "PUT /users/"+u.ID+"/avatar", image, "If-Match", `"another"`); w.Code != http.StatusPreconditionFailed {
 		t.Errorf("PUT with another tag: status %d, want 412", w.Code)
@@ -136,7 +136,7 @@ func TestVersions(t *testing.T) {
 		{list, false, "private"},
 		{list, true, "public"},
 	} {
-		s := newServer(config{MaxAvatarBytes: 1 << 20, AvatarsPublic: test.public}, localUsers{store}, localAvatars{store}, test.tokens, log, newMetrics(build{}), build{})
+		s := newTestServer(config{AvatarsPublic: test.public}, localUsers{store}, localAvatars{store}, test.tokens)
 		u := testUser(fmt.Sprintf("user%d@example.com", i))
 		wantError(t, localUsers{store}.Create(t.Context(), u), nil)
 		authorization := []string{"Authorization", "Bearer " + tokenA}
@@ -147,7 +147,8 @@ func TestVersions(t *testing.T) {
 		request(t, s, "PUT /users/"+u.ID+"/avatar", testkit.PNG(testkit.Gradient(20, 20, 1)), authorization...)
 		first := version()
 		w := request(t, s, "GET "+first, nil, authorization...)
-		if got, want := w.Header().Get("Cache-Control"), test.want+", max-age=31536000, immutable"; w.Code != http.StatusOK || got != want {
+		got, want := w.Header().Get("Cache-Control"), test.want+", max-age=31536000, immutable"
+		if w.Code != http.StatusOK || got != want {
 			t.Errorf("%+v: the current version: status %d, Cache-Control %q, want 200 and %q", test, w.Code, got, want)
 		}
 		request(t, s, "PUT /users/"+u.ID+"/avatar", testkit.PNG(testkit.Gradient(20, 20, 2)), authorization...)
@@ -218,7 +219,7 @@ func TestUploadTarget(t *testing.T) {
 		{"id and empty email", map[string][]string{"user_id": {id}, "email": {" "}}, image, id, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := newServer(config{MaxAvatarBytes: 1 << 20}, anyUser{}, noImages{}, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+			s := newTestServer(config{}, anyUser{}, noImages{}, nil)
 			contentType, body := testkit.Form(test.image, test.fields)
 			r := httptest.NewRequest(http.MethodPost, "/upload", bytes.NewReader(body))
 			r.Header.Set("Content-Type", contentType)

@@ -25,7 +25,8 @@ func TestLocalLock(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	openTestLocal(t, dir)
-	if _, err := openLocal(dir, newMetrics(build{})); err == nil || !strings.Contains(err.Error(), "another process is using it") {
+	_, err := openLocal(dir, newMetrics(build{}))
+	if err == nil || !strings.Contains(err.Error(), "another process is using it") {
 		t.Errorf("second process: error %v, want one that names another process", err)
 	}
 }

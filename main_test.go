@@ -20,7 +20,7 @@ func TestShutDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := slog.New(slog.DiscardHandler)
 		c := config{ShutdownDelay: 10 * time.Second, ShutdownTimeout: 20 * time.Second}
-		s := newServer(c, nil, nil, nil, log, newMetrics(build{}), build{})
+		s := newTestServer(c, nil, nil, nil)
 		s.ready.Store(true)
 		want := func(path string, status int, connection string) {
 			t.Helper()

@@ -212,9 +212,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	b.response.control.SetReadDeadline(earlier(due, b.response.deadline))
 	n, err := b.ReadCloser.Read(p)
 	b.n += int64(n)
-	if err == io.EOF { // from here the deadline only detects that the client has gone
-		b.response.control.SetReadDeadline(b.response.deadline)
-	} else {
+	if err != io.EOF { // at the end, net/http clears the deadline
 		b.err = err
 	}
 	return n, err

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -36,11 +37,13 @@ func (s brokenUsers) Page(_ context.Context, after string, _ int) (page []User, 
 
 // TestPartialList: a list that fails after its first bytes breaks the connection. Before them, it gets 503.
 func TestPartialList(t *testing.T) {
-	status, body, err := testkit.Send(http.DefaultClient, "GET", serveStores(t, brokenUsers{first: 1000}, nil)+"/users", "", nil)
+	url := serveStores(t, brokenUsers{first: 1000}, nil)
+	status, body, err := testkit.Send(http.DefaultClient, "GET", url+"/users", "", nil)
 	if status != http.StatusOK || len(body) == 0 || err == nil {
 		t.Errorf("half a list: status %d, %d bytes, error %v; want 200, some bytes, and an error", status, len(body), err)
 	}
-	status, body, err = testkit.Send(http.DefaultClient, "GET", serveStores(t, brokenUsers{}, nil)+"/users", "", nil)
+	url = serveStores(t, brokenUsers{}, nil)
+	status, body, err = testkit.Send(http.DefaultClient, "GET", url+"/users", "", nil)
 	if status != http.StatusServiceUnavailable || err != nil {
 		t.Errorf("no list: status %d %s, error %v; want 503", status, body, err)
 	}
@@ -67,24 +70,30 @@ func (slowImages) Put(context.Context, string, string, string, []byte) error {
 	return nil
 }
 
-// TestSlowStore: the time limit of a body does not apply to the response.
+// TestSlowStore: the time limit of a body does not apply to the response, after which the connection is reused.
 func TestSlowStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := slog.New(slog.DiscardHandler)
-		s := newServer(config{MaxAvatarBytes: 1 << 20}, anyUser{}, slowImages{}, nil, log, newMetrics(build{}), build{})
+		s := newTestServer(config{}, anyUser{}, slowImages{}, nil)
 		listener := make(pipeListener, 1)
 		client, conn := net.Pipe()
 		listener <- conn
 		httpServer := newHTTPServer(s, log)
 		go httpServer.Serve(listener)
 		image := testkit.PNG(testkit.Gradient(20, 20, 1))
-		go func() {
-			io.WriteString(client, "PUT /users/"+userID("ada@example.com")+"/avatar HTTP/1.1\r\nHost: roster\r\n")
-			io.WriteString(client, "Content-Length: "+strconv.Itoa(len(image))+"\r\n\r\n"+string(image))
-		}()
-		resp, err := http.ReadResponse(bufio.NewReader(client), nil)
-		if err != nil || resp.StatusCode != http.StatusOK {
-			t.Errorf("upload to a slow store: %v, error %v; want status 200", resp, err)
+		responses := bufio.NewReader(client)
+		for _, text := range []string{
+			fmt.Sprintf("PUT /users/%s/avatar HTTP/1.1\r\nHost: roster\r\nContent-Length: %d\r\n\r\n%s",
+				userID("ada@example.com"), len(image), image),
+			"GET /version HTTP/1.1\r\nHost: roster\r\n\r\n",
+		} {
+			io.WriteString(client, text)
+			resp, err := http.ReadResponse(responses, nil)
+			if err != nil || resp.StatusCode != http.StatusOK {
+				t.Errorf("%.20q: response %v, error %v; want status 200", text, resp, err)
+				break
+			}
+			io.Copy(io.Discard, resp.Body)
 		}
 		client.Close()
 		close(listener)

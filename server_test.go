@@ -28,10 +28,18 @@ import (
 	"roster/internal/testkit"
 )
 
+// newTestServer returns a server without a log. MAX_AVATAR_BYTES is 1 MiB by default.
+func newTestServer(c config, users Users, avatars Avatars, t *tokens) *server {
+	if c.MaxAvatarBytes == 0 {
+		c.MaxAvatarBytes = 1 << 20
+	}
+	return newServer(c, users, avatars, t, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+}
+
 // serveStores serves the API on stores.
 func serveStores(t testing.TB, users Users, avatars Avatars) (url string) {
 	t.Helper()
-	s := newServer(config{MaxAvatarBytes: 5 << 20}, users, avatars, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	s := newTestServer(config{}, users, avatars, nil)
 	server := httptest.NewServer(s)
 	t.Cleanup(func() {
 		server.CloseClientConnections()
@@ -234,7 +242,7 @@ func (w *world) waitForOneImage() {
 
 // TestRequestLimit: beyond maxInFlight requests, all but the probes get 503.
 func TestRequestLimit(t *testing.T) {
-	s := newServer(config{}, nil, nil, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	s := newTestServer(config{}, nil, nil, nil)
 	s.ready.Store(true)
 	s.inFlight.Store(maxInFlight)
 	for path, want := range map[string]int{"/version": http.StatusServiceUnavailable, "/users": http.StatusServiceUnavailable, "/livez": http.StatusOK, "/readyz": http.StatusOK} {
@@ -252,7 +260,7 @@ func TestRequestLimit(t *testing.T) {
 // TestTransferLimit: beyond maxTransfers of one kind, those get 503, and the other kind is served.
 func TestTransferLimit(t *testing.T) {
 	store := openTestLocal(t, t.TempDir())
-	s := newServer(config{MaxAvatarBytes: 1 << 20}, localUsers{store}, localAvatars{store}, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	s := newTestServer(config{}, localUsers{store}, localAvatars{store}, nil)
 	const upload, download = "POST /upload", "GET /users"
 	for _, test := range []struct {
 		transfers *atomic.Int64
@@ -264,7 +272,8 @@ func TestTransferLimit(t *testing.T) {
 		test.transfers.Store(maxTransfers)
 		for target, want := range test.want {
 			if w := request(t, s, target, nil); w.Code != want {
-				t.Errorf("%s with %d downloads and %d uploads in flight: status %d, want %d", target, s.downloads.Load(), s.uploads.Load(), w.Code, want)
+				t.Errorf("%s with %d downloads and %d uploads in flight: status %d, want %d",
+					target, s.downloads.Load(), s.uploads.Load(), w.Code, want)
 			}
 		}
 		if n := test.transfers.Swap(0); n != maxTransfers {
@@ -277,7 +286,7 @@ func TestTransferLimit(t *testing.T) {
 func TestUploadMemory(t *testing.T) {
 	const limit = 1 << 20
 	for length, want := range map[int64]int64{1000: 1000, -1: 3 * limit} {
-		s := newServer(config{MaxAvatarBytes: limit}, anyUser{}, noImages{}, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+		s := newTestServer(config{MaxAvatarBytes: limit}, anyUser{}, noImages{}, nil)
 		body, client := io.Pipe()
 		r := httptest.NewRequest("PUT", "/users/"+userID("ada@example.com")+"/avatar", body)
 		r.ContentLength = length
@@ -301,7 +310,7 @@ func TestUploadMemory(t *testing.T) {
 // TestResponseHeader: every response tells browsers to guess and run nothing, and the last one of a connection closes it.
 func TestResponseHeader(t *testing.T) {
 	store := openTestLocal(t, t.TempDir())
-	s := newServer(config{MaxAvatarBytes: 1 << 20}, localUsers{store}, localAvatars{store}, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	s := newTestServer(config{}, localUsers{store}, localAvatars{store}, nil)
 	u := testUser("ada@example.com")
 	wantError(t, localUsers{store}.Create(t.Context(), u), nil)
 	image := "/users/" + u.ID + "/avatar"
@@ -335,7 +344,7 @@ func TestClientGone(t *testing.T) {
 	users, avatars := openTestAWS(t, testkit.NewDynamoDB(t).URL, bucket.URL)
 	u := testUser("ada@example.com")
 	wantError(t, users.Create(t.Context(), u), nil)
-	s := newServer(config{MaxAvatarBytes: 1 << 20}, users, avatars, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	s := newTestServer(config{}, users, avatars, nil)
 	gone := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		context.AfterFunc(r.Context(), func() { close(gone) })
@@ -348,7 +357,8 @@ func TestClientGone(t *testing.T) {
 	client, err := net.Dial("tcp", server.Listener.Addr().String())
 	wantError(t, err, nil)
 	image := testkit.PNG(testkit.Gradient(20, 20, 1))
-	fmt.Fprintf(client, "PUT /users/%s/avatar HTTP/1.1\r\nHost: roster\r\nContent-Length: %d\r\n\r\n%s", u.ID, len(image), image)
+	fmt.Fprintf(client, "PUT /users/%s/avatar HTTP/1.1\r\nHost: roster\r\nContent-Length: %d\r\n\r\n%s",
+		u.ID, len(image), image)
 	testkit.Eventually(t, 10*time.Second, "the image is on its way to S3", func() error {
 		if bucket.Calls("PutObject") == 0 {
 			return errors.New("no call")
@@ -368,7 +378,7 @@ func TestClientGone(t *testing.T) {
 
 // TestCrossOrigin: a browser's page of another origin may read, but not change.
 func TestCrossOrigin(t *testing.T) {
-	s := newServer(config{PublicURL: "https://roster.example/base"}, anyUser{}, nil, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	s := newTestServer(config{PublicURL: "https://roster.example/base"}, anyUser{}, nil, nil)
 	for _, test := range []struct {
 		target, field, value string
 		refused              bool
@@ -416,7 +426,7 @@ func TestAccess(t *testing.T) {
 			false: {"": test.without, tokenB: test.readOnly, tokenA: test.withToken},
 			true:  {"": test.public, tokenB: test.readOnly, tokenA: test.withToken},
 		} {
-			s := newServer(config{AvatarsPublic: public, MaxAvatarBytes: 1 << 20}, localUsers{store}, localAvatars{store}, list, log, newMetrics(build{}), build{})
+			s := newTestServer(config{AvatarsPublic: public}, localUsers{store}, localAvatars{store}, list)
 			for token, want := range statuses {
 				var fields []string
 				if token != "" {
@@ -429,7 +439,7 @@ func TestAccess(t *testing.T) {
 		}
 	}
 	// A stranger does not learn whether a user exists.
-	s := newServer(config{AvatarsPublic: true}, localUsers{store}, localAvatars{store}, list, log, newMetrics(build{}), build{})
+	s := newTestServer(config{AvatarsPublic: true}, localUsers{store}, localAvatars{store}, list)
 	known := request(t, s, "GET "+user+"/avatar", nil, "X-Request-Id", "1").Body.String()
 	unknown := request(t, s, "GET /users/"+userID("ben@example.com")+"/avatar", nil, "X-Request-Id", "1").Body.String()
 	if known != unknown {
@@ -439,7 +449,7 @@ func TestAccess(t *testing.T) {
 
 // TestMetricLabels: no label of a metric has a value that the client chose.
 func TestMetricLabels(t *testing.T) {
-	s := newServer(config{}, nil, nil, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	s := newTestServer(config{}, nil, nil, nil)
 	request(t, s, "SECRET /secret", nil, "X-Request-Id", "secret", "User-Agent", "secret")
 	for _, family := range testkit.Must(s.metrics.registry.Gather()) {
 		if text := family.String(); strings.Contains(strings.ToLower(text), "secret") {
@@ -467,8 +477,7 @@ func TestBodyTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	s := newServer(config{MaxAvatarBytes: 5 << 20}, localUsers{store}, localAvatars{store}, nil,
-		slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	s := newTestServer(config{}, localUsers{store}, localAvatars{store}, nil)
 	u := testUser("ada@example.com")
 	if err := (localUsers{store}).Create(t.Context(), u); err != nil {
 		t.Fatal(err)

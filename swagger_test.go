@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -21,7 +20,7 @@ func page(t *testing.T, path string, header ...string) *http.Response {
 		r.Header.Set(header[i], header[i+1])
 	}
 	w := httptest.NewRecorder()
-	newServer(config{}, nil, nil, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{}).ServeHTTP(w, r)
+	newTestServer(config{}, nil, nil, nil).ServeHTTP(w, r)
 	return w.Result()
 }
 

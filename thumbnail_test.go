@@ -9,7 +9,6 @@ import (
 	"image"
 	"image/color"
 	"image/gif"
-	"log/slog"
 	"math"
 	"net/http"
 	"os"
@@ -309,7 +308,7 @@ func patchedSize(data []byte, width, height uint16) []byte {
 // TestThumbnailRedirect: the thumbnail of an image that cannot be rendered is a redirect to the image.
 func TestThumbnailRedirect(t *testing.T) {
 	store := openTestLocal(t, t.TempDir())
-	s := newServer(config{MaxAvatarBytes: 1 << 20}, localUsers{store}, localAvatars{store}, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	s := newTestServer(config{}, localUsers{store}, localAvatars{store}, nil)
 	u := testUser("ada@example.com")
 	wantError(t, localUsers{store}.Create(t.Context(), u), nil)
 	animated := testkit.Must(os.ReadFile("testdata/animated.webp"))
@@ -332,7 +331,9 @@ func TestThumbnailReplaced(t *testing.T) {
 	path := url + "/users/" + u.ID
 	put := func(seed int) {
 		t.Helper()
-		if status, body, err := testkit.Send(http.DefaultClient, "PUT", path+"/avatar", "", testkit.PNG(testkit.Gradient(20, 20, seed))); status != http.StatusOK {
+		image := testkit.PNG(testkit.Gradient(20, 20, seed))
+		status, body, err := testkit.Send(http.DefaultClient, "PUT", path+"/avatar", "", image)
+		if status != http.StatusOK {
 			t.Fatalf("PUT: status %d %s, error %v", status, body, err)
 		}
 	}
@@ -350,6 +351,12 @@ func TestThumbnailReplaced(t *testing.T) {
 		return nil
 	})
 	put(2)
+	testkit.Eventually(t, 10*time.Second, "the previous image is deleted", func() error {
+		if keys := bucket.Keys(); len(keys) != 1 {
+			return fmt.Errorf("%q are stored", keys)
+		}
+		return nil
+	})
 	close(gate)
 	if status := <-answered; status != http.StatusOK {
 		t.Errorf("GET of the thumbnail: status %d, want 200", status)

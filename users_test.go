@@ -172,7 +172,7 @@ func TestListUsers(t *testing.T) {
 	} {
 		var read int
 		store := fewUsers{n: test.users, read: &read}
-		s := newServer(config{}, store, nil, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+		s := newTestServer(config{}, store, nil, nil)
 		w := httptest.NewRecorder()
 		s.ServeHTTP(w, httptest.NewRequest(test.method, "/users"+test.query, nil))
 		var users []userJSON
@@ -212,7 +212,7 @@ func TestDeleteUser(t *testing.T) {
 	dir := t.TempDir()
 	store := openTestLocal(t, dir)
 	users := &uploadedMeanwhile{Users: localUsers{store}, images: localAvatars{store}}
-	s := newServer(config{}, users, localAvatars{store}, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	s := newTestServer(config{}, users, localAvatars{store}, nil)
 	u, orphan, current, early := testUser("ada@example.com"), newKey(), testAvatar(nil), newKey()
 	u.Avatar = &current
 	wantError(t, localUsers{store}.Create(t.Context(), u), nil)

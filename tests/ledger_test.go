@@ -58,7 +58,9 @@ func (l *ledger) possible(from, to time.Time) []state {
 }
 
 // send makes a change. It reports whether there was a response.
-func (l *ledger) send(t testing.TB, c *loadClient, after state, want int, method, path, contentType string, body []byte) bool {
+func (l *ledger) send(
+	t testing.TB, c *loadClient, after state, want int, method, path, contentType string, body []byte,
+) bool {
 	t.Helper()
 	l.changes = append(l.changes, change{sent: time.Now(), after: after})
 	status, response, err := c.send(method, path, contentType, body)
