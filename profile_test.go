@@ -171,6 +171,7 @@ func FuzzCleanProfile(f *testing.F) {
 	f.Add([]byte("profile"))
 	img := testkit.Gradient(4, 4, 1)
 	png, jpg := testkit.PNG(img), testkit.JPEG(img)
+	thumb := png
 	vp8l := testkit.Must(os.ReadFile("testdata/marker.webp"))[12:]
 	f.Fuzz(func(t *testing.T, profile []byte) {
 		if clean := cleanProfile(slices.Clone(profile)); clean != nil {
@@ -188,7 +189,9 @@ func FuzzCleanProfile(f *testing.F) {
 			if err != nil {
 				t.Errorf("%s: refused because of its profile: %v", name, err)
 			}
-			renderThumbnail(t.Context(), clean) // must not panic
+			if img, _, err := prepareThumbnail(clean); err == nil {
+				withProfile(slices.Clone(thumb), img.profile) // must not panic
+			}
 		}
 	})
 }
