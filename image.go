@@ -61,6 +61,7 @@ type walker struct {
 	profile       []byte  // the color profile, cleaned
 	misleading    bool    // PNG: browsers show other colors, or another frame, than Go decodes
 	decoded       float64 // bytes per pixel that Go's decoder allocates at most
+	converted     bool    // JPEG: Go makes RGBA or CMYK of it, of 4 bytes per pixel
 	trees         bool    // WebP: a lossless image, or lossless transparency
 }
 
@@ -139,6 +140,9 @@ func (w *walker) end(at int, with ...byte) {
 func (w *walker) cost() int64 {
 	pixels := w.width * w.height
 	memory := w.decoded * float64(pixels)
+	if w.converted {
+		memory += 4 * float64(pixels)
+	}
 	if w.trees {
 		// Huffman trees: 256 bytes for each byte that describes them, 52 kB for each of 2,600 groups, at most.
 		memory += float64(min(256*len(w.data), 2600*52_000))
@@ -341,16 +345,12 @@ func (w *walker) jpegFrame(marker byte, segment []byte) {
 		samples, across, down = samples+h*v, max(across, h), max(down, v)
 	}
 	w.setSize(int(binary.BigEndian.Uint16(segment[3:])), int(binary.BigEndian.Uint16(segment[1:])))
-	// One byte per sample, and a 32-bit coefficient with progressive coding. Go converts to RGBA or CMYK if there
-	// are four components, or the three have the names R, G and B; see jpegKept for a third case.
-	bytesPerPixel := float64(samples) / float64(across*down)
+	// One byte per sample, and a 32-bit coefficient with progressive coding.
+	w.decoded = float64(samples) / float64(across*down)
 	if marker == 0xc2 {
-		bytesPerPixel *= 5
+		w.decoded *= 5
 	}
-	if segment[5] == 4 || segment[6] == 'R' {
-		bytesPerPixel += 4
-	}
-	w.decoded += bytesPerPixel
+	w.converted = w.converted || segment[5] == 4 || segment[6] == 'R' // components R, G and B
 	switch segment[5] {
 	case 1:
 		w.space = "GRAY"
@@ -375,9 +375,7 @@ func (w *walker) jpegKept(marker byte, segment []byte) []byte {
 		w.misleading = true
 		return segment
 	case is(0xee, "Adobe"):
-		if len(segment) >= 12 && segment[11] == 0 {
-			w.decoded += 4 // RGB or CMYK
-		}
+		w.converted = w.converted || len(segment) >= 12 && segment[11] == 0 // not YCbCr
 		return segment[:min(len(segment), 12)]
 	case is(0xe1, exifHeader):
 		return w.keepOrientation(segment)

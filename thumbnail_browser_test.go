@@ -55,9 +55,13 @@ const (
 	hiddenDefault = "whose animation leaves out the default image"
 )
 
-// TestThumbnailBrowser renders images of all kinds in Chromium, and compares them with their thumbnails. It requires Chromium.
+// TestThumbnailBrowser renders images of all kinds in Chromium, and compares them with their thumbnails.
+// It takes 10 s of CPU time, so it runs with -long.
 func TestThumbnailBrowser(t *testing.T) {
 	t.Parallel()
+	if !*testkit.Long {
+		t.Skip("runs with -long")
+	}
 	chromium, err := exec.LookPath("chromium")
 	if err != nil {
 		t.Skip("there is no Chromium on the PATH")
