@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
 
 	"roster/internal/testkit"
@@ -89,4 +92,95 @@ func TestLocalGroupCommit(t *testing.T) {
 	if n := commits() - before; n > rounds*writers/2 {
 		t.Errorf("%d writes took %d commits, want less than half", rounds*writers, n)
 	}
+}
+
+// TestFirstFormat: a store whose records are JSON opens, lists its users and serves their images. A change writes the
+// record in the current format. testdata/store-json was written by the last version with JSON records.
+func TestFirstFormat(t *testing.T) {
+	dir := t.TempDir()
+	wantError(t, os.CopyFS(dir, os.DirFS("testdata/store-json")), nil)
+	store, err := openLocal(dir, newMetrics(build{}))
+	wantError(t, err, nil)
+	t.Cleanup(func() { store.Close() })
+	users := localUsers{store}
+	at := func(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
+	ada := User{
+		ID: "b5fc85e5-5755-89e0-9030-a10ab4429b6b", Name: "Ada Lovelace", Email: "ada@example.com",
+		ETag: "3qaqubiv7fragnxm5vqyomoeaq", CreatedAt: at(1795984240059), UpdatedAt: at(1795984240059),
+	}
+	jose := User{
+		ID: "e90c29a6-3878-88e4-abd7-cf24959b64dc", Name: `José <b> & "Łukasz" 👩‍🚀`, Email: "José@München.example",
+		ETag: "odoy2pwumimckodq6nagcbl4ua", CreatedAt: at(1795984240092), UpdatedAt: at(1795984240092),
+	}
+	grace := User{
+		ID: "b533d454-7eaa-8a0f-a955-965a1ca393cc", Name: "Grace Hopper", Email: "grace@example.com",
+		Avatar: &Avatar{Key: "uvuu3jnzevkehagmo3slghkj32", Type: "image/png", Size: 273},
+		ETag:   "eqxr7v2kmssdqw63vlm3gdpq5e", CreatedAt: at(1795984240195), UpdatedAt: at(1795984240648),
+	}
+	alan := User{ // the image could not be deleted
+		ID: "61356cef-f753-8431-9604-52071a97f980", Name: "Alan", Email: "alan@example.com",
+		Removed: "loegnqitr3q4gcsvvtztz7hnkk",
+		ETag:    "ck6wrjoslxajgmaazwe4snbvnl", CreatedAt: at(1795984240518), UpdatedAt: at(1795984240713),
+	}
+	wantUsers(t, users, alan, grace, ada, jose)
+	image, err := os.ReadFile("testdata/ada.png")
+	wantError(t, err, nil)
+	wantImage(t, localAvatars{store}, grace.ID, grace.Avatar.Key, 0, image)
+
+	change := Change{Name: "Grace", At: now()}
+	_, grace, err = users.Update(t.Context(), grace.ID, change, Condition{Match: &tags{list: []string{grace.ETag}}})
+	wantError(t, err, nil)
+	wantUsers(t, users, alan, grace, ada, jose)
+	store.db.View(func(tx *bolt.Tx) error {
+		record := tx.Bucket(usersBucket).Get([]byte(grace.ID))
+		if !bytes.Equal(record, encodeRecord(grace)) {
+			t.Errorf("record of the changed user: %q, want %q", record, encodeRecord(grace))
+		}
+		return nil
+	})
+	_, err = users.Delete(t.Context(), ada, Condition{})
+	wantError(t, err, nil)
+	wantUsers(t, users, alan, grace, jose)
+}
+
+// TestRecord: fields can be added to a record, and a damaged record is no valid user.
+func TestRecord(t *testing.T) {
+	u := testUser("anna@example.com")
+	full := u
+	full.Removed, full.Avatar = "removed", &Avatar{Key: "key", Type: "image/png", Size: 1 << 26}
+	record, fullRecord := string(encodeRecord(u)), string(encodeRecord(full))
+	required, ok := strings.CutSuffix(record, "\x00\x00\x00\x010")
+	if !ok {
+		t.Fatalf("record of a user without an image: %q, want four empty fields at its end", record)
+	}
+	for _, test := range []struct {
+		name, record string
+		want         User // zero: not valid
+	}{
+		{"without an image", record, u},
+		{"with an image", fullRecord, full},
+		{"with a field of a later version", fullRecord + "\x03new", full},
+		{"without the last four fields", required, u},
+		{"without a time", required[:len(required)-14], User{}},
+		{"empty", "", User{}},
+		{"of an unknown format", "\x02" + record[1:], User{}},
+		{"JSON that is cut", `{"Name":"A`, User{}},
+		{"cut in a field", record[:5], User{}},
+		{"cut in the length of a field", "\x01\x80", User{}},
+		{"with a length beyond 64 bits", "\x01" + strings.Repeat("\xff", 11), User{}},
+		{"with a length beyond an int", "\x01" + strings.Repeat("\xff", 9) + "\x01Anna", User{}},
+		{"with a size that is no number", strings.TrimSuffix(fullRecord, "4") + "x", User{}},
+	} {
+		got, err := decodeRecord(u.ID, []byte(test.record))
+		wantError(t, err, nil)
+		if valid := got.check() == nil; valid != (test.want != User{}) {
+			t.Errorf("record %s: valid user %t: %+v", test.name, valid, got)
+		}
+		test.want.ID = u.ID
+		if diff := cmp.Diff(test.want, got); diff != "" {
+			t.Errorf("record %s (-want +got):\n%s", test.name, diff)
+		}
+	}
+	_, err := decodeRecord(u.ID, nil)
+	wantError(t, err, ErrNotFound)
 }

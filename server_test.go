@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -17,13 +18,16 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"roster/internal/testkit"
 )
@@ -654,5 +658,177 @@ func TestLogFields(t *testing.T) {
 	slices.Sort(documented)
 	if diff := cmp.Diff(documented, slices.Sorted(maps.Keys(line))); diff != "" {
 		t.Errorf("fields in docs/operations.md and in the log (-document +log):\n%s", diff)
+	}
+}
+
+// TestMetricsTable compares the metrics of the service with their table in docs/operations.md.
+func TestMetricsTable(t *testing.T) {
+	page, err := os.ReadFile("docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]string{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(roster_\\w+)` \\| (.*) \\|$").FindAllStringSubmatch(string(page), -1) {
+		documented[m[1]] = m[2]
+	}
+	m := newMetrics(build{})
+	m.observeSize("roster.db")
+	descriptions := make(chan *prometheus.Desc)
+	go func() {
+		m.registry.Describe(descriptions)
+		close(descriptions)
+	}()
+	known := map[string]string{}
+	for d := range descriptions {
+		if m := regexp.MustCompile(`fqName: "(roster_\w+)", help: "(.*?)"`).FindStringSubmatch(d.String()); m != nil {
+			known[m[1]] = m[2]
+		}
+	}
+	if diff := cmp.Diff(documented, known); diff != "" {
+		t.Errorf("metrics in docs/operations.md and in the program (-document +program):\n%s", diff)
+	}
+}
+
+// A brokenUsers store fails after the first users.
+type brokenUsers struct {
+	Users
+	first int
+}
+
+func (s brokenUsers) Page(_ context.Context, after string, _ int) (page []User, next string, err error) {
+	if after != "" || s.first == 0 {
+		return nil, "", ErrUnavailable
+	}
+	for i := range s.first {
+		u := testUser(strconv.Itoa(i) + "@example.com")
+		u.Name = strings.Repeat("x", 100)
+		page = append(page, u)
+	}
+	return page, "more", nil
+}
+
+// TestPartialList: a list that fails after its first bytes breaks the connection. Before them, it gets 503.
+func TestPartialList(t *testing.T) {
+	url := serveStores(t, brokenUsers{first: 1000}, nil)
+	status, body, err := testkit.Send(http.DefaultClient, "GET", url+"/users", "", nil)
+	if status != http.StatusOK || len(body) == 0 || err == nil {
+		t.Errorf("half a list: status %d, %d bytes, error %v; want 200, some bytes, and an error", status, len(body), err)
+	}
+	url = serveStores(t, brokenUsers{}, nil)
+	status, body, err = testkit.Send(http.DefaultClient, "GET", url+"/users", "", nil)
+	if status != http.StatusServiceUnavailable || err != nil {
+		t.Errorf("no list: status %d %s, error %v; want 503", status, body, err)
+	}
+}
+
+// A pipeListener accepts one connection.
+type pipeListener chan net.Conn
+
+func (l pipeListener) Accept() (net.Conn, error) {
+	conn, ok := <-l
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return conn, nil
+}
+func (pipeListener) Close() error   { return nil }
+func (pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// A slowImages store takes longer than a slow body may take.
+type slowImages struct{ Avatars }
+
+func (slowImages) Put(context.Context, string, string, string, []byte) error {
+	time.Sleep(2 * bodyGrace)
+	return nil
+}
+
+// TestSlowStore: the time limit of a body does not apply to the response, after which the connection is reused.
+func TestSlowStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := slog.New(slog.DiscardHandler)
+		s := newTestServer(config{}, anyUser{}, slowImages{}, nil)
+		listener := make(pipeListener, 1)
+		client, conn := net.Pipe()
+		listener <- conn
+		httpServer := newHTTPServer(s, log)
+		go httpServer.Serve(listener)
+		image := testkit.PNG(testkit.Gradient(20, 20, 1))
+		responses := bufio.NewReader(client)
+		for _, text := range []string{
+			fmt.Sprintf("PUT /users/%s/avatar HTTP/1.1\r\nHost: roster\r\nContent-Length: %d\r\n\r\n%s",
+				userID("ada@example.com"), len(image), image),
+			"GET /version HTTP/1.1\r\nHost: roster\r\n\r\n",
+		} {
+			io.WriteString(client, text)
+			resp, err := http.ReadResponse(responses, nil)
+			if err != nil || resp.StatusCode != http.StatusOK {
+				t.Errorf("%.20q: response %v, error %v; want status 200", text, resp, err)
+				break
+			}
+			io.Copy(io.Discard, resp.Body)
+		}
+		client.Close()
+		close(listener)
+		httpServer.Close()
+	})
+}
+
+// unavailable is a store that cannot be reached.
+type unavailable struct{ Users }
+
+func (unavailable) Get(context.Context, string) (User, error) { return User{}, ErrUnavailable }
+
+// TestNotReady: the cause of an outage at start is logged once a minute.
+func TestNotReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		s := &server{users: unavailable{}, log: slog.New(slog.NewTextHandler(&log, nil))}
+		ctx, cancel := context.WithTimeout(t.Context(), 150*time.Second)
+		defer cancel()
+		s.watchReady(ctx)
+		if n := strings.Count(log.String(), "not ready"); n != 3 {
+			t.Errorf("%d lines in 150 s, want 3:\n%s", n, &log)
+		}
+		if s.ready.Load() {
+			t.Error("ready without a backend")
+		}
+	})
+}
+
+// TestBodyError: the error names the mistake of the client.
+func TestBodyError(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		want int
+	}{
+		{&http.MaxBytesError{Limit: 1}, http.StatusRequestEntityTooLarge},
+		{os.ErrDeadlineExceeded, http.StatusRequestTimeout},
+		{fmt.Errorf("multipart: NextPart: %w", os.ErrDeadlineExceeded), http.StatusRequestTimeout},
+		{errors.New("unexpected EOF"), http.StatusBadRequest},
+	} {
+		if got := problemOf(bodyError(test.err)).Status; got != test.want {
+			t.Errorf("%v: %d, want %d", test.err, got, test.want)
+		}
+	}
+}
+
+// TestProblemOf: an error of the service or of a store has its status, and its text is not sent.
+func TestProblemOf(t *testing.T) {
+	const internal = "table roster, key 42"
+	for err, want := range map[error]int{
+		errors.New(internal):                          http.StatusInternalServerError,
+		fmt.Errorf("%w: "+internal, ErrUnavailable):   http.StatusServiceUnavailable,
+		fmt.Errorf(internal+": %w", ErrNotFound):      http.StatusNotFound,
+		fmt.Errorf(internal+": %w", ErrExists):        http.StatusConflict,
+		fmt.Errorf(internal+": %w", ErrPrecondition):  http.StatusPreconditionFailed,
+		fmt.Errorf("%w: "+internal, context.Canceled): http.StatusGatewayTimeout,
+	} {
+		p := problemOf(err)
+		if p.Status != want || strings.Contains(p.Detail, internal) {
+			t.Errorf("%v: status %d, detail %q; want %d and no internals", err, p.Status, p.Detail, want)
+		}
+		if retry := p.header.Get("Retry-After"); (retry != "") != (want == http.StatusServiceUnavailable) {
+			t.Errorf("%v: Retry-After %q", err, retry)
+		}
 	}
 }
