@@ -62,11 +62,11 @@ func TestParseTokens(t *testing.T) {
 			if err != nil {
 				got = err.Error()
 				if strings.Contains(got, value[:15]) {
-					t.Errorf("the error tells the token: %s", got)
+					t.Errorf("the error contains the token: %s", got)
 				}
 			}
 			if got != test.want && (err == nil || !strings.Contains(got, test.want)) {
-				t.Errorf("got %q, want %q", got, test.want)
+				t.Errorf("tokens file %.80q: %q, want %q", test.text, got, test.want)
 			}
 		})
 	}
@@ -103,13 +103,13 @@ func TestAuthenticate(t *testing.T) {
 		name := got.name
 		if test.want == "" {
 			if name != "web" || err != nil {
-				t.Errorf("%q: %q, %v", test.fields, name, err)
+				t.Errorf("Authorization %q: token %q, error %v; want web", test.fields, name, err)
 			}
 			continue
 		}
 		p, ok := errors.AsType[*problem](err)
 		if !ok || p.Status != http.StatusUnauthorized || p.header.Get("WWW-Authenticate") != test.want {
-			t.Errorf("%q: %v", test.fields, err)
+			t.Errorf("Authorization %q: error %v, want 401 with %q", test.fields, err, test.want)
 		}
 	}
 }

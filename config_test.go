@@ -59,16 +59,16 @@ func TestBadConfig(t *testing.T) {
 		t.Run(test.setting, func(t *testing.T) {
 			c, err := loadConfig(environment(test.setting))
 			if err == nil {
-				t.Fatalf("accepted: %+v", c)
+				t.Fatalf("%s: no error, configuration %+v", test.setting, c)
 			}
 			if !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
-				t.Errorf("%q does not say %q in one line", err, test.want)
+				t.Errorf("%s: error %q, want one line with %q", test.setting, err, test.want)
 			}
 			if name, value, _ := strings.Cut(test.setting, "="); test.want == name && !strings.Contains(value, "secret") && !strings.Contains(err.Error(), strconv.Quote(value)) {
-				t.Errorf("%q does not quote the value", err)
+				t.Errorf("%s: error %q does not quote the value", test.setting, err)
 			}
 			if strings.Contains(err.Error(), "secret") {
-				t.Errorf("%q tells a password", err)
+				t.Errorf("%s: error %q contains the password", test.setting, err)
 			}
 		})
 	}
@@ -108,7 +108,7 @@ func TestLoadConfig(t *testing.T) {
 			test.change(&want)
 			got, err := loadConfig(environment(test.settings...))
 			if diff := cmp.Diff(want, got); diff != "" || err != nil {
-				t.Errorf("%v\n%s", err, diff)
+				t.Errorf("%q: error %v, configuration (-want +got):\n%s", test.settings, err, diff)
 			}
 		})
 	}

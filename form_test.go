@@ -103,7 +103,7 @@ func TestFault(t *testing.T) {
 		f := newForm()
 		f.fault(in, "wrong")
 		if got := f.faults[0].Field; got != want {
-			t.Errorf("%q: got %q, want %q", in, got, want)
+			t.Errorf("fault of the field %q: field %q, want %q", in, got, want)
 		}
 	}
 }
@@ -112,12 +112,12 @@ func checkForm(t *testing.T, f *form, err error, want map[string]string, fields 
 	t.Helper()
 	if want != nil {
 		if diff := cmp.Diff(want, f.fields); diff != "" || err != nil {
-			t.Errorf("%v\n%s", err, diff)
+			t.Errorf("form: error %v, fields (-want +got):\n%s", err, diff)
 		}
 		return
 	}
 	if err == nil {
-		t.Fatalf("accepted: %v", f.fields)
+		t.Fatalf("form with fields %v: no error, want 400", f.fields)
 	}
 	p := problemOf(err)
 	var got []string
@@ -216,7 +216,7 @@ func TestReadBody(t *testing.T) {
 				status = problemOf(err).Status
 			}
 			if status != test.status || len(data) != test.content {
-				t.Errorf("got %d bytes, %v", len(data), err)
+				t.Errorf("body of %d bytes: %d bytes, error %v; want %d and status %d", test.sent, len(data), err, test.content, test.status)
 			}
 		})
 	}

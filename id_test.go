@@ -14,7 +14,7 @@ func TestUserID(t *testing.T) {
 	// Fixed for ever: stored users are found by it.
 	const ada = "b5fc85e5-5755-89e0-9030-a10ab4429b6b"
 	if got := userID("ada@example.com"); got != ada {
-		t.Errorf("got %s, want %s", got, ada)
+		t.Errorf("id of ada@example.com: %s, want %s", got, ada)
 	}
 	for _, test := range []struct {
 		a, b string

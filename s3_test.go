@@ -200,7 +200,7 @@ func TestSlowReader(t *testing.T) {
 	io.CopyN(&got, body, 1000)
 	time.Sleep(callTimeout + time.Second)
 	if _, err := io.Copy(&got, body); err != nil || !bytes.Equal(got.Bytes(), image) {
-		t.Errorf("%d bytes and error %v, want the image", got.Len(), err)
+		t.Errorf("image read slowly: %d bytes, error %v; want %d", got.Len(), err, len(image))
 	}
 }
 

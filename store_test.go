@@ -280,7 +280,7 @@ func testList(t *testing.T, users Users) {
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
 	if got, err := listAll(ended, users, "", 0); err == nil {
-		t.Errorf("listing without time: %d users and no error", len(got))
+		t.Errorf("list after the end of its context: %d users and no error", len(got))
 	}
 
 	for _, u := range slices.Delete(list, 20, 21) {
@@ -571,14 +571,14 @@ func listAll(ctx context.Context, users Users, after string, limit int) ([]User,
 func wantError(t testing.TB, got, want error) {
 	t.Helper()
 	if !errors.Is(got, want) {
-		t.Fatalf("error %v, want %v", got, want)
+		t.Fatalf("the call returned the error %v, want %v", got, want)
 	}
 }
 
 func wantUser(t *testing.T, got, want User) {
 	t.Helper()
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Fatalf("another user than was expected (-want +got):\n%s", diff)
+		t.Fatalf("the stored user (-want +got):\n%s", diff)
 	}
 }
 
@@ -593,7 +593,7 @@ func wantUsers(t *testing.T, users Users, want ...User) {
 	got, err := listAll(t.Context(), users, "", 0)
 	wantError(t, err, nil)
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Fatalf("other users are listed than were expected (-want +got):\n%s", diff)
+		t.Fatalf("the list of all users (-want +got):\n%s", diff)
 	}
 }
 
@@ -605,6 +605,6 @@ func wantImage(t *testing.T, avatars Avatars, id, key string, offset int64, imag
 	got, err := io.ReadAll(body)
 	wantError(t, err, nil)
 	if !bytes.Equal(got, image[offset:]) {
-		t.Fatalf("%d bytes from %d are not the image's", len(got), offset)
+		t.Fatalf("image %s from byte %d: %d other bytes than the stored %d", key, offset, len(got), len(image[offset:]))
 	}
 }

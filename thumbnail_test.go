@@ -36,7 +36,7 @@ func renderTest(t testing.TB, data []byte) (image.Image, string) {
 	}
 	img, format, err := image.Decode(bytes.NewReader(thumb))
 	if err != nil || img.Bounds() != image.Rect(0, 0, thumbnailSide, thumbnailSide) {
-		t.Fatalf("it is a %s of %v (%v)", format, img.Bounds(), err)
+		t.Fatalf("the thumbnail is a %s, error %v; want %d × %[3]d pixels", format, err, thumbnailSide)
 	}
 	return img, "image/" + format
 }
@@ -48,7 +48,7 @@ func wantColor(t testing.TB, img image.Image, x, y int, want color.Color) {
 	r2, g2, b2, a2 := want.RGBA()
 	for i, have := range []uint32{r, g, b, a} {
 		if math.Abs(float64(have)-float64([]uint32{r2, g2, b2, a2}[i])) > 0x0a00 {
-			t.Errorf("at %d, %d: %v, want %v", x, y, img.At(x, y), want)
+			t.Errorf("pixel %d, %d of the thumbnail: %v, want %v", x, y, img.At(x, y), want)
 			return
 		}
 	}
@@ -95,7 +95,7 @@ func TestThumbnailOrientation(t *testing.T) {
 			}
 			img, thumbType := renderTest(t, clean)
 			if thumbType != "image/jpeg" {
-				t.Errorf("%s becomes %s", mediaType, thumbType)
+				t.Errorf("the thumbnail of %s is %s, want image/jpeg", mediaType, thumbType)
 			}
 			for i, want := range corners {
 				t.Logf("%s, orientation %d, corner %d", mediaType, o, i)
@@ -120,12 +120,12 @@ func TestThumbnailTransparency(t *testing.T) {
 	}
 	img, thumbType := renderTest(t, testkit.PNG(src))
 	if thumbType != "image/png" {
-		t.Fatalf("it becomes %s", thumbType)
+		t.Fatalf("the thumbnail of a transparent PNG is %s, want image/png", thumbType)
 	}
 	for _, at := range []image.Point{{100, 100}, {101, 100}, {200, 77}} {
 		c := color.NRGBAModel.Convert(img.At(at.X, at.Y)).(color.NRGBA)
 		if c.R < 250 || c.G > 5 || c.A < 110 || c.A > 145 {
-			t.Errorf("at %v: %v, want half-transparent red", at, c)
+			t.Errorf("pixel %v of the thumbnail: %v, want half-transparent red", at, c)
 		}
 	}
 }
@@ -169,7 +169,7 @@ func TestThumbnailKinds(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if _, thumbType := renderTest(t, test.data); thumbType != test.thumbType {
-				t.Errorf("%s, want %s", thumbType, test.thumbType)
+				t.Errorf("the thumbnail of %s is %s, want %s", test.name, thumbType, test.thumbType)
 			}
 		})
 	}
@@ -203,7 +203,7 @@ func TestThumbnailGIF(t *testing.T) {
 	}
 	img, thumbType := renderTest(t, b.Bytes())
 	if thumbType != "image/png" {
-		t.Errorf("it becomes %s", thumbType)
+		t.Errorf("the thumbnail of a transparent GIF is %s, want image/png", thumbType)
 	}
 	wantColor(t, img, 50, 50, color.Transparent)
 	wantColor(t, img, 180, 180, red)
@@ -250,10 +250,10 @@ func TestThumbnailHostile(t *testing.T) {
 			_, _, err := prepareThumbnail(test.data)
 			runtime.ReadMemStats(&after)
 			if err == nil {
-				t.Error("it is rendered")
+				t.Errorf("%s is rendered, want an error", test.name)
 			}
 			if n := after.TotalAlloc - before.TotalAlloc; n > 4<<20 {
-				t.Errorf("it allocates %d bytes", n)
+				t.Errorf("rejecting %s allocates %d bytes, want at most 4 MiB", test.name, n)
 			}
 		})
 	}
@@ -266,7 +266,7 @@ func TestThumbnailHostile(t *testing.T) {
 		{"GIF without a color table", testkit.Must(os.ReadFile("testdata/images/gif-no-color-table.gif"))},
 	} {
 		if _, err := renderThumbnail(t.Context(), test.data); err == nil {
-			t.Errorf("%s: it is rendered", test.name)
+			t.Errorf("%s is rendered, want an error", test.name)
 		}
 	}
 }
@@ -279,14 +279,14 @@ func TestThumbnailOneWalk(t *testing.T) {
 	empty := slices.Concat(small[:13], []byte("!\xff\x00"), many[13:])
 	for _, data := range [][]byte{many, empty} {
 		if _, cost, err := prepareThumbnail(data); err != nil || cost != 64 {
-			t.Errorf("it costs %d, %v", cost, err)
+			t.Errorf("a GIF of a small and ten large frames: cost %d, error %v; want 64", cost, err)
 		}
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		renderTest(t, data)
 		runtime.ReadMemStats(&after)
 		if n := after.TotalAlloc - before.TotalAlloc; n > 8<<20 {
-			t.Errorf("it allocates %d bytes", n)
+			t.Errorf("a GIF of a small and ten large frames: rendering allocates %d bytes, want at most 8 MiB", n)
 		}
 	}
 }
@@ -396,7 +396,7 @@ func TestThumbnailDeadline(t *testing.T) {
 	}
 }
 
-// TestThumbnailMemory holds the cost of a thumbnail against what decoding really allocates.
+// TestThumbnailMemory compares the cost of a thumbnail with the actual allocations of decoding.
 func TestThumbnailMemory(t *testing.T) {
 	flat := image.NewNRGBA(image.Rect(0, 0, 1500, 1500))
 	deep := image.NewNRGBA64(flat.Rect)
@@ -430,7 +430,7 @@ func TestThumbnailMemory(t *testing.T) {
 			runtime.ReadMemStats(&after)
 			// All that is allocated counts, also what the decoder lets go of on its way.
 			if got, most := int64(after.TotalAlloc-before.TotalAlloc), cost*thumbnailPixelBytes; got > most+most/4+1<<20 {
-				t.Errorf("decoding allocates %d bytes, the cost stands for %d", got, most)
+				t.Errorf("decoding %s allocates %d bytes, its cost is for %d", test.name, got, most)
 			}
 		})
 	}

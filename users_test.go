@@ -60,12 +60,12 @@ func TestParseListQuery(t *testing.T) {
 			limit, after, _, err := parseListQuery(test.query)
 			if !test.ok {
 				if err == nil || problemOf(err).Status != http.StatusBadRequest {
-					t.Errorf("got %d, %q, %v; want 400", limit, after, err)
+					t.Errorf("query %q: limit %d, after %q, error %v; want 400", test.query, limit, after, err)
 				}
 				return
 			}
 			if limit != test.limit || after != test.after || err != nil {
-				t.Errorf("got %d, %q, %v", limit, after, err)
+				t.Errorf("query %q: limit %d, after %q, error %v; want %d and %q", test.query, limit, after, err, test.limit, test.after)
 			}
 		})
 	}
@@ -478,7 +478,7 @@ func TestCleanName(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			got, fault := cleanField(test.in, cleanName)
 			if got != test.want || (fault == nil) != (test.want != "") {
-				t.Errorf("got %q, %v; want %q", got, fault, test.want)
+				t.Errorf("name %q: %q, error %v; want %q", test.in, got, fault, test.want)
 			}
 		})
 	}
@@ -490,7 +490,7 @@ func FuzzName(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, in string) {
 		if !utf8.ValidString(in) {
-			return // rejected before, see formReader.set
+			return // rejected before, see form.set
 		}
 		name, fault := cleanField(in, cleanName)
 		if fault != nil {
