@@ -293,7 +293,7 @@ func TestBrowser(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			p := start(t, test.env...)
-			cmd := exec.Command(binary, "-test.v", "-test.parallel=3")
+			cmd := exec.Command(binary, "-test.v", fmt.Sprint("-long=", *testkit.Long))
 			cmd.Env = append(os.Environ(), "ROSTER_URL="+p.url, "ROSTER_TOKEN="+test.token)
 			out, err := cmd.CombinedOutput()
 			if err != nil {
