@@ -49,12 +49,12 @@ func newMetrics(b build) *metrics {
 	return &metrics{
 		registry: registry,
 		requestDuration: histogram("roster_http_request_duration_seconds",
-			"Time from a request's header to the end of its response.", seconds, "method", "route", "code"),
+			"Time from request header to end of response.", seconds, "method", "route", "code"),
 		requestsInFlight: auto.NewGauge(prometheus.GaugeOpts{Name: "roster_http_requests_in_flight", Help: "Requests in flight."}),
 		requestBytes:     histogram("roster_http_request_body_bytes", "Bytes read of request bodies.", sizes, "route"),
 		responseBytes:    histogram("roster_http_response_body_bytes", "Bytes written of response bodies.", sizes, "route"),
 		uploadsShed: auto.NewCounter(prometheus.CounterOpts{
-			Name: "roster_uploads_shed_total", Help: "Uploads refused with 503 because the memory for uploads was in use."}),
+			Name: "roster_uploads_shed_total", Help: "Uploads refused with 503 for lack of memory."}),
 		uploadsInFlight: auto.NewGauge(prometheus.GaugeOpts{Name: "roster_uploads_in_flight", Help: "Uploads whose memory is reserved."}),
 		awsDuration: histogram("roster_aws_request_duration_seconds",
 			"Time of a call to AWS, retries included.", seconds, "aws_service", "operation", "code"),
@@ -67,11 +67,11 @@ func newMetrics(b build) *metrics {
 		ready:  auto.NewGauge(prometheus.GaugeOpts{Name: "roster_ready", Help: "1 if /readyz answers 200."}),
 		panics: auto.NewCounter(prometheus.CounterOpts{Name: "roster_panics_total", Help: "Requests that panicked."}),
 		invalidItems: auto.NewCounter(prometheus.CounterOpts{
-			Name: "roster_invalid_items_total", Help: "Items left out of lists because they are not valid users."}),
+			Name: "roster_invalid_items_total", Help: "Invalid items left out of lists."}),
 		reloadFailures: auto.NewCounter(prometheus.CounterOpts{
-			Name: "roster_auth_reload_failures_total", Help: "Changes of the token file that could not be loaded."}),
+			Name: "roster_auth_reload_failures_total", Help: "Failed reloads of the token file."}),
 		tokenLastUse: auto.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "roster_auth_token_last_use_seconds", Help: "Unix time of the last request with the token."}, []string{"token"}),
+			Name: "roster_auth_token_last_use_seconds", Help: "Unix time of the token's last use."}, []string{"token"}),
 	}
 }
 
