@@ -75,8 +75,8 @@ func parseTokens(text string) (tokenSet, error) {
 		}
 		m := tokenLine.FindStringSubmatch(line)
 		if m == nil {
-			return nil, fmt.Errorf("line %d must be name:token or name:token:read, with a name of 1 to 64 of A-Z a-z 0-9 . _ - "+
-				"and a token of 16 to 512 of A-Z a-z 0-9 . _ ~ + / -", i+1)
+			return nil, fmt.Errorf("line %d must be name:token or name:token:read, "+
+				"with a name of 1 to 64 of A-Z a-z 0-9 . _ - and a token of 16 to 512 of A-Z a-z 0-9 . _ ~ + / -", i+1)
 		}
 		hash := sha256.Sum256([]byte(m[2]))
 		if _, twice := known[hash]; twice || names[m[1]] {

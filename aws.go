@@ -53,7 +53,9 @@ func loadAWS(ctx context.Context, localstackHost string, observe observeFunc) (a
 	// Not with WithRetryer: it makes the SDK ignore AWS_MAX_ATTEMPTS and AWS_RETRY_MODE.
 	cfg.Retryer = func() aws.Retryer {
 		if cfg.RetryMode == aws.RetryModeAdaptive {
-			return retry.NewAdaptiveMode(func(o *retry.AdaptiveModeOptions) { o.StandardOptions = append(o.StandardOptions, retryOptions) })
+			return retry.NewAdaptiveMode(func(o *retry.AdaptiveModeOptions) {
+				o.StandardOptions = append(o.StandardOptions, retryOptions)
+			})
 		}
 		return retry.NewStandard(retryOptions)
 	}
@@ -136,15 +138,16 @@ func measure(observe observeFunc) middleware.InitializeMiddleware {
 		out, metadata, err := next.HandleInitialize(ctx, in)
 		attempts, _ := retry.GetAttemptResults(metadata)
 		code, _ := describeAWS(err)
-		observe(awsmiddleware.GetServiceID(ctx), awsmiddleware.GetOperationName(ctx), code, max(1, len(attempts.Results)), time.Since(start))
+		service, operation := awsmiddleware.GetServiceID(ctx), awsmiddleware.GetOperationName(ctx)
+		observe(service, operation, code, max(1, len(attempts.Results)), time.Since(start))
 		return out, metadata, err
 	})
 }
 
 // secretMessages are the codes whose messages quote what was signed or a token.
 var secretMessages = []string{
-	"AuthFailure", "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidSecurity", "InvalidSignature",
-	"InvalidToken", "MissingAuthenticationToken", "SignatureDoesNotMatch", "UnrecognizedClient",
+	"AuthFailure", "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidSecurity",
+	"InvalidSignature", "InvalidToken", "MissingAuthenticationToken", "SignatureDoesNotMatch", "UnrecognizedClient",
 }
 
 // describeAWS returns the error code of AWS, or a word for an error without one,
@@ -176,7 +179,8 @@ func describeAWS(err error) (code, cause string) {
 	case errors.Is(err, context.Canceled):
 		code = "canceled"
 	case strings.Contains(err.Error(), "get credentials: "): // the SDK has no type for it
-		return "credentials", "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the pod a role: " + err.Error()
+		return "credentials", "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, " +
+			"or give the pod a role: " + err.Error()
 	case errors.Is(err, context.DeadlineExceeded), isNet && timeout.Timeout():
 		code = "timeout"
 	case errors.Is(err, io.ErrUnexpectedEOF):

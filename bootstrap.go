@@ -60,7 +60,7 @@ func (d *dynamoUsers) createTable(ctx context.Context) error {
 	_, err := d.client.CreateTable(ctx, &dynamodb.CreateTableInput{
 		TableName:            &d.table,
 		BillingMode:          types.BillingModePayPerRequest,
-		AttributeDefinitions: []types.AttributeDefinition{{AttributeName: id, AttributeType: types.ScalarAttributeTypeS}},
+		AttributeDefinitions: []types.AttributeDefinition{{AttributeName: id, AttributeType: "S"}},
 		KeySchema:            []types.KeySchemaElement{{AttributeName: id, KeyType: types.KeyTypeHash}},
 	})
 	if _, exists := errors.AsType[*types.ResourceInUseException](err); exists {

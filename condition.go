@@ -69,7 +69,8 @@ func readTags(r *http.Request, field string) (*tags, error) {
 		return &tags{any: true}, nil
 	}
 	if !tagList.MatchString(text) {
-		return nil, badRequest(`%s must be * or entity tags in double quotes, such as "4hpbm7i2xqzv", not %.40q`, field, text)
+		return nil, badRequest(`%s must be * or entity tags in double quotes, such as "4hpbm7i2xqzv", not %.40q`,
+			field, text)
 	}
 	found := oneTag.FindAllStringSubmatch(text, -1)
 	if len(found) > maxTags {

@@ -51,14 +51,17 @@ func (c *config) variables() *flag.FlagSet {
 	v.StringVar(&c.LocalStackHost, "LOCALSTACK_HOST", "", "endpoint of an emulator, the same as AWS_ENDPOINT_URL")
 	v.StringVar(&c.DataDir, "DATA_DIR", "./data", "directory of the embedded store")
 	v.Int64Var(&c.MaxAvatarBytes, "MAX_AVATAR_BYTES", 5<<20, "size limit of an image, from 1 to 67108864")
-	v.Func("PUBLIC_URL", "http or https URL without ? and #, prefix of every URL in a response; its origin is trusted", c.setPublicURL)
-	v.StringVar(&c.TokensFile, "AUTH_TOKENS_FILE", "", "bearer tokens, a line each: name:token or name:token:read; unset: the API is open")
+	v.Func("PUBLIC_URL",
+		"http or https URL without ? and #, prefix of every URL in a response; its origin is trusted", c.setPublicURL)
+	v.StringVar(&c.TokensFile, "AUTH_TOKENS_FILE", "",
+		"bearer tokens, a line each: name:token or name:token:read; unset: the API is open")
 	v.BoolVar(&c.AvatarsPublic, "AVATARS_PUBLIC", false, "true or false: whether images can be read without a token")
 	v.TextVar(&c.LogLevel, "LOG_LEVEL", slog.LevelInfo, "debug, info, warn or error")
 	v.StringVar(&c.LogFormat, "LOG_FORMAT", "", "text or json; unset: text on a terminal, else json")
 	v.DurationVar(&c.ShutdownDelay, "SHUTDOWN_DELAY", time.Second,
 		"a duration such as 5s, at most 1h: from SIGTERM, when /readyz fails, until the listener closes")
-	v.DurationVar(&c.ShutdownTimeout, "SHUTDOWN_TIMEOUT", 25*time.Second, "a duration such as 25s, from 1s to 1h: for requests in flight after that")
+	v.DurationVar(&c.ShutdownTimeout, "SHUTDOWN_TIMEOUT", 25*time.Second,
+		"a duration such as 25s, from 1s to 1h: for requests in flight after that")
 	return v
 }
 
@@ -99,7 +102,8 @@ func loadConfig(lookup func(string) (string, bool)) (c config, err error) {
 	case c.MetricsAddr != "" && !isAddress(c.MetricsAddr):
 		return c, invalid("METRICS_ADDR")
 	case (c.Table == "") != (c.Bucket == ""):
-		return c, errors.New("only one of DYNAMODB_TABLE and S3_BUCKET is set: set both to use AWS, or neither to use the embedded store")
+		return c, errors.New("only one of DYNAMODB_TABLE and S3_BUCKET is set: " +
+			"set both to use AWS, or neither to use the embedded store")
 	case c.MaxAvatarBytes < 1 || c.MaxAvatarBytes > maxAvatarBytes:
 		return c, invalid("MAX_AVATAR_BYTES")
 	case !slices.Contains([]string{"", "text", "json"}, c.LogFormat):
@@ -138,7 +142,8 @@ func (c *config) setPublicURL(s string) error {
 		return errors.New("not a host")
 	}
 	origin := net.JoinHostPort(host, strconv.FormatUint(port, 10))
-	c.PublicURL = u.Scheme + "://" + strings.TrimSuffix(origin, ":"+defaultPort) + strings.TrimRight(u.EscapedPath(), "/")
+	path := strings.TrimRight(u.EscapedPath(), "/")
+	c.PublicURL = u.Scheme + "://" + strings.TrimSuffix(origin, ":"+defaultPort) + path
 	return nil
 }
 
@@ -166,7 +171,8 @@ func printVariables(w io.Writer) {
 	new(config).variables().VisitAll(func(v *flag.Flag) {
 		fmt.Fprintf(w, "  %-16s  %-7s  %s\n", v.Name, cmp.Or(strings.ToLower(v.DefValue), "-"), v.Usage)
 	})
-	fmt.Fprint(w, "  AWS_*             -        region, credentials, endpoints, checksums and retries, as in every AWS program\n")
+	fmt.Fprint(w, "  AWS_*             -        "+
+		"region, credentials, endpoints, checksums and retries, as in every AWS program\n")
 }
 
 // A configError is a wrong configuration. It means exit status 2.

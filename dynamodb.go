@@ -34,7 +34,10 @@ type dynamoUsers struct {
 
 func newDynamoUsers(cfg aws.Config, table string, log *slog.Logger) *dynamoUsers {
 	client := dynamodb.NewFromConfig(cfg, func(o *dynamodb.Options) { o.HTTPClient = oneWrite{o.HTTPClient} })
-	return &dynamoUsers{client: client, table: table, log: awsLog{Logger: log, service: "DynamoDB", target: "table " + table}}
+	return &dynamoUsers{
+		client: client, table: table,
+		log: awsLog{Logger: log, service: "DynamoDB", target: "table " + table},
+	}
 }
 
 // oneWrite sends header and body in one packet and one TLS record. net/http does so
@@ -72,7 +75,8 @@ func (r *onceRetryer) IsErrorRetryable(err error) bool {
 }
 
 func (d *dynamoUsers) Create(ctx context.Context, u User) error {
-	in := &dynamodb.PutItemInput{TableName: &d.table, Item: itemOf(u), ConditionExpression: aws.String("attribute_not_exists(id)")}
+	isNew := aws.String("attribute_not_exists(id)")
+	in := &dynamodb.PutItemInput{TableName: &d.table, Item: itemOf(u), ConditionExpression: isNew}
 	var once onceRetryer
 	_, err := call(ctx, &d.log, "PutItem", callTimeout/2, d.client.PutItem, in, once.use)
 	if _, exists := errors.AsType[*types.ConditionalCheckFailedException](err); exists {
@@ -121,7 +125,9 @@ func (d *dynamoUsers) Page(ctx context.Context, after string, limit int) (page [
 	return page, textOf(out.LastEvaluatedKey["id"]), nil
 }
 
-func (d *dynamoUsers) Update(ctx context.Context, id string, change Change, c Condition) (before, after User, err error) {
+func (d *dynamoUsers) Update(
+	ctx context.Context, id string, change Change, c Condition,
+) (before, after User, err error) {
 	etag := newKey()
 	values := item{":at": timestamp(change.At), ":write": text(etag)}
 	update, condition := "SET #updated_at = :at, #write = :write", "attribute_exists(#id)"

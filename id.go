@@ -76,7 +76,8 @@ func cleanEmail(email string) (string, error) {
 		if strings.Contains(email, " ") {
 			hint = "; it has a space: in a form, + is sent as %2B"
 		}
-		return "", fmt.Errorf("must be a bare email address such as ada@example.com, of at most %d bytes%s", maxEmailLength, hint)
+		return "", fmt.Errorf("must be a bare email address such as ada@example.com, of at most %d bytes%s",
+			maxEmailLength, hint)
 	}
 	return email, nil
 }
@@ -85,10 +86,12 @@ func cleanEmail(email string) (string, error) {
 // their international forms of letters, digits and marks.
 func validDomain(domain string) bool {
 	ascii, err := domains.ToASCII(domain)
-	shown, errShown := domains.ToUnicode(ascii)
-	return err == nil && errShown == nil && !strings.HasSuffix(ascii, ".") && !strings.ContainsFunc(joiners.Replace(shown), func(r rune) bool {
-		return r != '.' && r != '-' && !unicode.In(r, unicode.L, unicode.N, unicode.M)
-	})
+	if err != nil || strings.HasSuffix(ascii, ".") {
+		return false
+	}
+	shown, err := domains.ToUnicode(ascii)
+	symbol := func(r rune) bool { return r != '.' && r != '-' && !unicode.In(r, unicode.L, unicode.N, unicode.M) }
+	return err == nil && !strings.ContainsFunc(joiners.Replace(shown), symbol)
 }
 
 var userIDs = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)

@@ -19,8 +19,10 @@ const (
 	maxSide   = 65_535     // the limit of JPEG and GIF
 	maxGrowth = 64         // bytes that a missing end adds at most
 
-	exifHeader    = "Exif\x00\x00"                                                        // precedes EXIF data in a JPEG, and in some WebP
-	exifDirectory = "MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00" // up to the value of an orientation
+	// exifHeader precedes EXIF data in a JPEG, and in some WebP.
+	exifHeader = "Exif\x00\x00"
+	// exifDirectory is EXIF data up to the value of an orientation.
+	exifDirectory = "MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00"
 )
 
 // walks are the accepted formats.
@@ -103,7 +105,8 @@ func (w *walker) run() (err error) {
 func (w *walker) require(ok bool, format string, args ...any) {
 	if !ok {
 		name := strings.ToUpper(strings.TrimPrefix(w.mediaType, "image/"))
-		panic(badField("avatar", "the %s image is broken: %s; save it again, or send the whole file", name, fmt.Sprintf(format, args...)))
+		fault := fmt.Sprintf(format, args...)
+		panic(badField("avatar", "the %s image is broken: %s; save it again, or send the whole file", name, fault))
 	}
 }
 
@@ -118,7 +121,8 @@ func (w *walker) setSize(width, height int) {
 	w.width, w.height = width, height
 	w.require(width > 0 && height > 0, "it has no pixels (%d × %d)", width, height)
 	if width > maxSide || height > maxSide || width*height > maxPixels {
-		panic(tooLarge("avatar may have at most %d pixels, %d a side; it has %d × %d: make it smaller", maxPixels, maxSide, width, height))
+		panic(tooLarge("avatar may have at most %d pixels, %d a side; it has %d × %d: make it smaller",
+			maxPixels, maxSide, width, height))
 	}
 }
 
@@ -189,20 +193,24 @@ func (w *walker) keepOrientation(data []byte) []byte {
 		tag, kind, value := order.Uint16(entry), order.Uint16(entry[2:]), order.Uint16(entry[8:])
 		if tag == 0x0112 && kind == 3 && value > 1 && value <= 8 {
 			w.orientation = byte(value)
-			return slices.Concat(data[:len(data)-len(exif)], []byte(exifDirectory), []byte{w.orientation, 0, 0, 0, 0, 0, 0})
+			header := data[:len(data)-len(exif)]
+			return slices.Concat(header, []byte(exifDirectory), []byte{w.orientation, 0, 0, 0, 0, 0, 0})
 		}
 	}
 	return nil
 }
 
-// pngKept are the chunks that stay (PNG Third Edition, section 11), of eXIf only the orientation. Browsers need no others.
+// pngKept are the chunks that stay (PNG Third Edition, section 11), of eXIf only the orientation.
 var pngKept = map[string]bool{
-	"IHDR": true, "PLTE": true, "IDAT": true, "tRNS": true, "bKGD": true, "pHYs": true, "acTL": true, "fcTL": true, "fdAT": true,
-	"cHRM": true, "cICP": true, "gAMA": true, "iCCP": true, "mDCV": true, "cLLI": true, "sBIT": true, "sRGB": true, "eXIf": true,
+	"IHDR": true, "PLTE": true, "IDAT": true, "tRNS": true, "bKGD": true, "pHYs": true,
+	"acTL": true, "fcTL": true, "fdAT": true, "cHRM": true, "cICP": true, "gAMA": true,
+	"iCCP": true, "mDCV": true, "cLLI": true, "sBIT": true, "sRGB": true, "eXIf": true,
 }
 
 // pngDepths are the bit depths of each color type (section 11.2.1).
-var pngDepths = map[byte]string{0: "\x01\x02\x04\x08\x10", 2: "\x08\x10", 3: "\x01\x02\x04\x08", 4: "\x08\x10", 6: "\x08\x10"}
+var pngDepths = map[byte]string{
+	0: "\x01\x02\x04\x08\x10", 2: "\x08\x10", 3: "\x01\x02\x04\x08", 4: "\x08\x10", 6: "\x08\x10",
+}
 
 const (
 	pngSignature = "\x89PNG\r\n\x1a\n"
@@ -231,7 +239,8 @@ func closeTo(body []byte, want []int) bool {
 var pngEnd = pngChunk("IEND", nil)
 
 func pngChunk(kind string, body []byte) []byte {
-	chunk := append(append(binary.BigEndian.AppendUint32(nil, uint32(len(body))), kind...), body...) // #nosec G115 -- an EXIF chunk
+	chunk := binary.BigEndian.AppendUint32(nil, uint32(len(body))) // #nosec G115 -- of our own, and small
+	chunk = append(append(chunk, kind...), body...)
 	return binary.BigEndian.AppendUint32(chunk, crc32.ChecksumIEEE(chunk[4:]))
 }
 
@@ -259,7 +268,8 @@ func (w *walker) png() {
 		case !keep, !intact:
 			kept = nil
 		case kind == "IHDR":
-			w.require(n == 13 && strings.Contains(pngDepths[body[9]], string(body[8:9])) && body[12] <= 1, "its header is not valid")
+			w.require(n == 13 && body[12] <= 1, "its header is not valid")
+			w.require(strings.Contains(pngDepths[body[9]], string(body[8:9])), "its header is not valid")
 			w.setSize(int(binary.BigEndian.Uint32(body)), int(binary.BigEndian.Uint32(body[4:])))
 			if body[9] == 0 || body[9] == 4 {
 				w.space = "GRAY"
@@ -306,18 +316,21 @@ func (w *walker) jpeg() {
 		switch {
 		case marker == 0xc4, marker == 0xdb, marker == 0xdd: // DHT, DQT, DRI
 		case marker == 0xda: // SOS (section B.2.3)
-			w.require(w.width != 0 && len(segment) >= 6 && len(segment) == 4+2*int(segment[0]), "its scan header is not valid")
+			valid := w.width != 0 && len(segment) >= 6 && len(segment) == 4+2*int(segment[0])
+			w.require(valid, "its scan header is not valid")
 			w.scans++
 			i = w.jpegMarker(end)
 			w.pixels += i - end
 		case marker&0xf0 == 0xc0: // SOF, DAC
 			w.jpegFrame(marker, segment)
 		default: // APP; COM; DNL, which browsers ignore
-			w.require(marker&0xf0 == 0xe0 || marker == 0xfe || marker == 0xdc, "its marker %02X is unknown or out of place", marker)
+			known := marker&0xf0 == 0xe0 || marker == 0xfe || marker == 0xdc
+			w.require(known, "its marker %02X is unknown or out of place", marker)
 			if kept := w.jpegKept(marker, segment); kept == nil {
 				w.replace(start, end)
 			} else {
-				w.replace(start+2, start+4, binary.BigEndian.AppendUint16(nil, uint16(2+len(kept)))...) // #nosec G115 -- at most n
+				size := uint16(2 + len(kept)) // #nosec G115 -- at most n
+				w.replace(start+2, start+4, binary.BigEndian.AppendUint16(nil, size)...)
 				w.replace(start+4, end, kept...)
 			}
 		}
@@ -339,9 +352,11 @@ func (w *walker) jpegMarker(i int) int {
 // jpegFrame reads a frame header (section B.2.2): precision, height, width and components.
 func (w *walker) jpegFrame(marker byte, segment []byte) {
 	if marker > 0xc2 || !bytes.HasPrefix(segment, []byte{8}) {
-		panic(unsupported("avatar is a lossless, hierarchical, arithmetic-coded or not 8-bit JPEG; save it as a baseline or progressive JPEG"))
+		panic(unsupported("avatar is a lossless, hierarchical, arithmetic-coded or not 8-bit JPEG; " +
+			"save it as a baseline or progressive JPEG"))
 	}
-	w.require(w.width == 0 && len(segment) >= 9 && segment[5] <= 4 && len(segment) == 6+3*int(segment[5]), "its frame header is not valid")
+	valid := w.width == 0 && len(segment) >= 9 && segment[5] <= 4 && len(segment) == 6+3*int(segment[5])
+	w.require(valid, "its frame header is not valid")
 	var samples, across, down byte
 	for component := range slices.Chunk(segment[6:], 3) {
 		h, v := component[1]>>4, component[1]&15
@@ -387,8 +402,9 @@ func (w *walker) jpegKept(marker byte, segment []byte) []byte {
 	return nil
 }
 
-// withoutSamsungTrailer replaces the trailer of Samsung cameras by EOI, which may be missing before it. It ends with
-// "SEFH", version, number of entries, entries (2 bytes, type, distance from "SEFH" back to the content, size), length, "SEFT".
+// withoutSamsungTrailer replaces the trailer of Samsung cameras by EOI, which may be missing before it. The trailer
+// ends with "SEFH", version, number of entries, entries (2 bytes, type, distance from "SEFH" back to the content, size),
+// length, "SEFT".
 func withoutSamsungTrailer(data []byte) []byte {
 	if !bytes.HasSuffix(data, []byte("SEFT")) {
 		return data
@@ -527,7 +543,8 @@ func (w *walker) webpChunks(i int) (flags byte) {
 			w.replace(i, next)
 		} else {
 			flags |= webpFlags[kind]
-			w.replace(i+4, i+8, binary.LittleEndian.AppendUint32(nil, uint32(len(kept)))...) // #nosec G115 -- as long as body at most
+			size := uint32(len(kept)) // #nosec G115 -- as long as body at most
+			w.replace(i+4, i+8, binary.LittleEndian.AppendUint32(nil, size)...)
 			w.replace(i+8, i+8+n, kept...)
 			w.replace(i+8+n, next, make([]byte, min(len(kept)%2, next-i-8-n))...)
 		}
@@ -543,7 +560,8 @@ func (w *walker) webpImage(kind string, body []byte) {
 	width, height := 0, 0
 	switch {
 	case kind == "VP8 " && len(body) > 10 && string(body[3:6]) == "\x9d\x01\x2a" &&
-		body[0]&0x11 == 0x10 && littleEndian(body[:3])>>5 <= len(body)-10: // a visible key frame, with its first partition
+		body[0]&0x11 == 0x10 && // a visible key frame
+		littleEndian(body[:3])>>5 <= len(body)-10: // with its first partition
 		width, height = littleEndian(body[6:8])&0x3fff, littleEndian(body[8:10])&0x3fff
 	case kind == "VP8L" && len(body) > 5 && body[0] == 0x2f && body[4]>>5 == 0:
 		bits := littleEndian(body[1:5])
@@ -559,7 +577,8 @@ func (w *walker) webpImage(kind string, body []byte) {
 }
 
 const (
-	iccHeader     = "ICC_PROFILE\x00\x01\x01"   // before a profile that is whole in one segment of a JPEG (ICC.1:2022, annex B.4)
+	// iccHeader precedes a profile that is whole in one segment of a JPEG (ICC.1:2022, annex B.4).
+	iccHeader     = "ICC_PROFILE\x00\x01\x01"
 	maxProfile    = 0xffff - 2 - len(iccHeader) // bytes in such a segment
 	maxProfileTag = 100                         // Little CMS refuses more
 )

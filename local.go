@@ -345,7 +345,9 @@ func (s localAvatars) Get(_ context.Context, id, key string, offset int64) (io.R
 
 func (s localAvatars) Delete(_ context.Context, images ...ImageName) (err error) {
 	for _, image := range images {
-		err = errors.Join(err, s.remove(avatarKey(image.ID, image.Key)), s.remove(avatarKey(image.ID, thumbnailKey(image.Key))))
+		for _, key := range []string{image.Key, thumbnailKey(image.Key)} {
+			err = errors.Join(err, s.remove(avatarKey(image.ID, key)))
+		}
 		s.removeEmptyDir(image.ID)
 	}
 	if err != nil {

@@ -38,7 +38,8 @@ func main() {
 func run() error {
 	showVersion := flag.Bool("version", false, "print the version and exit")
 	healthcheck := flag.Bool("healthcheck", false, "request /livez of the running instance; exit 0 if it answers")
-	createMissing := flag.Bool("bootstrap", false, "create the table and the bucket on an emulator if missing, and exit")
+	createMissing := flag.Bool("bootstrap", false,
+		"create the table and the bucket on an emulator if missing, and exit")
 	migrateStore := flag.Bool("migrate", false, "copy the embedded store to DYNAMODB_TABLE and S3_BUCKET, and exit")
 	flag.Usage = func() {
 		fmt.Fprint(os.Stderr, "Usage: roster [flag]\n\nServes the API, or does what the flag says:\n")
@@ -48,7 +49,8 @@ func run() error {
 	flag.Parse()
 	b := readBuild()
 	if flag.NArg() > 0 {
-		return &configError{fmt.Errorf("unexpected argument %q; roster takes flags and environment variables only", flag.Arg(0))}
+		return &configError{fmt.Errorf("unexpected argument %q; roster takes only flags and environment variables",
+			flag.Arg(0))}
 	}
 	if *showVersion {
 		fmt.Printf("roster %s (commit %s, %s)\n", b.Version, b.Commit, b.Go)

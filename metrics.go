@@ -34,10 +34,20 @@ type metrics struct {
 
 func newMetrics(b build) *metrics {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(collectors.NewGoCollector())
+	registry.MustRegister(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	auto := promauto.With(registry)
-	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	histograms := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
 		return auto.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+	}
+	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
+		return auto.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
+	}
+	counter := func(name, help string) prometheus.Counter {
+		return auto.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return auto.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
 	}
 	seconds := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 	sizes := prometheus.ExponentialBuckets(256, 4, 9) // 256 B to 16 MiB
@@ -48,30 +58,30 @@ func newMetrics(b build) *metrics {
 	}).Set(1)
 	return &metrics{
 		registry: registry,
-		requestDuration: histogram("roster_http_request_duration_seconds",
+		requestDuration: histograms("roster_http_request_duration_seconds",
 			"Time from request header to end of response.", seconds, "method", "route", "code"),
-		requestsInFlight: auto.NewGauge(prometheus.GaugeOpts{Name: "roster_http_requests_in_flight", Help: "Requests in flight."}),
-		requestBytes:     histogram("roster_http_request_body_bytes", "Bytes read of request bodies.", sizes, "route"),
-		responseBytes:    histogram("roster_http_response_body_bytes", "Bytes written of response bodies.", sizes, "route"),
-		uploadsShed: auto.NewCounter(prometheus.CounterOpts{
-			Name: "roster_uploads_shed_total", Help: "Uploads refused with 503 for lack of memory."}),
-		uploadsInFlight: auto.NewGauge(prometheus.GaugeOpts{Name: "roster_uploads_in_flight", Help: "Uploads whose memory is reserved."}),
-		awsDuration: histogram("roster_aws_request_duration_seconds",
+		requestsInFlight: gauge("roster_http_requests_in_flight", "Requests in flight."),
+		requestBytes:     histograms("roster_http_request_body_bytes", "Bytes read of request bodies.", sizes, "route"),
+		responseBytes: histograms("roster_http_response_body_bytes",
+			"Bytes written of response bodies.", sizes, "route"),
+		uploadsShed:     counter("roster_uploads_shed_total", "Uploads refused with 503 for lack of memory."),
+		uploadsInFlight: gauge("roster_uploads_in_flight", "Uploads whose memory is reserved."),
+		awsDuration: histograms("roster_aws_request_duration_seconds",
 			"Time of a call to AWS, retries included.", seconds, "aws_service", "operation", "code"),
 		awsRetries: auto.NewCounterVec(prometheus.CounterOpts{
-			Name: "roster_aws_request_retries_total", Help: "Retries of calls to AWS."}, []string{"aws_service", "operation"}),
-		commitDuration: auto.NewHistogram(prometheus.HistogramOpts{
-			Name: "roster_embedded_commit_duration_seconds", Help: "Time of a commit of the embedded store.", Buckets: seconds}),
-		commitWrites: auto.NewHistogram(prometheus.HistogramOpts{
-			Name: "roster_embedded_commit_writes", Help: "Writes that shared a commit of the embedded store.", Buckets: writes}),
-		ready:  auto.NewGauge(prometheus.GaugeOpts{Name: "roster_ready", Help: "1 if /readyz answers 200."}),
-		panics: auto.NewCounter(prometheus.CounterOpts{Name: "roster_panics_total", Help: "Requests that panicked."}),
-		invalidItems: auto.NewCounter(prometheus.CounterOpts{
-			Name: "roster_invalid_items_total", Help: "Invalid items left out of lists."}),
-		reloadFailures: auto.NewCounter(prometheus.CounterOpts{
-			Name: "roster_auth_reload_failures_total", Help: "Failed reloads of the token file."}),
+			Name: "roster_aws_request_retries_total", Help: "Retries of calls to AWS.",
+		}, []string{"aws_service", "operation"}),
+		commitDuration: histogram("roster_embedded_commit_duration_seconds",
+			"Time of a commit of the embedded store.", seconds),
+		commitWrites: histogram("roster_embedded_commit_writes",
+			"Writes that shared a commit of the embedded store.", writes),
+		ready:          gauge("roster_ready", "1 if /readyz answers 200."),
+		panics:         counter("roster_panics_total", "Requests that panicked."),
+		invalidItems:   counter("roster_invalid_items_total", "Invalid items left out of lists."),
+		reloadFailures: counter("roster_auth_reload_failures_total", "Failed reloads of the token file."),
 		tokenLastUse: auto.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "roster_auth_token_last_use_seconds", Help: "Unix time of the token's last use."}, []string{"token"}),
+			Name: "roster_auth_token_last_use_seconds", Help: "Unix time of the token's last use.",
+		}, []string{"token"}),
 	}
 }
 

@@ -36,21 +36,21 @@ type kind struct {
 }
 
 var (
-	kindInvalid      = kind{"invalid-request", http.StatusBadRequest, "The request is not valid"}
-	kindUnauthorized = kind{"unauthorized", http.StatusUnauthorized, "The request is not authorized"}
-	kindScope        = kind{"insufficient-scope", http.StatusForbidden, "The token is read-only"}
-	kindCrossOrigin  = kind{"cross-origin", http.StatusForbidden, "Cross-origin changes are not allowed"}
-	kindNotFound     = kind{"not-found", http.StatusNotFound, "Not found"}
-	kindMethod       = kind{"method-not-allowed", http.StatusMethodNotAllowed, "The method is not allowed here"} // with Allow
-	kindSlowBody     = kind{"request-timeout", http.StatusRequestTimeout, "The request arrived too slowly"}
-	kindEmailTaken   = kind{"email-taken", http.StatusConflict, "The email is taken"} // with Location
-	kindPrecondition = kind{"precondition-failed", http.StatusPreconditionFailed, "The precondition does not hold"}
-	kindTooLarge     = kind{"content-too-large", http.StatusRequestEntityTooLarge, "The content is too large"}
-	kindMediaType    = kind{"unsupported-media-type", http.StatusUnsupportedMediaType, "The media type is not supported"}
-	kindRange        = kind{"range-not-satisfiable", http.StatusRequestedRangeNotSatisfiable, "The range is outside the image"}
-	kindInternal     = kind{"internal", http.StatusInternalServerError, "The service failed"}
-	kindUnavailable  = kind{"unavailable", http.StatusServiceUnavailable, "The service is not available at the moment"} // with Retry-After
-	kindTimeout      = kind{"timeout", http.StatusGatewayTimeout, "The request took too long"}
+	kindInvalid      = kind{"invalid-request", 400, "The request is not valid"}
+	kindUnauthorized = kind{"unauthorized", 401, "The request is not authorized"}
+	kindScope        = kind{"insufficient-scope", 403, "The token is read-only"}
+	kindCrossOrigin  = kind{"cross-origin", 403, "Cross-origin changes are not allowed"}
+	kindNotFound     = kind{"not-found", 404, "Not found"}
+	kindMethod       = kind{"method-not-allowed", 405, "The method is not allowed"} // with Allow
+	kindSlowBody     = kind{"request-timeout", 408, "The request arrived too slowly"}
+	kindEmailTaken   = kind{"email-taken", 409, "The email is taken"} // with Location
+	kindPrecondition = kind{"precondition-failed", 412, "The precondition does not hold"}
+	kindTooLarge     = kind{"content-too-large", 413, "The content is too large"}
+	kindMediaType    = kind{"unsupported-media-type", 415, "The media type is not supported"}
+	kindRange        = kind{"range-not-satisfiable", 416, "The range is outside the image"}
+	kindInternal     = kind{"internal", 500, "The service failed"}
+	kindUnavailable  = kind{"unavailable", 503, "The service is unavailable"} // with Retry-After
+	kindTimeout      = kind{"timeout", 504, "The request took too long"}
 )
 
 func newProblem(k kind, format string, args ...any) *problem {

@@ -31,13 +31,17 @@ func newS3Avatars(cfg aws.Config, bucket string, log *slog.Logger) *s3Avatars {
 	client := s3.NewFromConfig(cfg, func(o *s3.Options) {
 		o.UsePathStyle = o.BaseEndpoint != nil // emulators have no DNS name for every bucket
 	})
-	return &s3Avatars{client: client, bucket: bucket, log: awsLog{Logger: log, service: "S3", target: "bucket " + bucket}}
+	return &s3Avatars{
+		client: client, bucket: bucket,
+		log: awsLog{Logger: log, service: "S3", target: "bucket " + bucket},
+	}
 }
 
 func (s *s3Avatars) Put(ctx context.Context, id, key, mediaType string, data []byte) error {
 	body := wholeImage{bytes.NewReader(data)}
-	in := &s3.PutObjectInput{Bucket: &s.bucket, Key: aws.String(avatarKey(id, key)), Body: body, ContentType: &mediaType}
-	//lint:ignore SA1019 AWS prefers transfermanager: not yet at 1.0, it copies bodies and overrides the checksum setting.
+	name := avatarKey(id, key)
+	in := &s3.PutObjectInput{Bucket: &s.bucket, Key: &name, Body: body, ContentType: &mediaType}
+	//lint:ignore SA1019 AWS prefers transfermanager: not yet at 1.0, it copies bodies, overrides checksum settings.
 	upload := manager.Uploader{
 		S3:                         s.client,
 		PartSize:                   maxAvatarBytes, // one PutObject for every image
@@ -121,7 +125,8 @@ func (s *s3Avatars) Delete(ctx context.Context, images ...ImageName) error {
 func (s *s3Avatars) DeleteStale(ctx context.Context, id string, before time.Time) error {
 	bounded, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	pages := s3.NewListObjectsV2Paginator(s.client, &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: aws.String(avatarKey(id, ""))})
+	in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: aws.String(avatarKey(id, ""))}
+	pages := s3.NewListObjectsV2Paginator(s.client, in)
 	var stale []string
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(bounded)
@@ -172,7 +177,8 @@ func (s *s3Avatars) deleteBatches(ctx context.Context, keys []string) error {
 		out, err := call(ctx, &s.log, "DeleteObjects", callTimeout, s.client.DeleteObjects, in)
 		if err == nil && len(out.Errors) > 0 {
 			failed := out.Errors[0]
-			err = s.log.failed(ctx, "DeleteObjects", &smithy.GenericAPIError{Code: aws.ToString(failed.Code), Message: aws.ToString(failed.Message)})
+			err = &smithy.GenericAPIError{Code: aws.ToString(failed.Code), Message: aws.ToString(failed.Message)}
+			err = s.log.failed(ctx, "DeleteObjects", err)
 		}
 		if err != nil {
 			return err

@@ -104,7 +104,8 @@ const (
 // handle registers a handler. Its error is sent as a problem. transfers counts the requests in flight of the
 // same kind; nil: the request transfers no image and no list.
 func (s *server) handle(
-	pattern string, timeout time.Duration, transfers *atomic.Int64, a access, handler func(*response, *http.Request) error,
+	pattern string, timeout time.Duration, transfers *atomic.Int64, a access,
+	handler func(*response, *http.Request) error,
 ) {
 	method, path, _ := strings.Cut(pattern, " ")
 	answer := func(w *response, r *http.Request) error {
@@ -185,7 +186,8 @@ func (s *server) admit(w *response, r *http.Request, a access) error {
 
 // ServeHTTP does what all requests have in common.
 func (s *server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	w := &response{ResponseWriter: rw, start: time.Now(), control: http.NewResponseController(rw), server: s, request: r}
+	w := &response{ResponseWriter: rw, start: time.Now(), server: s, request: r}
+	w.control = http.NewResponseController(rw)
 	w.body = requestBody{ReadCloser: r.Body, response: w}
 	h := w.Header()
 	h.Set("X-Request-Id", requestID(r))
@@ -212,7 +214,8 @@ func (s *server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		if v := recover(); v != nil {
 			w.err = fmt.Errorf("panic: %v", v)
 			s.metrics.panics.Inc()
-			s.log.Error("panic", "value", fmt.Sprint(v), "stack", string(debug.Stack()), "request_id", h.Get("X-Request-Id"))
+			s.log.Error("panic", "value", fmt.Sprint(v), "stack", string(debug.Stack()),
+				"request_id", h.Get("X-Request-Id"))
 		}
 		w.finish()
 		s.observe(w)
@@ -247,7 +250,8 @@ func (s *server) observe(w *response) {
 	}
 	s.log.LogAttrs(context.Background(), level, "request",
 		slog.String("method", method), slog.String("route", route), slog.Int("status", w.status),
-		slog.Int64("bytes", w.bytes), slog.Float64("duration", elapsed), slog.String("request_id", w.Header().Get("X-Request-Id")),
+		slog.Int64("bytes", w.bytes), slog.Float64("duration", elapsed),
+		slog.String("request_id", w.Header().Get("X-Request-Id")),
 		optional("trace_id", traceID(w.request.Header.Get("Traceparent"))), optional("client", w.token),
 		optional("user", user), optional("broken", w.broken), optional("error", failure))
 }

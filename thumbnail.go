@@ -46,7 +46,7 @@ func (s *server) serveThumbnail(w *response, r *http.Request, a *Avatar) error {
 	return serveImage(w, r, thumbnailKey(a.Key), http.DetectContentType(thumb), bytes.NewReader(thumb))
 }
 
-// thumbnail returns the stored thumbnail of an image, or renders and stores it. It is empty if it cannot be rendered now.
+// thumbnail returns the stored thumbnail of an image, or renders and stores it. It is empty if that fails now.
 func (s *server) thumbnail(ctx context.Context, id string, a *Avatar) ([]byte, error) {
 	thumb, err := readObject(ctx, s.avatars, id, thumbnailKey(a.Key), 0)
 	if !errors.Is(err, ErrNotFound) {
@@ -102,7 +102,8 @@ func prepareThumbnail(data []byte) (w walker, cost int64, err error) {
 	}
 	w.data = w.clean()
 	if w.mediaType == "image/gif" { // browsers enlarge the screen for the frame; Go refuses it
-		screen := []byte{byte(w.width), byte(w.width >> 8), byte(w.height), byte(w.height >> 8)} // #nosec G115 -- at most 65,535
+		// #nosec G115 -- at most 65,535
+		screen := []byte{byte(w.width), byte(w.width >> 8), byte(w.height), byte(w.height >> 8)}
 		w.data = slices.Concat(w.data[:6], screen, w.data[10:])
 	}
 	cost = w.cost()
@@ -127,7 +128,8 @@ func (w *walker) thumbnail(ctx context.Context) (thumb []byte, err error) {
 	}
 	side := min(w.width, w.height)
 	corner := image.Pt((w.width-side)/2, (w.height-side)/2)
-	part := img.Bounds().Intersect(image.Rect(0, 0, side, side).Add(corner)) // less than the square for a frame of a GIF
+	// Less than the square for a frame of a GIF.
+	part := img.Bounds().Intersect(image.Rect(0, 0, side, side).Add(corner))
 	// The averages of whole pixels first: the filter is 10 times as slow.
 	small := reduce(img, part, max(1, side/(2*thumbnailSide)))
 	switch small := small.(type) {
@@ -139,7 +141,8 @@ func (w *walker) thumbnail(ctx context.Context) (thumb []byte, err error) {
 		widenRange(&small.YCbCr)
 	}
 	scaled := image.NewRGBA(image.Rect(0, 0, thumbnailSide, thumbnailSide))
-	target := image.Rectangle{part.Min.Sub(corner).Mul(thumbnailSide).Div(side), part.Max.Sub(corner).Mul(thumbnailSide).Div(side)}
+	scale := func(p image.Point) image.Point { return p.Sub(corner).Mul(thumbnailSide).Div(side) }
+	target := image.Rectangle{scale(part.Min), scale(part.Max)}
 	// The kernel widens as the image shrinks, so that every pixel counts, by its alpha.
 	draw.BiLinear.Scale(scaled, target, small, small.Bounds(), draw.Src, nil)
 	turned := image.NewRGBA(scaled.Rect)
