@@ -35,16 +35,16 @@ func TestShutDown(t *testing.T) {
 			time.Sleep(15 * time.Second)
 			deleted = true
 		})
+		httpServer := newHTTPServer(s, log)
+		start, closed := time.Now(), make(chan time.Duration, 1)
+		httpServer.RegisterOnShutdown(func() { closed <- time.Since(start) })
 		stopped := make(chan error, 1)
-		go func() { stopped <- s.shutDown(newHTTPServer(s, log)) }()
+		go func() { stopped <- s.shutDown(httpServer) }()
 		time.Sleep(9 * time.Second)
 		want("/readyz", http.StatusServiceUnavailable, "close")
 		want("/version", http.StatusOK, "close")
-		select {
-		case <-stopped:
-			t.Error("shut down before SHUTDOWN_DELAY")
-			return
-		default:
+		if d := <-closed; d != c.ShutdownDelay {
+			t.Errorf("the listener is closed after %v, want %v", d, c.ShutdownDelay)
 		}
 		if err := <-stopped; err != nil || !deleted {
 			t.Errorf("shut down: error %v, deletions completed: %t", err, deleted)
