@@ -279,7 +279,13 @@ func (s localUsers) Delete(ctx context.Context, u User, c Condition) (last User,
 	return last, err
 }
 
-// Put syncs the data in tmp before it renames the file: a name in avatars always stands for a complete image.
+// Put makes an image durable. fsync(2) of a file does not sync its name, so directories are synced, too:
+//
+//  1. open, write, fsync, close tmp/{key}
+//  2. mkdir avatars/{id} if missing, fsync avatars
+//  3. rename tmp/{key} to avatars/{id}/{key}, fsync avatars/{id}
+//
+// A name in avatars therefore always stands for a complete image. After a failure in step 3 the caller deletes it.
 func (s localAvatars) Put(ctx context.Context, id, key, _ string, data []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err

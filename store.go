@@ -11,6 +11,8 @@ import (
 	"time"
 )
 
+// Exported names are what the stores promise; all other names of this package are not exported.
+
 // Errors of the stores. Any other error is a fault of this program.
 var (
 	ErrNotFound     = errors.New("not found")
