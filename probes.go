@@ -23,8 +23,8 @@ func (s *server) readyz(w *response, r *http.Request) error {
 	return s.livez(w, r)
 }
 
-// version answers GET /version.
-func (s *server) version(w *response, _ *http.Request) error {
+// getVersion answers GET /version.
+func (s *server) getVersion(w *response, _ *http.Request) error {
 	return w.sendJSON(http.StatusOK, s.build)
 }
 

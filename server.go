@@ -83,7 +83,7 @@ func newServer(c config, users Users, avatars Avatars, t *tokens, log *slog.Logg
 	s.handle("GET /avatar/{hash}", transferTimeout, &s.downloads, images, s.getByHash)
 	s.handle("GET /livez", shortTimeout, nil, probe, s.livez)
 	s.handle("GET /readyz", shortTimeout, nil, probe, s.readyz)
-	s.handle("GET /version", shortTimeout, nil, public, s.version)
+	s.handle("GET /version", shortTimeout, nil, public, s.getVersion)
 	s.handle("GET /openapi.yaml", shortTimeout, nil, public, s.servePage)
 	s.handle("GET /swagger/", shortTimeout, nil, public, s.servePage)
 	s.handle("GET /swagger", shortTimeout, nil, public, s.toSwagger)
