@@ -38,6 +38,9 @@ func (s *server) servePage(w *response, r *http.Request) error {
 	if name == "openapi.yaml" {
 		h.Set("Content-Type", "application/yaml") // RFC 9512
 	}
+	if s.tokens != nil { // so that the page knows (RFC 9110, section 11.6.1)
+		h.Set("WWW-Authenticate", `Bearer realm="roster"`)
+	}
 	h.Set("Content-Security-Policy", swaggerPolicy)
 	h.Set("Cache-Control", "no-cache")
 	return w.serveContent(r, name, fmt.Sprintf("%x", sha256.Sum256(content)), bytes.NewReader(content))

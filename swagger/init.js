@@ -18,20 +18,48 @@ const foldErrors = (Responses, { React }) => (props) => {
   );
 };
 
-const hidden = () => () => null;
+// Conditions and ranges are optional, and on a phone they fill a screen.
+const foldHeaders = (Parameters, { React }) => (props) => {
+  const inHeader = (parameter) => parameter.get("in") === "header";
+  const headers = props.parameters.filter(inHeader);
+  return React.createElement(
+    React.Fragment,
+    null,
+    React.createElement(Parameters, { ...props, parameters: props.parameters.filterNot(inHeader) }),
+    headers.size > 0 &&
+      React.createElement(
+        "details",
+        { className: "headers" },
+        React.createElement("summary", null, "Headers: " + headers.map((h) => h.get("name")).join(", ")),
+        React.createElement(Parameters, { ...props, parameters: headers, operation: props.operation.delete("requestBody") }),
+      ),
+  );
+};
 
 (async () => {
-  // Without tokens on, there is nothing to authorize.
-  const open = await fetch("../users?limit=1", { method: "HEAD" }).then((r) => r.ok, () => false);
+  const contract = new URL("../openapi.yaml", document.baseURI);
+  // A service with tokens names their scheme; a request for users would be a 401 in the console.
+  const tokens = await fetch(contract, { method: "HEAD" }).then((r) => r.headers.has("WWW-Authenticate"), () => true);
+  // The contract of this installation: behind the prefix of a proxy, and with tokens or without.
+  const adapt = (original) => ({ components: { securitySchemes, ...components }, ...spec }) =>
+    original({
+      ...spec,
+      components: tokens ? { securitySchemes, ...components } : components,
+      security: tokens ? [{ bearerAuth: [] }] : [],
+      servers: [{ url: new URL(".", contract).href.replace(/\/$/, "") }],
+    });
   window.ui = SwaggerUIBundle({
-    // Absolute, because the contract names its server relative to its own address.
-    url: new URL("../openapi.yaml", document.baseURI).href,
+    url: contract.href,
     dom_id: "#swagger-ui",
     deepLinking: true,
     defaultModelsExpandDepth: 0,
     displayRequestDuration: true,
+    persistAuthorization: tokens,
     plugins: [
-      { wrapComponents: { responses: foldErrors, ...(open && { authorizeBtn: hidden, authorizeOperationBtn: hidden }) } },
+      {
+        wrapComponents: { parameters: foldHeaders, responses: foldErrors },
+        statePlugins: { spec: { wrapActions: { updateJsonSpec: adapt } } },
+      },
     ],
     // By default the document is sent to a public validator.
     validatorUrl: null,

@@ -155,6 +155,11 @@ func TestLayout(t *testing.T) {
 		Width, Padlocks, Schemas, Files int
 		Nameless                        int // parameters
 		Unfolded                        []string
+		First                           string   // operation
+		Locked                          int      // padlocks that are closed
+		Headers                         int      // inputs for headers that are not folded
+		Label                           string   // of the file input
+		Failed                          []string // requests
 	}
 	if err := chromedp.Do(ctx, chromedp.Navigate(base+"/swagger/"), chromedp.WaitVisible(chromedp.CSS(".opblock"))); err != nil {
 		t.Fatal(err)
@@ -163,6 +168,7 @@ func TestLayout(t *testing.T) {
 		const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 		const until = async (holds) => { while (!holds()) await new Promise((done) => setTimeout(done, 100)); };
 		const schemas = all(".models .model-container, .models .json-schema-2020-12").filter((e) => e.checkVisibility()).length;
+		const first = all(".opblock")[0].id;
 		all(".opblock-summary-control").forEach((e) => e.click());
 		const count = all(".opblock").length;
 		await until(() => all(".responses-table").length >= count);
@@ -171,6 +177,11 @@ func TestLayout(t *testing.T) {
 		await until(() => all(".execute", upload).length > 0);
 		return {
 			Width: document.documentElement.scrollWidth,
+			First: first,
+			Locked: all('.authorization__btn[aria-label$=" locked"], .authorize.locked').length,
+			Headers: all('[data-param-in="header"] input').filter((e) => e.checkVisibility()).length,
+			Label: getComputedStyle(all('[data-property-name="avatar"] .parameter__type', upload)[0], "::after").content,
+			Failed: performance.getEntriesByType("resource").filter((e) => e.responseStatus >= 400).map((e) => e.name),
 			Padlocks: all(".authorize, .authorization__btn").length,
 			Schemas: schemas,
 			Nameless: all(".parameter__name").filter((e) => e.innerText == "").length,
@@ -192,6 +203,12 @@ func TestLayout(t *testing.T) {
 	}
 	if got.Schemas > 0 || got.Files != 1 || len(got.Unfolded) > 0 {
 		t.Errorf("%d schemas, %d file inputs, unfolded errors %q", got.Schemas, got.Files, got.Unfolded)
+	}
+	if got.First != "operations-users-createUser" || got.Headers > 0 || got.Label != `"file"` {
+		t.Errorf("first operation %s, %d unfolded inputs for headers, file input labelled %s", got.First, got.Headers, got.Label)
+	}
+	if got.Locked > 0 || len(got.Failed) > 0 {
+		t.Errorf("before Authorize: %d closed padlocks, failed requests %q", got.Locked, got.Failed)
 	}
 	if t.Failed() {
 		b.screenshot(t)
@@ -407,14 +424,18 @@ func (b *browser) execute(ctx context.Context, token, picture string, s step) er
 	block := s.block()
 	var actions []chromedp.Action[chromedp.Void]
 	if b.used == nil || b.token != token {
-		actions = append(actions,
+		load := chromedp.Steps(
 			// Another document first, so that the page starts from nothing.
 			chromedp.Navigate("about:blank"),
 			chromedp.Navigate(b.base+"/swagger/"),
 			chromedp.WaitVisible(chromedp.CSS(block)),
 		)
+		if b.token != "" {
+			actions = append(actions, chromedp.Evaluate[chromedp.Void](`localStorage.clear()`))
+		}
+		actions = append(actions, load)
 		if token != "" {
-			actions = append(actions, authorize(token))
+			actions = append(actions, authorize(token), load) // the page keeps the token
 		}
 		b.used, b.token = map[string]bool{}, token
 	}
@@ -428,7 +449,11 @@ func (b *browser) execute(ctx context.Context, token, picture string, s step) er
 		actions = append(actions, click(block+" .try-out__btn"))
 	}
 	b.used[s.operation] = true
-	actions = append(actions, chromedp.WaitVisible(chromedp.CSS(block+" .execute")))
+	unfold := fmt.Sprintf(`document.querySelectorAll(%q).forEach((e) => { e.open = true })`, block+" details:has([data-param-in])")
+	actions = append(actions,
+		chromedp.WaitVisible(chromedp.CSS(block+" .execute")),
+		chromedp.Evaluate[chromedp.Void](unfold),
+	)
 	if s.mediaType != "" {
 		actions = append(actions, fill(block+" .opblock-section-request-body select", s.mediaType))
 	}
@@ -452,10 +477,16 @@ func (b *browser) execute(ctx context.Context, token, picture string, s step) er
 	return chromedp.Do(ctx, actions...)
 }
 
+const masked = `if (getComputedStyle(document.querySelector(".modal-ux input")).webkitTextSecurity != "disc") {
+	throw new Error("the page shows the token as it is typed");
+}`
+
 // authorize uses the Authorize button.
 func authorize(token string) chromedp.Action[chromedp.Void] {
 	return chromedp.Steps(
 		click(".scheme-container .authorize"),
+		chromedp.WaitVisible(chromedp.CSS(".modal-ux input")),
+		chromedp.Evaluate[chromedp.Void](masked),
 		fill(".modal-ux input", token),
 		click(".modal-ux .auth-btn-wrapper .authorize"),
 		// The one button of the dialog became "Logout": the page has the token.
