@@ -38,8 +38,10 @@ const foldHeaders = (Parameters, { React }) => (props) => {
 
 (async () => {
   const contract = new URL("../openapi.yaml", document.baseURI);
-  // A service with tokens names their scheme; a request for users would be a 401 in the console.
-  const tokens = await fetch(contract, { method: "HEAD" }).then((r) => r.headers.has("WWW-Authenticate"), () => true);
+  // A service with tokens names their scheme; a request for users would be a 401 in the console. The cache
+  // of Chromium drops the header.
+  const request = { method: "HEAD", cache: "no-store" };
+  const tokens = await fetch(contract, request).then((r) => r.headers.has("WWW-Authenticate"), () => true);
   // The contract of this installation: behind the prefix of a proxy, and with tokens or without.
   const adapt = (original) => ({ components: { securitySchemes, ...components }, ...spec }) =>
     original({

@@ -184,7 +184,7 @@ func TestLayout(t *testing.T) {
 			Failed: performance.getEntriesByType("resource").filter((e) => e.responseStatus >= 400).map((e) => e.name),
 			Padlocks: all(".authorize, .authorization__btn").length,
 			Schemas: schemas,
-			Nameless: all(".parameter__name").filter((e) => e.innerText == "").length,
+			Nameless: all(".parameter__name").filter((e) => e.textContent.trim() == "").length,
 			Files: all("input[type=file]", upload).length,
 			Unfolded: all("tr.response").filter((e) => e.dataset.code >= "400" && e.checkVisibility()).map((e) => e.dataset.code),
 		};
