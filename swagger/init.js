@@ -11,7 +11,7 @@ const foldErrors = (Responses, { React }) => (props) => {
     errors.size > 0 &&
       React.createElement(
         "details",
-        { className: "errors" },
+        { className: "folded" },
         React.createElement("summary", null, "Errors: " + errors.keySeq().join(", ")),
         React.createElement(Responses, { ...props, responses: errors, tryItOutResponse: undefined }),
       ),
@@ -29,7 +29,7 @@ const foldHeaders = (Parameters, { React }) => (props) => {
     headers.size > 0 &&
       React.createElement(
         "details",
-        { className: "headers" },
+        { className: "folded" },
         React.createElement("summary", null, "Headers: " + headers.map((h) => h.get("name")).join(", ")),
         React.createElement(Parameters, { ...props, parameters: headers, operation: props.operation.delete("requestBody") }),
       ),
