@@ -41,8 +41,7 @@ func (s *server) getByHash(w *response, r *http.Request) error {
 		return err
 	}
 	s.setImageHeader(w, "max-age=300")
-	serveImage(w, r, "identicon", "image/png", bytes.NewReader(identicon(sum)))
-	return nil
+	return serveImage(w, r, "identicon", "image/png", bytes.NewReader(identicon(sum)))
 }
 
 // parseHash returns the hash in a path: 64 hex digits, or that of an email, with or without the extension of an image
