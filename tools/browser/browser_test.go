@@ -507,7 +507,6 @@ func fill(selector, value string) chromedp.Action[chromedp.Void] {
 		Object.getOwnPropertyDescriptor(Object.getPrototypeOf(e), "value").set.call(e, %q);
 		e.dispatchEvent(new Event("input", {bubbles: true}));
 		e.dispatchEvent(new Event("change", {bubbles: true}));
-		e.dispatchEvent(new FocusEvent("focusout", {bubbles: true}));
 	})()`, selector, value)
 	return chromedp.Steps(
 		chromedp.WaitVisible(chromedp.CSS(selector)),
