@@ -118,9 +118,12 @@ func TestTokenRotation(t *testing.T) {
 	wantAccess(t, p, map[string]bool{tokenB: false, tokenC: true})
 
 	for name, token := range map[string]string{"web": tokenA, "mobile": tokenB, "batch": tokenC} {
-		if p.log.find("request", "client", name) == nil {
-			t.Errorf("the log has no request of %s", name)
-		}
+		testkit.Eventually(t, 10*time.Second, "a request of "+name+" is logged", func() error {
+			if p.log.find("request", "client", name) == nil { // the line is written after the response
+				return errors.New("no such line")
+			}
+			return nil
+		})
 		if strings.Contains(p.log.String(), token) {
 			t.Errorf("the log has the token of %s", name)
 		}
