@@ -339,7 +339,7 @@ func parsePart(raw, lineEnd []byte) (part, error) {
 	}
 	p := multipart.Part{Header: header}
 	if p.FormName() == "" {
-		return part{}, errors.New("has no readable name; send Content-Disposition: form-data; name=...")
+		return part{}, errors.New(`has no readable name; send Content-Disposition: form-data; name="..."`)
 	}
 	return part{name: p.FormName(), fileName: p.FileName(), content: raw[headerEnd:]}, nil
 }
