@@ -672,7 +672,9 @@ func (w *walker) pngProfile(chunk []byte) []byte {
 // pngProfileChunk writes a profile in one stored block (RFC 1950; RFC 1951, section 3.2.4).
 func pngProfileChunk(profile []byte) []byte {
 	size := uint16(len(profile)) // #nosec G115 -- at most maxProfile
-	body := append([]byte("icc\x00\x00\x78\x01\x01"), byte(size), byte(size>>8), ^byte(size), ^byte(size>>8))
+	body := []byte("icc\x00\x00\x78\x01\x01")
+	body = binary.LittleEndian.AppendUint16(body, size)
+	body = binary.LittleEndian.AppendUint16(body, ^size)
 	body = binary.BigEndian.AppendUint32(append(body, profile...), adler32.Checksum(profile))
 	return pngChunk("iCCP", body)
 }

@@ -452,10 +452,10 @@ func decodeFields(record []byte) (User, error) {
 		}
 		length, n := binary.Uvarint(record[at:])
 		start := at + n
-		if n <= 0 || length > uint64(len(record)-start) {
+		if n <= 0 || length > uint64(len(record)-start) { // #nosec G115 -- start is not behind the end
 			return User{}, errors.New("the record is damaged")
 		}
-		at = start + int(length)
+		at = start + int(length) // #nosec G115 -- at most the length of the record
 		*field = text[start:at]
 	}
 	var errCreated, errUpdated, errSize error

@@ -241,8 +241,8 @@ func reducePlane(small, plane []byte, stride int, size image.Point, k int) {
 			}
 		}
 		for x, sum := range sums {
-			n := uint32(rows * min(k, size.X-x*k))
-			small[x] = byte((sum + n/2) / n)
+			n := uint32(rows * min(k, size.X-x*k)) // #nosec G115 -- at most k × k
+			small[x] = byte((sum + n/2) / n)       // #nosec G115 -- an average of bytes
 		}
 		small = small[width:]
 	}
@@ -267,12 +267,12 @@ func reducePixels(img image.Image, part image.Rectangle, k int, size image.Recta
 		}
 		pix := small.Pix[top/k*small.Stride:]
 		for x, sum := range sums {
-			n := uint32(rows * min(k, part.Dx()-x*k))
+			n := uint32(rows * min(k, part.Dx()-x*k)) // #nosec G115 -- at most k × k
 			alpha := max(sum.alpha, 1)
-			pix[4*x] = byte((sum.red + alpha/2) / alpha)
-			pix[4*x+1] = byte((sum.green + alpha/2) / alpha)
-			pix[4*x+2] = byte((sum.blue + alpha/2) / alpha)
-			pix[4*x+3] = byte((sum.alpha + n/2) / n)
+			for i, total := range []uint32{sum.red, sum.green, sum.blue} {
+				pix[4*x+i] = byte((total + alpha/2) / alpha) // #nosec G115 -- an average of bytes
+			}
+			pix[4*x+3] = byte((sum.alpha + n/2) / n) // #nosec G115 -- an average of bytes
 		}
 	}
 	return small
