@@ -31,10 +31,21 @@ const foldHeaders = (Parameters, { React }) => (props) => {
         "details",
         { className: "folded" },
         React.createElement("summary", null, "Headers: " + headers.map((h) => h.get("name")).join(", ")),
-        React.createElement(Parameters, { ...props, parameters: headers, operation: props.operation.delete("requestBody") }),
+        React.createElement(Parameters, {
+          ...props,
+          parameters: headers,
+          operation: props.operation.delete("requestBody"),
+        }),
       ),
   );
 };
+
+// An input that is left empty is not sent, unless its box is ticked.
+const omitEmpty = (ParameterIncludeEmpty, { React }) => (props) =>
+  React.createElement(ParameterIncludeEmpty, {
+    ...props,
+    isIncludedOptions: { ...props.isIncludedOptions, defaultValue: false },
+  });
 
 (async () => {
   const contract = new URL("../openapi.yaml", document.baseURI);
@@ -59,7 +70,7 @@ const foldHeaders = (Parameters, { React }) => (props) => {
     persistAuthorization: tokens,
     plugins: [
       {
-        wrapComponents: { parameters: foldHeaders, responses: foldErrors },
+        wrapComponents: { parameters: foldHeaders, responses: foldErrors, ParameterIncludeEmpty: omitEmpty },
         statePlugins: { spec: { wrapActions: { updateJsonSpec: adapt } } },
       },
     ],
