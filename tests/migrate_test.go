@@ -17,11 +17,11 @@ import (
 
 // TestMigrate copies an embedded store to AWS, killed on the way and repeated. All users
 // have their times and their images under the same versions; those that existed before
-// are left alone. -long copies 100,000.
+// are left alone. -long copies 100,000, except under the race detector, which takes ten times as long.
 func TestMigrate(t *testing.T) {
 	t.Parallel()
 	users := 2000
-	if *testkit.Long {
+	if *testkit.Long && !raceEnabled {
 		users = 100_000
 	}
 	for _, b := range backends[1:] {
