@@ -14,7 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -91,9 +91,9 @@ func isTerminal(f *os.File) bool {
 
 // serve serves the API until ctx ends and all requests are answered.
 func serve(ctx context.Context, c config, log *slog.Logger, b build) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(200) // the heap is small, so that a collection every 4 MiB costs more than 4 MiB
-	}
+	// Never touched. The garbage collector counts it, and so does not run for every 4 MiB allocated: 0.94 instead of
+	// 1.05 ms of CPU time for a read of 1 MiB from AWS. SetGCPercent(200) does the same, but adds 100 MiB to uploads.
+	defer runtime.KeepAlive(make([]byte, 8<<20))
 	c.warn(log, os.Environ())
 	m := newMetrics(b)
 	users, avatars, closeStores, err := openStores(ctx, c, log, m)
