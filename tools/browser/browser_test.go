@@ -463,6 +463,9 @@ func (b *browser) execute(ctx context.Context, token, picture string, s step) er
 	if s.body != "" {
 		actions = append(actions, fill(block+" textarea.body-param__text", s.body))
 	}
+	if s.body != "" || len(s.values) > 0 {
+		actions = append(actions, debounce)
+	}
 	if s.file != "" {
 		file := block + ` .opblock-section-request-body input[type=file]`
 		if s.file != "body" {
@@ -488,6 +491,7 @@ func authorize(token string) chromedp.Action[chromedp.Void] {
 		chromedp.WaitVisible(chromedp.CSS(".modal-ux input")),
 		chromedp.Evaluate[chromedp.Void](masked),
 		fill(".modal-ux input", token),
+		debounce,
 		click(".modal-ux .auth-btn-wrapper .authorize"),
 		// The one button of the dialog became "Logout": the page has the token.
 		chromedp.WaitNotPresent(chromedp.CSS(".modal-ux input")),
@@ -500,6 +504,9 @@ func click(selector string) chromedp.Action[chromedp.Void] {
 	return chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible)
 }
 
+// debounce waits until Swagger UI uses what was filled in, which is 350 ms later. The page's timers run in order.
+var debounce = chromedp.Evaluate[chromedp.Void](`new Promise((done) => setTimeout(done, 360))`, chromedp.EvalAwaitPromise)
+
 // fill gives an input, text area or list a value, in the way that React notices.
 func fill(selector, value string) chromedp.Action[chromedp.Void] {
 	script := fmt.Sprintf(`(() => {
@@ -511,8 +518,6 @@ func fill(selector, value string) chromedp.Action[chromedp.Void] {
 	return chromedp.Steps(
 		chromedp.WaitVisible(chromedp.CSS(selector)),
 		chromedp.Evaluate[chromedp.Void](script),
-		// Swagger UI waits 350 ms for more input before it uses the value.
-		chromedp.Sleep(500*time.Millisecond),
 	)
 }
 
