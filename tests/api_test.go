@@ -294,9 +294,6 @@ func TestBrowser(t *testing.T) {
 			t.Parallel()
 			p := start(t, test.env...)
 			cmd := exec.Command(binary, "-test.v", fmt.Sprint("-long=", *testkit.Long))
-			if test.token == "" && !*testkit.Long {
-				cmd.Args = append(cmd.Args, "-test.skip=TestLayout") // the layout is the same with tokens
-			}
 			cmd.Env = append(os.Environ(), "ROSTER_URL="+p.url, "ROSTER_TOKEN="+test.token)
 			out, err := cmd.CombinedOutput()
 			if err != nil {

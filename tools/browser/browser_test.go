@@ -55,6 +55,13 @@ func TestSwaggerUI(t *testing.T) {
 	base := serviceURL(t)
 	token := os.Getenv("ROSTER_TOKEN")
 	b := startBrowser(t, base)
+	if token == "" {
+		// Without tokens, on the screen of a phone.
+		phone := emulation.SetDeviceMetricsOverrideParams{Width: 360, Height: 740, DeviceScaleFactor: 1, Mobile: true}
+		if _, err := chromedp.Call(b.ctx, emulation.SetDeviceMetricsOverride, phone); err != nil {
+			t.Fatal(err)
+		}
+	}
 
 	unique := fmt.Sprint(time.Now().UnixNano())
 	email := func(who string) string { return who + "-" + unique + "@example.com" }
@@ -138,80 +145,6 @@ func TestSwaggerUI(t *testing.T) {
 	}
 	if b.requests < len(tried) {
 		t.Errorf("the browser reported %d requests, want %d or more", b.requests, len(tried))
-	}
-}
-
-// TestLayout opens every operation on the screen of a phone.
-func TestLayout(t *testing.T) {
-	base := serviceURL(t)
-	b := startBrowser(t, base)
-	ctx, cancel := context.WithTimeout(b.ctx, stepTimeout)
-	defer cancel()
-	phone := emulation.SetDeviceMetricsOverrideParams{Width: 360, Height: 740, DeviceScaleFactor: 1, Mobile: true}
-	if _, err := chromedp.Call(ctx, emulation.SetDeviceMetricsOverride, phone); err != nil {
-		t.Fatal(err)
-	}
-	type layout struct {
-		Width, Padlocks, Schemas, Files int
-		Nameless                        int // parameters
-		Unfolded                        []string
-		First                           string   // operation
-		Locked                          int      // padlocks that are closed
-		Headers                         int      // inputs for headers that are not folded
-		Label                           string   // of the file input
-		Failed                          []string // requests
-	}
-	if err := chromedp.Do(ctx, chromedp.Navigate(base+"/swagger/"), chromedp.WaitVisible(chromedp.CSS(".opblock"))); err != nil {
-		t.Fatal(err)
-	}
-	got, err := chromedp.Run(ctx, chromedp.Evaluate[layout](`(async () => {
-		const all = (selector, root = document) => [...root.querySelectorAll(selector)];
-		const until = async (holds) => { while (!holds()) await new Promise((done) => setTimeout(done, 100)); };
-		const schemas = all(".models .model-container, .models .json-schema-2020-12").filter((e) => e.checkVisibility()).length;
-		const first = all(".opblock")[0].id;
-		all(".opblock-summary-control").forEach((e) => e.click());
-		const count = all(".opblock").length;
-		await until(() => all(".responses-table").length >= count);
-		const upload = all('[id$="-uploadAvatar"]')[0];
-		all(".try-out__btn", upload)[0].click();
-		await until(() => all(".execute", upload).length > 0);
-		return {
-			Width: document.documentElement.scrollWidth,
-			First: first,
-			Locked: all('.authorization__btn[aria-label$=" locked"], .authorize.locked').length,
-			Headers: all('[data-param-in="header"] input').filter((e) => e.checkVisibility()).length,
-			Label: getComputedStyle(all('[data-property-name="avatar"] .parameter__type', upload)[0], "::after").content,
-			Failed: performance.getEntriesByType("resource").filter((e) => e.responseStatus >= 400).map((e) => e.name),
-			Padlocks: all(".authorize, .authorization__btn").length,
-			Schemas: schemas,
-			Nameless: all(".parameter__name").filter((e) => e.textContent.trim() == "").length,
-			Files: all("input[type=file]", upload).length,
-			Unfolded: all("tr.response").filter((e) => e.dataset.code >= "400" && e.checkVisibility()).map((e) => e.dataset.code),
-		};
-	})()`, chromedp.EvalAwaitPromise))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got.Width > 360 {
-		t.Errorf("the page is %d pixels wide", got.Width)
-	}
-	if token := os.Getenv("ROSTER_TOKEN") != ""; token != (got.Padlocks > 0) {
-		t.Errorf("%d padlocks, tokens on: %t", got.Padlocks, token)
-	}
-	if got.Nameless > 0 {
-		t.Errorf("%d parameters without a name", got.Nameless)
-	}
-	if got.Schemas > 0 || got.Files != 1 || len(got.Unfolded) > 0 {
-		t.Errorf("%d schemas, %d file inputs, unfolded errors %q", got.Schemas, got.Files, got.Unfolded)
-	}
-	if got.First != "operations-users-createUser" || got.Headers > 0 || got.Label != `"file"` {
-		t.Errorf("first operation %s, %d unfolded inputs for headers, file input labelled %s", got.First, got.Headers, got.Label)
-	}
-	if got.Locked > 0 || len(got.Failed) > 0 {
-		t.Errorf("before Authorize: %d closed padlocks, failed requests %q", got.Locked, got.Failed)
-	}
-	if t.Failed() {
-		b.screenshot(t)
 	}
 }
 
@@ -422,38 +355,25 @@ func (s step) block() string {
 
 func (b *browser) execute(ctx context.Context, token, picture string, s step) error {
 	block := s.block()
-	var actions []chromedp.Action[chromedp.Void]
 	if b.used == nil || b.token != token {
-		load := chromedp.Steps(
-			// Another document first, so that the page starts from nothing.
-			chromedp.Navigate("about:blank"),
-			chromedp.Navigate(b.base+"/swagger/"),
-			chromedp.WaitVisible(chromedp.CSS(block)),
-		)
-		if b.token != "" {
-			actions = append(actions, chromedp.Evaluate[chromedp.Void](`localStorage.clear()`))
+		if err := b.load(ctx, token); err != nil {
+			return err
 		}
-		actions = append(actions, load)
-		if token != "" {
-			actions = append(actions, authorize(token), load) // the page keeps the token
-		}
-		b.used, b.token = map[string]bool{}, token
 	}
 	row := func(field string) string {
 		return fmt.Sprintf(`%s tr:is([data-param-name=%q], [data-property-name=%[2]q])`, block, field)
 	}
-	actions = append(actions, click(block+" .opblock-summary-control"))
+	actions := []chromedp.Action[chromedp.Void]{click(block + " .opblock-summary-control")}
 	if b.used[s.operation] { // its form is as the previous step left it
 		actions = append(actions, click(block+" .btn-clear"), chromedp.WaitNotPresent(chromedp.CSS(block+" .live-responses-table")))
 	} else {
-		actions = append(actions, click(block+" .try-out__btn"))
+		actions = append(actions,
+			click(block+" .try-out__btn"),
+			chromedp.WaitVisible(chromedp.CSS(block+" .execute")),
+			chromedp.Evaluate[chromedp.Void](fmt.Sprintf(operationLayout, block)),
+		)
 	}
 	b.used[s.operation] = true
-	unfold := fmt.Sprintf(`document.querySelectorAll(%q).forEach((e) => { e.open = true })`, block+" details:has([data-param-in])")
-	actions = append(actions,
-		chromedp.WaitVisible(chromedp.CSS(block+" .execute")),
-		chromedp.Evaluate[chromedp.Void](unfold),
-	)
 	if s.mediaType != "" {
 		actions = append(actions, fill(block+" .opblock-section-request-body select", s.mediaType))
 	}
@@ -479,6 +399,54 @@ func (b *browser) execute(ctx context.Context, token, picture string, s step) er
 	)
 	return chromedp.Do(ctx, actions...)
 }
+
+// load starts the page from nothing and authorizes it with the token, if any.
+func (b *browser) load(ctx context.Context, token string) error {
+	load := chromedp.Steps(
+		chromedp.Navigate("about:blank"),
+		chromedp.Navigate(b.base+"/swagger/"),
+		chromedp.WaitVisible(chromedp.CSS(".opblock")),
+	)
+	actions := []chromedp.Action[chromedp.Void]{load}
+	if b.token != "" {
+		actions = slices.Insert(actions, 0, chromedp.Evaluate[chromedp.Void](`localStorage.clear()`))
+	}
+	actions = append(actions, chromedp.Evaluate[chromedp.Void](fmt.Sprintf(pageLayout, os.Getenv("ROSTER_TOKEN") != "")))
+	if token != "" {
+		actions = append(actions, authorize(token), load) // the page keeps the token
+	}
+	b.used, b.token = map[string]bool{}, token
+	return chromedp.Do(ctx, actions...)
+}
+
+// pageLayout checks the page as it is loaded.
+const pageLayout = `(() => {
+	const all = (selector) => [...document.querySelectorAll(selector)];
+	const check = (what, got, want) => { if (got !== want) throw new Error("page: " + what + ": " + got + ", want " + want); };
+	const root = document.documentElement;
+	check("pixels wider than the screen", root.scrollWidth - root.clientWidth, 0);
+	check("first operation", all(".opblock")[0].id, "operations-users-createUser");
+	check("padlocks", all(".authorize, .authorization__btn").length > 0, %t);
+	check("closed padlocks", all('.authorization__btn[aria-label$=" locked"], .authorize.locked').length, 0);
+	check("schemas", all(".models .model-container, .models .json-schema-2020-12").filter((e) => e.checkVisibility()).length, 0);
+	check("failed requests", performance.getEntriesByType("resource").filter((e) => e.responseStatus >= 400).map((e) => e.name).join(), "");
+})()`
+
+// operationLayout checks an operation as it is opened, and unfolds its headers.
+const operationLayout = `(() => {
+	const block = document.querySelector(%q);
+	const visible = (selector) => [...block.querySelectorAll(selector)].filter((e) => e.checkVisibility());
+	const check = (what, got, want) => { if (got !== want) throw new Error(block.id + ": " + what + ": " + got + ", want " + want); };
+	const root = document.documentElement;
+	check("pixels wider than the screen", root.scrollWidth - root.clientWidth, 0);
+	check("parameters without a name", visible(".parameter__name").filter((e) => e.textContent.trim() == "").length, 0);
+	check("unfolded headers", visible('[data-param-in="header"] input').length, 0);
+	check("unfolded errors", visible("tr.response").filter((e) => e.dataset.code >= "400").map((e) => e.dataset.code).join(), "");
+	for (const e of visible('[data-property-name="avatar"] .parameter__type')) {
+		check("label of the file", getComputedStyle(e, "::after").content, '"file"');
+	}
+	block.querySelectorAll("details:has([data-param-in])").forEach((e) => { e.open = true });
+})()`
 
 const masked = `if (getComputedStyle(document.querySelector(".modal-ux input")).webkitTextSecurity != "disc") {
 	throw new Error("the page shows the token as it is typed");
