@@ -67,15 +67,21 @@ func TestSwaggerUI(t *testing.T) {
 	email := func(who string) string { return who + "-" + unique + "@example.com" }
 	picture := writePicture(t)
 
+	b.load(t)
+	b.run(t, chromedp.Evaluate[chromedp.Void](fmt.Sprintf(pageLayout, token != "")))
 	if token != "" {
-		b.try(t, "", "", step{operation: "listUsers", status: "401", shows: "urn:roster:problem:unauthorized"})
-		b.try(t, "wrong", "", step{operation: "listUsers", status: "401", shows: "urn:roster:problem:unauthorized"})
+		unauthorized := step{operation: "listUsers", status: "401", shows: "urn:roster:problem:unauthorized"}
+		b.try(t, "", unauthorized)
+		b.run(t, authorize("wrong"))
+		b.try(t, "", unauthorized)
+		b.run(t, logout, authorize(token))
+		b.load(t) // the page keeps the token
 	}
 	// create returns the id that the page shows.
 	create := func(s step) string {
 		t.Helper()
 		s.operation, s.status = "createUser", "201"
-		shown := b.try(t, token, picture, s)
+		shown := b.try(t, picture, s)
 		var user struct{ ID string }
 		if err := json.Unmarshal([]byte(shown), &user); err != nil || user.ID == "" {
 			t.Fatalf("the page does not show the new user: %v\n%s", err, shown)
@@ -131,7 +137,7 @@ func TestSwaggerUI(t *testing.T) {
 		if !all && !slices.Contains(withTokens, s.operation) {
 			continue
 		}
-		b.try(t, token, picture, s)
+		b.try(t, picture, s)
 		tried = append(tried, s.operation)
 	}
 	slices.Sort(tried)
@@ -155,6 +161,7 @@ func TestWatch(t *testing.T) {
 		return // the same as without
 	}
 	b := startBrowser(t, base)
+	b.load(t)
 	for name, tt := range map[string]struct{ script, want string }{
 		"other origin":  {`new Image().src = "http://other.invalid/x.png"`, "other.invalid"},
 		"inline script": {`document.head.appendChild(document.createElement("script")).textContent = "window.ran = true"`, "script-src"},
@@ -166,16 +173,7 @@ func TestWatch(t *testing.T) {
 			b.mu.Lock()
 			b.faults = nil
 			b.mu.Unlock()
-			ctx, cancel := context.WithTimeout(b.ctx, stepTimeout)
-			defer cancel()
-			err := chromedp.Do(ctx,
-				chromedp.Navigate(base+"/swagger/"),
-				chromedp.WaitVisible(chromedp.CSS(".opblock")),
-				chromedp.Evaluate[chromedp.Void](tt.script),
-			)
-			if err != nil {
-				t.Fatal(err)
-			}
+			b.run(t, chromedp.Evaluate[chromedp.Void](tt.script))
 			for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 				b.mu.Lock()
 				seen := slices.ContainsFunc(b.faults, func(f string) bool { return strings.Contains(f, tt.want) })
@@ -205,8 +203,7 @@ type browser struct {
 	ctx  context.Context
 	base string
 
-	used  map[string]bool // operations that the page as it is loaded has tried
-	token string          // that it is authorized with
+	used map[string]bool // operations tried since the page was loaded
 
 	mu       sync.Mutex
 	requests int
@@ -309,13 +306,13 @@ func (b *browser) watch(event any) {
 
 // try opens the operation, fills its form, executes it and returns the body of
 // the answer as the page shows it.
-func (b *browser) try(t *testing.T, token, picture string, s step) (body string) {
+func (b *browser) try(t *testing.T, picture string, s step) (body string) {
 	t.Helper()
 	name := strings.TrimSpace(s.operation + " " + s.mediaType + " " + s.status)
 	t.Run(name, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(b.ctx, stepTimeout)
 		defer cancel()
-		if err := b.execute(ctx, token, picture, s); err != nil {
+		if err := b.execute(ctx, picture, s); err != nil {
 			b.screenshot(t)
 			t.Fatal(err)
 		}
@@ -353,13 +350,8 @@ func (s step) block() string {
 	return fmt.Sprintf(`[id^="operations-"][id$="-%s"]`, s.operation)
 }
 
-func (b *browser) execute(ctx context.Context, token, picture string, s step) error {
+func (b *browser) execute(ctx context.Context, picture string, s step) error {
 	block := s.block()
-	if b.used == nil || b.token != token {
-		if err := b.load(ctx, token); err != nil {
-			return err
-		}
-	}
 	row := func(field string) string {
 		return fmt.Sprintf(`%s tr:is([data-param-name=%q], [data-property-name=%[2]q])`, block, field)
 	}
@@ -400,23 +392,25 @@ func (b *browser) execute(ctx context.Context, token, picture string, s step) er
 	return chromedp.Do(ctx, actions...)
 }
 
-// load starts the page from nothing and authorizes it with the token, if any.
-func (b *browser) load(ctx context.Context, token string) error {
-	load := chromedp.Steps(
+// load starts the page from nothing but what it stores in the browser.
+func (b *browser) load(t *testing.T) {
+	t.Helper()
+	b.run(t,
 		chromedp.Navigate("about:blank"),
 		chromedp.Navigate(b.base+"/swagger/"),
 		chromedp.WaitVisible(chromedp.CSS(".opblock")),
 	)
-	actions := []chromedp.Action[chromedp.Void]{load}
-	if b.token != "" {
-		actions = slices.Insert(actions, 0, chromedp.Evaluate[chromedp.Void](`localStorage.clear()`))
+	b.used = map[string]bool{}
+}
+
+func (b *browser) run(t *testing.T, actions ...chromedp.Action[chromedp.Void]) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, stepTimeout)
+	defer cancel()
+	if err := chromedp.Do(ctx, actions...); err != nil {
+		b.screenshot(t)
+		t.Fatal(err)
 	}
-	actions = append(actions, chromedp.Evaluate[chromedp.Void](fmt.Sprintf(pageLayout, os.Getenv("ROSTER_TOKEN") != "")))
-	if token != "" {
-		actions = append(actions, authorize(token), load) // the page keeps the token
-	}
-	b.used, b.token = map[string]bool{}, token
-	return chromedp.Do(ctx, actions...)
 }
 
 // pageLayout checks the page as it is loaded.
@@ -467,6 +461,14 @@ func authorize(token string) chromedp.Action[chromedp.Void] {
 		chromedp.WaitNotPresent(chromedp.CSS(".modal-ux")),
 	)
 }
+
+var logout = chromedp.Steps(
+	click(".scheme-container .authorize"),
+	click(".modal-ux .auth-btn-wrapper button:first-child"),
+	chromedp.WaitVisible(chromedp.CSS(".modal-ux input")),
+	click(".modal-ux .btn-done"),
+	chromedp.WaitNotPresent(chromedp.CSS(".modal-ux")),
+)
 
 func click(selector string) chromedp.Action[chromedp.Void] {
 	return chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible)
