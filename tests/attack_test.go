@@ -588,7 +588,7 @@ func TestAttackSlow(t *testing.T) {
 	t.Parallel()
 	const clients = 20 // of each kind
 	p := startTarget(t, "MAX_AVATAR_BYTES=33554432")
-	noise := image.NewNRGBA(image.Rect(0, 0, 2400, 2400))
+	noise := image.NewNRGBA(image.Rect(0, 0, 1600, 1600))
 	seed := uint32(1)
 	for i := range noise.Pix { // so that it cannot be compressed
 		seed = seed*1664525 + 1013904223

@@ -31,7 +31,7 @@ import (
 const (
 	linearClients = 8
 	linearUsers   = 3 // at a time: few, so that clients meet
-	linearRound   = 4 * time.Second
+	linearRound   = 3 * time.Second
 	linearEnough  = 200 // operations: fewer tell nothing
 )
 

@@ -16,7 +16,7 @@ import (
 // memory, file descriptors and goroutines are as they were after a short load.
 func TestSoak(t *testing.T) {
 	t.Parallel()
-	warmUp, length := time.Second, 3*time.Second
+	warmUp, length := time.Second, time.Second
 	if *testkit.Long {
 		warmUp, length = 24*time.Second, 2*time.Minute
 	}

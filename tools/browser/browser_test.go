@@ -2,6 +2,7 @@ package browser
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -9,6 +10,7 @@ import (
 	"image"
 	"image/png"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -49,11 +51,109 @@ var long = flag.Bool("long", false, "with tokens, too, try every operation")
 // needs no token.
 var withTokens = []string{"createUser", "getUser", "uploadAvatar", "deleteUser", "getLiveness"}
 
-// TestSwaggerUI tries every operation of the contract at ROSTER_URL. It creates its own users and deletes
-// them.
+// TestSwaggerUI tries every operation of the contract at ROSTER_URL, in two browsers. It creates its own users and
+// deletes them.
 func TestSwaggerUI(t *testing.T) {
-	base := serviceURL(t)
-	token := os.Getenv("ROSTER_TOKEN")
+	base, token := serviceURL(t), os.Getenv("ROSTER_TOKEN")
+	unique := fmt.Sprint(time.Now().UnixNano())
+	email := func(who string) string { return who + "-" + unique + "@example.com" }
+	picture := writePicture(t)
+	all := token == "" || *long
+	var mu sync.Mutex
+	tried := []string{}
+	try := func(t *testing.T, b *browser, steps []step) {
+		t.Helper()
+		for _, s := range steps {
+			if !all && !slices.Contains(withTokens, s.operation) {
+				continue
+			}
+			b.try(t, picture, s)
+			mu.Lock()
+			tried = append(tried, s.operation)
+			mu.Unlock()
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for _, f := range b.faults {
+			t.Error(f)
+		}
+		if b.requests < len(steps) && all {
+			t.Errorf("the browser reported %d requests, want %d or more", b.requests, len(steps))
+		}
+	}
+	t.Cleanup(func() {
+		slices.Sort(tried)
+		if got, want := slices.Compact(tried), operations(t, base); all && !slices.Equal(got, want) {
+			t.Errorf("tried the operations %q of %q", got, want)
+		}
+	})
+
+	t.Run("users", func(t *testing.T) {
+		t.Parallel()
+		b := openPage(t, base, token)
+		shown := b.try(t, "", step{operation: "createUser", mediaType: "application/json", body: `{"name": "Ada Lovelace", "email": "` + email("ada") + `"}`, status: "201", shows: email("ada")})
+		ada := idOf(t, shown)
+		t.Cleanup(func() { remove(t, base, token, ada) })
+		id := map[string]string{"id": ada}
+		try(t, b, []step{
+			{operation: "createUser", mediaType: "application/json", body: `{"name": "Ada", "email": "` + email("ADA") + `"}`, status: "409", shows: "urn:roster:problem:email-taken"},
+			{operation: "listUsers", values: map[string]string{"limit": "2"}, status: "200", shows: "created_at"},
+			{operation: "listUsers", values: map[string]string{"limit": ""}, status: "200", shows: "created_at"},
+			{operation: "listUsers", values: map[string]string{"email": email("ADA")}, status: "200", shows: "Ada Lovelace"},
+			{operation: "getUser", values: id, status: "200", shows: "Ada Lovelace"},
+			{operation: "renameUser", values: id, body: `{"name": "Ada King"}`, status: "200", shows: "Ada King"},
+			{operation: "uploadAvatar", values: map[string]string{"email": email("ada")}, file: "avatar", status: "200", shows: "/avatar/"},
+			{operation: "uploadAvatar", values: map[string]string{"user_id": ada, "email": ""}, file: "avatar", status: "200", shows: "/avatar/"},
+			{operation: "deleteUser", values: id, status: "204"},
+			{operation: "getUser", values: id, status: "404", shows: "urn:roster:problem:not-found"},
+			{operation: "getLiveness", status: "200", shows: "ok"},
+			{operation: "getReadiness", status: "200", shows: "ok"},
+			{operation: "getVersion", status: "200", shows: "version"},
+		})
+	})
+	if !all {
+		return
+	}
+	t.Run("avatars", func(t *testing.T) {
+		t.Parallel()
+		b := openPage(t, base, token)
+		create := func(s step) string {
+			s.operation, s.mediaType, s.status = "createUser", cmp.Or(s.mediaType, "multipart/form-data"), "201"
+			id := idOf(t, b.try(t, picture, s))
+			t.Cleanup(func() { remove(t, base, token, id) })
+			return id
+		}
+		create(step{mediaType: "application/x-www-form-urlencoded", values: map[string]string{"name": "Grace Hopper", "email": email("grace")}, shows: "Grace Hopper"})
+		create(step{values: map[string]string{"name": "Mary Ward", "email": email("mary")}, file: "avatar", shows: "/avatar/"})
+		emmy := create(step{values: map[string]string{"name": "Emmy Noether", "email": email("emmy")}, shows: "Emmy Noether"})
+		id := map[string]string{"id": emmy}
+		with := func(pairs ...string) map[string]string {
+			m := maps.Clone(id)
+			for i := 0; i < len(pairs); i += 2 {
+				m[pairs[i]] = pairs[i+1]
+			}
+			return m
+		}
+		try(t, b, []step{
+			{operation: "getAvatar", values: id, status: "404", shows: "urn:roster:problem:not-found"},
+			{operation: "putAvatar", mediaType: "image/*", values: id, file: "body", status: "200", shows: "/avatar/"},
+			{operation: "getAvatar", values: id, status: "200", shows: "image"},
+			{operation: "getAvatar", values: with("Range", "bytes=0-7"), status: "206"},
+			{operation: "getAvatar", values: with("If-None-Match", "*", "Range", ""), status: "304"},
+			{operation: "getThumbnail", values: id, status: "200", shows: "image"},
+			{operation: "getPictureByHash", values: map[string]string{"hash": email("emmy")}, status: "200", shows: "image"},
+			{operation: "getAvatarVersion", values: with("version", "replaced"), status: "200", shows: "image"},
+			{operation: "getThumbnailVersion", values: with("version", "replaced"), status: "200", shows: "image"},
+			{operation: "putAvatar", mediaType: "image/*", values: with("If-None-Match", "*"), file: "body", status: "412", shows: "urn:roster:problem:precondition-failed"},
+			{operation: "deleteAvatar", values: id, status: "204"},
+			{operation: "putAvatar", mediaType: "application/octet-stream", values: with("If-None-Match", ""), file: "body", status: "200", shows: "/avatar/"},
+		})
+	})
+}
+
+// openPage opens the page in a browser of its own and authorizes it with the token, if any.
+func openPage(t *testing.T, base, token string) *browser {
+	t.Helper()
 	b := startBrowser(t, base)
 	if token == "" {
 		// Without tokens, on the screen of a phone.
@@ -62,11 +162,6 @@ func TestSwaggerUI(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-
-	unique := fmt.Sprint(time.Now().UnixNano())
-	email := func(who string) string { return who + "-" + unique + "@example.com" }
-	picture := writePicture(t)
-
 	b.load(t)
 	b.run(t, chromedp.Evaluate[chromedp.Void](fmt.Sprintf(pageLayout, token != "")))
 	if token != "" {
@@ -77,81 +172,17 @@ func TestSwaggerUI(t *testing.T) {
 		b.run(t, logout, authorize(token))
 		b.load(t) // the page keeps the token
 	}
-	// create returns the id that the page shows.
-	create := func(s step) string {
-		t.Helper()
-		s.operation, s.status = "createUser", "201"
-		shown := b.try(t, picture, s)
-		var user struct{ ID string }
-		if err := json.Unmarshal([]byte(shown), &user); err != nil || user.ID == "" {
-			t.Fatalf("the page does not show the new user: %v\n%s", err, shown)
-		}
-		t.Cleanup(func() { remove(t, base, token, user.ID) })
-		return user.ID
-	}
-	ada := create(step{mediaType: "application/json", body: `{"name": "Ada Lovelace", "email": "` + email("ada") + `"}`, shows: email("ada")})
-	all := token == "" || *long
-	if all {
-		create(step{mediaType: "application/x-www-form-urlencoded", values: map[string]string{"name": "Grace Hopper", "email": email("grace")}, shows: "Grace Hopper"})
-		create(step{mediaType: "multipart/form-data", values: map[string]string{"name": "Mary Ward", "email": email("mary")}, shows: "Mary Ward"})
-		create(step{mediaType: "multipart/form-data", values: map[string]string{"name": "Emmy Noether", "email": email("emmy")}, file: "avatar", shows: "/avatar/"})
-	}
-	id := map[string]string{"id": ada}
-	with := func(pairs ...string) map[string]string {
-		m := map[string]string{"id": ada}
-		for i := 0; i < len(pairs); i += 2 {
-			m[pairs[i]] = pairs[i+1]
-		}
-		return m
-	}
+	return b
+}
 
-	steps := []step{
-		{operation: "createUser", mediaType: "application/json", body: `{"name": "Ada", "email": "` + email("ADA") + `"}`, status: "409", shows: "urn:roster:problem:email-taken"},
-		{operation: "listUsers", values: map[string]string{"limit": "2"}, status: "200", shows: "created_at"},
-		{operation: "listUsers", values: map[string]string{"limit": ""}, status: "200", shows: "created_at"},
-		{operation: "listUsers", values: map[string]string{"email": email("ADA")}, status: "200", shows: "Ada Lovelace"},
-		{operation: "getUser", values: id, status: "200", shows: "Ada Lovelace"},
-		{operation: "renameUser", values: id, body: `{"name": "Ada King"}`, status: "200", shows: "Ada King"},
-		{operation: "getAvatar", values: id, status: "404", shows: "urn:roster:problem:not-found"},
-		{operation: "putAvatar", mediaType: "image/*", values: id, file: "body", status: "200", shows: "/avatar/"},
-		{operation: "getAvatar", values: id, status: "200", shows: "image"},
-		{operation: "getAvatar", values: with("Range", "bytes=0-7"), status: "206"},
-		{operation: "getAvatar", values: with("If-None-Match", "*", "Range", ""), status: "304"},
-		{operation: "getThumbnail", values: id, status: "200", shows: "image"},
-		{operation: "getPictureByHash", values: map[string]string{"hash": email("ada")}, status: "200", shows: "image"},
-		{operation: "getAvatarVersion", values: with("version", "replaced"), status: "200", shows: "image"},
-		{operation: "getThumbnailVersion", values: with("version", "replaced"), status: "200", shows: "image"},
-		{operation: "putAvatar", mediaType: "image/*", values: with("If-None-Match", "*"), file: "body", status: "412", shows: "urn:roster:problem:precondition-failed"},
-		{operation: "deleteAvatar", values: id, status: "204"},
-		{operation: "uploadAvatar", values: map[string]string{"email": email("ada")}, file: "avatar", status: "200", shows: "/avatar/"},
-		{operation: "uploadAvatar", values: map[string]string{"user_id": ada, "email": ""}, file: "avatar", status: "200", shows: "/avatar/"},
-		{operation: "putAvatar", mediaType: "application/octet-stream", values: with("If-None-Match", ""), file: "body", status: "200", shows: "/avatar/"},
-		{operation: "deleteUser", values: id, status: "204"},
-		{operation: "getUser", values: id, status: "404", shows: "urn:roster:problem:not-found"},
-		{operation: "getLiveness", status: "200", shows: "ok"},
-		{operation: "getReadiness", status: "200", shows: "ok"},
-		{operation: "getVersion", status: "200", shows: "version"},
+// idOf returns the id of the user that the page shows.
+func idOf(t *testing.T, shown string) string {
+	t.Helper()
+	var user struct{ ID string }
+	if err := json.Unmarshal([]byte(shown), &user); err != nil || user.ID == "" {
+		t.Fatalf("the page does not show the new user: %v\n%s", err, shown)
 	}
-	tried := []string{}
-	for _, s := range steps {
-		if !all && !slices.Contains(withTokens, s.operation) {
-			continue
-		}
-		b.try(t, picture, s)
-		tried = append(tried, s.operation)
-	}
-	slices.Sort(tried)
-	if got, want := slices.Compact(tried), operations(t, base); all && !slices.Equal(got, want) {
-		t.Errorf("tried the operations %q of %q", got, want)
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, f := range b.faults {
-		t.Error(f)
-	}
-	if b.requests < len(tried) {
-		t.Errorf("the browser reported %d requests, want %d or more", b.requests, len(tried))
-	}
+	return user.ID
 }
 
 // TestWatch lets the page violate its policy. TestSwaggerUI must notice.
