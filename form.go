@@ -30,8 +30,7 @@ const (
 	uploadWait   = 2 * time.Second // for a share of it: long enough for the previous upload to be stored
 )
 
-// A form is what a client sends in a body or a query: text fields and possibly an image.
-// It collects all faults, so that the client can correct them at once.
+// A form is what a client sends in a body or a query. It collects all faults.
 type form struct {
 	fields  map[string]string
 	image   []byte // nil: none
@@ -270,11 +269,11 @@ type part struct {
 	content        []byte
 }
 
-// splitParts splits a multipart body (RFC 2046, section 5.1.1) into at most maxParts parts. It does not copy
-// their content. All lines end in CRLF, or all in LF alone, as some scripts send them.
+// splitParts splits a multipart body (RFC 2046, section 5.1.1) into at most maxParts parts. It does
+// not copy their content. All lines end in CRLF, or all in LF alone, as some scripts send them.
 func splitParts(body []byte, boundary string) (parts []part, err error) {
 	delimiter := []byte("--" + boundary)
-	preamble, rest, found := cutDelimiter(body, delimiter)
+	preamble, rest, found := bytes.Cut(body, delimiter)
 	if !found || len(preamble) > 0 && !bytes.HasSuffix(preamble, []byte("\n")) {
 		return nil, badRequest("the body does not begin with the boundary of Content-Type")
 	}
@@ -282,15 +281,12 @@ func splitParts(body []byte, boundary string) (parts []part, err error) {
 	if bytes.HasPrefix(rest, []byte("\n")) {
 		lineEnd = []byte("\n")
 	}
-	delimiter = slices.Concat(lineEnd, delimiter)
-	for !bytes.HasPrefix(rest, []byte("--")) {
+	for raw := range bytes.SplitSeq(rest, slices.Concat(lineEnd, delimiter)) {
+		if bytes.HasPrefix(raw, []byte("--")) { // behind the last delimiter
+			return parts, nil
+		}
 		if len(parts) == maxParts {
 			return nil, badRequest("the form has more than %d parts", maxParts)
-		}
-		var raw []byte
-		raw, rest, found = cutDelimiter(rest, delimiter)
-		if !found {
-			return nil, bodyError(io.ErrUnexpectedEOF)
 		}
 		p, err := parsePart(raw, lineEnd)
 		if err != nil {
@@ -298,37 +294,21 @@ func splitParts(body []byte, boundary string) (parts []part, err error) {
 		}
 		parts = append(parts, p)
 	}
-	return parts, nil
+	return nil, bodyError(io.ErrUnexpectedEOF)
 }
 
-// cutDelimiter cuts body around the first delimiter that ends its line, except for padding, or that two hyphens
-// follow, as they follow the last one. after begins with the end of the line or the hyphens.
-func cutDelimiter(body, delimiter []byte) (before, after []byte, found bool) {
-	end := 0
-	for {
-		i := bytes.Index(body[end:], delimiter)
-		if i < 0 {
-			return nil, nil, false
-		}
-		start := end + i
-		end = start + len(delimiter)
-		after := bytes.TrimLeft(body[end:], " \t")
-		for _, next := range []string{"--", "\r\n", "\n"} {
-			if bytes.HasPrefix(after, []byte(next)) {
-				return body[:start], after, true
-			}
-		}
-	}
-}
-
-// parsePart parses a part: a line end, the header, an empty line, the content.
+// parsePart parses a part: the rest of the boundary's line, the header, an empty line, the content.
 func parsePart(raw, lineEnd []byte) (part, error) {
-	headerEnd := bytes.Index(raw, slices.Concat(lineEnd, lineEnd)) + 2*len(lineEnd)
-	if headerEnd < 2*len(lineEnd) || headerEnd > maxFormBytes {
+	padding, rest, _ := bytes.Cut(raw, lineEnd)
+	_, content, found := bytes.Cut(rest, slices.Concat(lineEnd, lineEnd))
+	lines := rest[:len(rest)-len(content)] // of the header, with the empty one
+	switch {
+	case len(bytes.TrimSpace(padding)) > 0:
+		return part{}, errors.New("has text in the line of its boundary")
+	case !found || len(lines) > maxFormBytes:
 		return part{}, fmt.Errorf("has no empty line within %d bytes, to end its header", maxFormBytes)
 	}
-	lines := bytes.NewReader(raw[len(lineEnd):headerEnd])
-	header, err := textproto.NewReader(bufio.NewReader(lines)).ReadMIMEHeader()
+	header, err := textproto.NewReader(bufio.NewReader(bytes.NewReader(lines))).ReadMIMEHeader()
 	if err != nil {
 		return part{}, fmt.Errorf("is malformed: %w", err)
 	}
@@ -341,5 +321,5 @@ func parsePart(raw, lineEnd []byte) (part, error) {
 	if p.FormName() == "" {
 		return part{}, errors.New(`has no readable name; send Content-Disposition: form-data; name="..."`)
 	}
-	return part{name: p.FormName(), fileName: p.FileName(), content: raw[headerEnd:]}, nil
+	return part{name: p.FormName(), fileName: p.FileName(), content: content}, nil
 }

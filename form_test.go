@@ -383,7 +383,7 @@ func TestSplitParts(t *testing.T) {
 		{"LF", strings.ReplaceAll("--b\r\n"+head+"Ada\r\n--b--", "\r\n", "\n"), []string{"Ada"}},
 		{"preamble and epilogue", "before\r\n--b\r\n" + head + "Ada\r\n--b--\r\nafter\r\n--b\r\n", []string{"Ada"}},
 		{"padding", "--b \t\r\n" + head + "Ada\r\n--b  \r\n" + head + "x\r\n--b--", []string{"Ada", "x"}},
-		{"longer line", "--b\r\n" + head + "\r\n--bc\r\n\r\n--b\rx\r\n--b--", []string{"\r\n--bc\r\n\r\n--b\rx"}},
+		{"longer line", "--b\r\n" + head + "\r\n--bc\r\n--b--", nil},
 		{"boundary in a line", "--b\r\n" + head + "x--b\r\n--b--", []string{"x--b"}},
 		{"folded header", "--b\r\nContent-Disposition: form-data;\r\n name=name\r\n\r\nAda\r\n--b--", []string{"Ada"}},
 		{"8bit", "--b\r\nContent-Transfer-Encoding: 8Bit\r\n" + head + "Ada\r\n--b--", []string{"Ada"}},
