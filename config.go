@@ -65,8 +65,8 @@ func (c *config) variables() *flag.FlagSet {
 	return v
 }
 
-// loadConfig reads the configuration with lookup, such as os.LookupEnv. An empty variable counts as unset,
-// except METRICS_ADDR. The error names the variable, its value and what it must be.
+// loadConfig reads the configuration with lookup, such as os.LookupEnv. An empty variable counts as
+// unset, except METRICS_ADDR. The error names the variable, its value and what it must be.
 func loadConfig(lookup func(string) (string, bool)) (c config, err error) {
 	variables := c.variables()
 	invalid := func(name string) error {
@@ -76,18 +76,17 @@ func loadConfig(lookup func(string) (string, bool)) (c config, err error) {
 		}
 		return fmt.Errorf("%s: invalid value %q; expected: %s", name, value, variables.Lookup(name).Usage)
 	}
-	malformed := ""
 	variables.VisitAll(func(v *flag.Flag) {
 		value, set := lookup(v.Name)
 		if value == "" && !(set && v.Name == "METRICS_ADDR") {
 			return
 		}
 		if v.Value.Set(value) != nil {
-			malformed = v.Name
+			err = invalid(v.Name)
 		}
 	})
-	if malformed != "" {
-		return c, invalid(malformed)
+	if err != nil {
+		return c, err
 	}
 	if port := variables.Lookup("PORT").Value.String(); port != "" {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
@@ -147,20 +146,13 @@ func (c *config) setPublicURL(s string) error {
 	return nil
 }
 
-var (
-	endpoints  = regexp.MustCompile(`^(LOCALSTACK_HOST|AWS_ENDPOINT_URL\w*)=.`)
-	misspelled = regexp.MustCompile(`^(AUTH_TOKEN|AVATARS?_PUBLIC|MAX_AVATAR)\w*=.`)
-)
+var endpoints = regexp.MustCompile(`^(LOCALSTACK_HOST|AWS_ENDPOINT_URL\w*)=.`)
 
-// warn logs which variables of the environment have no effect, although they are probably meant for Roster.
+// warn logs which endpoints in the environment have no effect, because the embedded store is used.
 func (c *config) warn(log *slog.Logger, environ []string) {
 	for _, v := range environ {
-		name, _, _ := strings.Cut(v, "=")
-		if endpoints.MatchString(v) && c.Table == "" {
+		if name, _, _ := strings.Cut(v, "="); c.Table == "" && endpoints.MatchString(v) {
 			log.Warn(name + " has no effect: DYNAMODB_TABLE and S3_BUCKET are not set")
-		}
-		if misspelled.MatchString(v) && new(config).variables().Lookup(name) == nil {
-			log.Warn(name + " is not a variable of Roster: roster -h prints them")
 		}
 	}
 }
@@ -178,8 +170,7 @@ func printVariables(w io.Writer) {
 // A configError is a wrong configuration. It means exit status 2.
 type configError struct{ error }
 
-// Set by the linker (-X main.version=… -X main.commit=…) in builds that cannot see
-// the repository, such as that of the image.
+// Set by the linker (-X main.version=…) in builds without the repository, as that of the image.
 var version, commit = "", "unknown"
 
 // A build identifies the running program.
