@@ -238,7 +238,7 @@ func TestBootstrap(t *testing.T) {
 	// An emulator that is still starting.
 	dynamo.Next("CreateTable", testkit.Fault{Drop: true}, testkit.Fault{Drop: true}, testkit.Fault{Drop: true}, testkit.Fault{Drop: true}, testkit.Fault{Drop: true})
 	for _, want := range [][]string{
-		{"waiting for the table", "created the table", "name=new-table", "created the bucket", "name=new-bucket"},
+		{"AWS call failed", "created the table", "name=new-table", "created the bucket", "name=new-bucket"},
 		{"the table exists", "name=new-table", "the bucket exists", "name=new-bucket"},
 	} {
 		lines.Reset()

@@ -14,8 +14,7 @@ import (
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
 
-// bootstrap creates a missing table and a missing bucket, and returns when both
-// are ready. It waits up to a minute for an emulator, and refuses AWS itself.
+// bootstrap creates a missing table and bucket on an emulator. It waits up to a minute for it.
 func bootstrap(ctx context.Context, c config, log *slog.Logger) error {
 	users, avatars, err := openAWS(ctx, c, func(string, string, string, int, time.Duration) {}, log)
 	if err != nil {
@@ -35,7 +34,7 @@ func bootstrap(ctx context.Context, c config, log *slog.Logger) error {
 
 // create calls do until the backend is available. ErrExists is success.
 func create(ctx context.Context, log *slog.Logger, kind, name string, do func(context.Context) error) error {
-	for waiting := false; ; waiting = true {
+	for {
 		err := do(ctx)
 		switch {
 		case err == nil:
@@ -46,9 +45,6 @@ func create(ctx context.Context, log *slog.Logger, kind, name string, do func(co
 			return nil
 		case !errors.Is(err, ErrUnavailable) || ctx.Err() != nil:
 			return fmt.Errorf("%s %s: %w", kind, name, err)
-		}
-		if !waiting {
-			log.Info("waiting for the "+kind, "name", name)
 		}
 		time.Sleep(500 * time.Millisecond)
 	}
