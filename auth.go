@@ -28,8 +28,7 @@ type tokens struct {
 	known   tokenSet
 }
 
-// A tokenSet contains no token itself, only hashes: a memory dump reveals none, and
-// the time of a lookup tells nothing about a token.
+// A tokenSet has hashes, not tokens: neither a memory dump nor the time of a lookup reveals one.
 type tokenSet map[[sha256.Size]byte]token
 
 type token struct {
@@ -64,8 +63,7 @@ func readTokens(path string) (tokenSet, error) {
 // tokenLine has the token as the b64token of RFC 6750, section 2.1.
 var tokenLine = regexp.MustCompile(`^([A-Za-z0-9._-]{1,64}):([A-Za-z0-9._~+/-]{16,512}=*)(:read)?$`)
 
-// parseTokens reads lines name:token or name:token:read. It skips blank lines and
-// lines that begin with #. Its errors name the line, never its content.
+// parseTokens reads lines name:token or name:token:read. Its errors never have a line's content.
 func parseTokens(text string) (tokenSet, error) {
 	known, names := tokenSet{}, map[string]bool{}
 	for i, line := range strings.Split(strings.TrimPrefix(text, "\ufeff"), "\n") {
@@ -102,8 +100,8 @@ func (t *tokens) current() tokenSet {
 	return t.known
 }
 
-// reload reads the file, whatever its size and time: an editor may keep both. If the file is unreadable or
-// malformed, the previous tokens stay valid and an error is logged once.
+// reload reads the file, whatever its size and time: an editor may keep both. If the file is
+// unreadable or malformed, the previous tokens stay valid and an error is logged once.
 func (t *tokens) reload() {
 	known, err := readTokens(t.path)
 	if err != nil {

@@ -63,8 +63,7 @@ func (s *server) putAvatar(w *response, r *http.Request) error {
 	return s.storeAvatar(w, r, data, w.condition)
 }
 
-// storeAvatar replaces the image of w.user and answers with the user. A reader gets
-// the previous image or the new one, complete.
+// storeAvatar replaces the image of w.user and answers with the user.
 func (s *server) storeAvatar(w *response, r *http.Request, data []byte, c Condition) error {
 	id := w.user
 	a, err := s.putImage(r, id, data)
@@ -78,49 +77,48 @@ func (s *server) storeAvatar(w *response, r *http.Request, data []byte, c Condit
 	if err != nil {
 		return err // after any other error the write may still take effect
 	}
-	if previous := before.imageKey(); previous != "" {
+	if previous := cmp.Or(before.Avatar.Key, before.Removed); previous != "" {
 		s.discard(id, previous)
 	}
 	return s.sendUser(w, http.StatusOK, u)
 }
 
 // putImage checks an image, removes its metadata and stores it under a new key.
-func (s *server) putImage(r *http.Request, id string, data []byte) (*Avatar, error) {
+func (s *server) putImage(r *http.Request, id string, data []byte) (Avatar, error) {
 	clean, mediaType, err := cleanImage(data)
 	if err != nil {
-		return nil, err
+		return Avatar{}, err
 	}
-	a := &Avatar{Key: newKey(), Type: mediaType, Size: int64(len(clean))}
-	if err := s.avatars.Put(r.Context(), id, a.Key, a.Type, clean); err != nil {
+	a := Avatar{Key: newKey(), Type: mediaType, Size: int64(len(clean))}
+	err = s.avatars.Put(r.Context(), id, a.Key, a.Type, clean)
+	if err != nil {
 		s.discard(id, a.Key) // the object may exist although the answer was lost
-		return nil, err
 	}
-	return a, nil
+	return a, err
 }
 
-// discard deletes an unreferenced image in the background. Deletions within 20 ms share one call: 0.1 instead of
-// 0.4 ms of CPU time an image (BenchmarkDelete). If the call fails, the objects stay until their users are deleted.
+// discard deletes an unreferenced image in the background. Deletions within 20 ms share one call:
+// 0.1 instead of 0.4 ms of CPU time an image (BenchmarkDelete).
 func (s *server) discard(id, key string) {
 	s.discardedMu.Lock()
 	defer s.discardedMu.Unlock()
-	s.discarded = append(s.discarded, ImageName{id, key})
+	s.discarded = append(s.discarded, avatarKey(id, key))
 	if len(s.discarded) > 1 {
 		return
 	}
 	s.background.Go(func() {
 		time.Sleep(20 * time.Millisecond)
 		s.discardedMu.Lock()
-		images := s.discarded
+		names := s.discarded
 		s.discarded = nil
 		s.discardedMu.Unlock()
-		if err := s.avatars.Delete(context.Background(), images...); err != nil {
-			s.log.Warn("images not deleted", "images", len(images), "error", err)
+		if err := s.avatars.Delete(context.Background(), names...); err != nil {
+			s.log.Warn("images not deleted", "images", len(names), "error", err)
 		}
 	})
 }
 
-// deleteAvatar answers DELETE /users/{id}/avatar. If the object cannot be deleted,
-// the key stays in Removed, so that a repeated request deletes it.
+// deleteAvatar answers DELETE /users/{id}/avatar. Removed has the key until the object is deleted.
 func (s *server) deleteAvatar(w *response, r *http.Request) error {
 	ctx, id := r.Context(), w.user
 	w.condition.OfAvatar = true
@@ -132,7 +130,7 @@ func (s *server) deleteAvatar(w *response, r *http.Request) error {
 	if u.Removed == "" {
 		return notFound("the user has no image")
 	}
-	if err := s.avatars.Delete(ctx, ImageName{id, u.Removed}); err != nil {
+	if err := s.avatars.Delete(ctx, avatarKey(id, u.Removed)); err != nil {
 		return err
 	}
 	_, _, err = s.users.Update(ctx, id, Change{Forget: u.Removed, At: now()}, Condition{})
@@ -148,23 +146,22 @@ func (s *server) imageURL(id, resource, version string) string {
 	return s.PublicURL + "/users/" + id + "/" + resource + "/" + version
 }
 
-// withImage calls serve with the user whose image the path names. A version that was replaced is a redirect to the
-// current one. If serve returns ErrNotFound because the image was replaced meanwhile, it is called again.
+// withImage calls serve with the user whose image the path names. A replaced version is a redirect
+// to the current one. If serve returns ErrNotFound, the image was replaced meanwhile: it tries again.
 func (s *server) withImage(w *response, r *http.Request, resource string, serve func(User) error) error {
 	version := r.PathValue("version")
-	missing := "" // key of the image that serve did not find
-
-	for {
+	key := ""
+	for range 3 {
 		u, err := s.userWithImage(r.Context(), w.user)
 		if err != nil {
 			return err
 		}
-		key := u.Avatar.Key
+		key = u.Avatar.Key
 		if version != "" && version != key {
 			s.redirect(w, resource, key)
 			return nil
 		}
-		s.setImageHeader(w, "max-age=31536000, immutable")
+		w.setImageHeader("max-age=31536000, immutable")
 		if version == "" {
 			w.Header().Set("Cache-Control", "no-cache")
 		}
@@ -173,32 +170,29 @@ func (s *server) withImage(w *response, r *http.Request, resource string, serve 
 		if !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		if key == missing {
-			s.log.Error("image missing", "user", w.user, "key", key)
-			return notFound("the image is missing")
-		}
-		missing = key
 		w.status = 0
 	}
+	s.log.Error("image missing", "user", w.user, "key", key)
+	return notFound("the image is missing")
 }
 
-// userWithImage returns a user who has an image. The error is the same for a user without an image and for no
-// user: with AVATARS_PUBLIC a stranger must not learn which.
+// userWithImage returns a user who has an image. With AVATARS_PUBLIC, a stranger must not learn
+// from the error whether the user exists.
 func (s *server) userWithImage(ctx context.Context, id string) (User, error) {
 	u, err := s.users.Get(ctx, id)
-	if errors.Is(err, ErrNotFound) || err == nil && u.Avatar == nil {
+	if errors.Is(err, ErrNotFound) || err == nil && u.Avatar.Key == "" {
 		return User{}, notFound("image not found")
 	}
 	return u, err
 }
 
-// setImageHeader sets what the responses of all images have in common, and how long they may be cached.
-func (s *server) setImageHeader(w *response, maxAge string) {
+// setImageHeader sets the header of an image, and how long it may be cached.
+func (w *response) setImageHeader(maxAge string) {
 	h := w.Header()
 	// Nothing in an image may run, and no page may use it as a document.
 	h.Set("Content-Security-Policy", "default-src 'none'; sandbox; frame-ancestors 'none'")
 	h.Set("Cache-Control", "private, "+maxAge)
-	if s.tokens == nil || s.AvatarsPublic {
+	if w.token == "" { // none was required
 		h.Set("Cache-Control", "public, "+maxAge)
 		h.Set("Cross-Origin-Resource-Policy", "cross-origin")
 	}
@@ -235,8 +229,7 @@ func serveImage(w *response, r *http.Request, key, mediaType string, content io.
 	return w.serveContent(r, "", key, content)
 }
 
-// A storedImage is the io.ReadSeeker of an image in the store. It opens the store at the first byte that is read:
-// HEAD, 304, 412 and 416 need no call.
+// A storedImage reads an image from the store. HEAD, 304, 412 and 416 need no call to it.
 type storedImage struct {
 	open   func(offset int64) (io.ReadCloser, error)
 	size   int64

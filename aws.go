@@ -34,8 +34,7 @@ const (
 	maxAttempts = 4
 )
 
-// loadAWS reads the configuration as every AWS program does (environment,
-// shared files, IRSA, EKS Pod Identity, IMDS) and adds what both clients share.
+// loadAWS reads the configuration as every AWS program does, and adds what both clients share.
 func loadAWS(ctx context.Context, localstackHost string, observe observeFunc) (aws.Config, error) {
 	cfg, err := awsconfig.LoadDefaultConfig(ctx,
 		awsconfig.WithHTTPClient(newAWSClient()),
@@ -126,8 +125,7 @@ func call[In, Out, Options any](
 	return out, nil
 }
 
-// observeFunc receives every finished operation: the service ("DynamoDB", "S3"),
-// the operation, "OK" or the error code, and the number of attempts.
+// An observeFunc receives every finished operation. The code is "OK" or that of the error.
 type observeFunc func(service, operation, code string, attempts int, d time.Duration)
 
 func measure(observe observeFunc) middleware.InitializeMiddleware {
@@ -196,8 +194,8 @@ type awsLog struct {
 	last            sync.Map // time by kind of failure
 }
 
-// failed returns an error of an operation as one of the stores, and logs it. Every refusal by AWS is an
-// ErrUnavailable: the operator can correct it, the client cannot. It returns an unmet condition as it is.
+// failed returns an error of an operation as one of the stores, and logs it. Every refusal by AWS
+// is an ErrUnavailable: the operator can correct it. It returns an unmet condition as it is.
 func (l *awsLog) failed(ctx context.Context, name string, err error) error {
 	operation := l.service + " " + name + " on " + l.target
 	code, cause := describeAWS(err)
@@ -223,13 +221,10 @@ func (l *awsLog) failed(ctx context.Context, name string, err error) error {
 
 // allow reports whether a failure may be logged: the first one, then one a minute.
 func (l *awsLog) allow(kind string) bool {
-	now := time.Now()
-	last, seen := l.last.LoadOrStore(kind, now)
-	if !seen {
-		return true
-	}
-	if now.Sub(last.(time.Time)) < time.Minute {
+	last, seen := l.last.Load(kind)
+	if seen && time.Since(last.(time.Time)) < time.Minute {
 		return false
 	}
-	return l.last.CompareAndSwap(kind, last, now)
+	l.last.Store(kind, time.Now())
+	return true
 }

@@ -307,7 +307,7 @@ func TestCredentials(t *testing.T) {
 	}
 	for _, code := range []string{"ExpiredToken", "InvalidAccessKeyId", "AccessDenied", "SignatureDoesNotMatch"} {
 		bucket.Next("DeleteObjects", testkit.Fault{Status: 403, Code: code})
-		check(avatars.Delete(ctx, ImageName{u.ID, "key"}), "DeleteObjects")
+		check(avatars.Delete(ctx, avatarKey(u.ID, "key")), "DeleteObjects")
 	}
 	if dynamo.Count() != 0 {
 		t.Error("something was stored")
@@ -578,8 +578,7 @@ func TestClockSkew(t *testing.T) {
 	users, avatars := openTestAWS(t, dynamo.URL, bucket.URL)
 	u := testUser("anna@example.com")
 	image := []byte("image")
-	u.Avatar = new(Avatar)
-	*u.Avatar = testAvatar(image)
+	u.Avatar = testAvatar(image)
 	wantError(t, avatars.Put(ctx, u.ID, u.Avatar.Key, u.Avatar.Type, image), nil)
 	wantError(t, users.Create(ctx, u), nil)
 	_, _, err := users.Update(ctx, u.ID, Change{RemoveAvatar: true, At: u.CreatedAt}, Condition{})
@@ -622,7 +621,7 @@ func TestUnreachable(t *testing.T) {
 				_, err := avatars.Get(ctx, u.ID, a.Key, 0)
 				return err
 			},
-			"avatar Delete":      func(ctx context.Context) error { return avatars.Delete(ctx, ImageName{u.ID, a.Key}) },
+			"avatar Delete":      func(ctx context.Context) error { return avatars.Delete(ctx, avatarKey(u.ID, a.Key)) },
 			"avatar DeleteStale": func(ctx context.Context) error { return avatars.DeleteStale(ctx, u.ID, u.CreatedAt) },
 		} {
 			calls.Go(func() {

@@ -23,11 +23,10 @@ type tags struct {
 
 // contain reports whether the tag of a resource is one of these. A resource without a tag does not exist.
 func (t *tags) contain(tag string) bool {
-	return tag != "" && (t.any || slices.Contains(t.list, tag))
+	return t != nil && tag != "" && (t.any || slices.Contains(t.list, tag))
 }
 
-// A Condition restricts a request to a user or an image in a known state (RFC 9110, section 13.1).
-// The zero Condition always holds.
+// A Condition on a user or an image (RFC 9110, section 13.1). The zero Condition always holds.
 type Condition struct {
 	OfAvatar  bool  // the tag is the key of the user's image, otherwise the user's ETag
 	Match     *tags // the tag is one of these; nil: no restriction
@@ -35,15 +34,12 @@ type Condition struct {
 }
 
 // holds reports whether the user meets the condition.
-func (c Condition) holds(u User) bool {
+func (cond Condition) holds(u User) bool {
 	tag := u.ETag
-	if c.OfAvatar {
-		tag = ""
-		if u.Avatar != nil {
-			tag = u.Avatar.Key
-		}
+	if cond.OfAvatar {
+		tag = u.Avatar.Key
 	}
-	return (c.Match == nil || c.Match.contain(tag)) && (c.NoneMatch == nil || !c.NoneMatch.contain(tag))
+	return (cond.Match == nil || cond.Match.contain(tag)) && !cond.NoneMatch.contain(tag)
 }
 
 // readCondition returns what If-Match and If-None-Match require of a resource.
@@ -89,9 +85,9 @@ func readTags(r *http.Request, field string) (*tags, error) {
 // byteRange matches a Range of one range of bytes (RFC 9110, section 14.1.2).
 var byteRange = regexp.MustCompile(`^(?i:bytes)=([0-9]*)-([0-9]*)$`)
 
-// readRange returns the Range of a GET as http.ServeContent takes it, or "" for one that is ignored: of another
-// unit, malformed, or of several ranges (RFC 9110, section 14.2). A range without a byte of the content begins at
-// its size, which is answered with 416.
+// readRange returns the Range of a GET as http.ServeContent takes it, or "" for one that is
+// ignored: of another unit, malformed, or of several ranges (RFC 9110, section 14.2). A range
+// without a byte of the content begins at its size, for which the answer is 416.
 func readRange(r *http.Request, size int64) string {
 	m := byteRange.FindStringSubmatch(strings.Join(r.Header.Values("Range"), ","))
 	if m == nil || r.Method != http.MethodGet || m[1]+m[2] == "" {
@@ -108,8 +104,8 @@ func readRange(r *http.Request, size int64) string {
 	return fmt.Sprintf("bytes=%d-%d", first, last)
 }
 
-// serveContent answers a GET or HEAD with content whose Content-Type is set or follows from its name. It honours
-// preconditions and one range.
+// serveContent answers a GET or HEAD with content whose Content-Type is set or follows from its
+// name. It honours preconditions and one range.
 func (w *response) serveContent(r *http.Request, name, tag string, content io.ReadSeeker) error {
 	if holds, err := w.answerCondition(tag); !holds {
 		return err
@@ -133,7 +129,7 @@ func (w *response) answerCondition(tag string) (holds bool, err error) {
 	switch {
 	case c.Match != nil && !c.Match.contain(tag):
 		return false, ErrPrecondition
-	case c.NoneMatch != nil && c.NoneMatch.contain(tag):
+	case c.NoneMatch.contain(tag):
 		w.Header().Set("ETag", strconv.Quote(tag))
 		w.Header().Del("Content-Type") // of a body
 		w.Header().Del("Content-Encoding")

@@ -61,14 +61,14 @@ func TestReadCondition(t *testing.T) {
 }
 
 // ofAvatar returns the same condition on the user's image.
-func (c Condition) ofAvatar() Condition {
-	c.OfAvatar = true
-	return c
+func (cond Condition) ofAvatar() Condition {
+	cond.OfAvatar = true
+	return cond
 }
 
 func TestConditionHolds(t *testing.T) {
 	user := User{ETag: "u"}
-	withImage := User{ETag: "u", Avatar: &Avatar{Key: "k"}}
+	withImage := User{ETag: "u", Avatar: Avatar{Key: "k"}}
 	untagged := User{}
 	anything, u, k, none := &tags{any: true}, &tags{list: []string{"x", "u"}}, &tags{list: []string{"x", "k"}}, &tags{}
 	for _, test := range []struct {

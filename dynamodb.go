@@ -44,7 +44,7 @@ func newDynamoUsers(cfg aws.Config, table string, log *slog.Logger) *dynamoUsers
 // only for a body that it knows to be in memory. 0.76 to 0.82 of the bare call.
 type oneWrite struct{ dynamodb.HTTPClient }
 
-func (c oneWrite) Do(req *http.Request) (*http.Response, error) {
+func (o oneWrite) Do(req *http.Request) (*http.Response, error) {
 	if req.Body != nil {
 		body := make([]byte, req.ContentLength)
 		if _, err := io.ReadFull(req.Body, body); err != nil {
@@ -52,7 +52,7 @@ func (c oneWrite) Do(req *http.Request) (*http.Response, error) {
 		}
 		req.Body = io.NopCloser(bytes.NewReader(body))
 	}
-	return c.HTTPClient.Do(req)
+	return o.HTTPClient.Do(req)
 }
 
 // A onceRetryer retries a write only if it certainly was not applied: see Lost answers in docs/architecture.md.
@@ -135,9 +135,9 @@ func (d *dynamoUsers) Update(
 	case change.Name != "":
 		update += ", #name = :name"
 		values[":name"] = text(change.Name)
-	case change.Avatar != nil:
+	case change.Avatar.Key != "":
 		update += ", #avatar = :avatar REMOVE #removed"
-		values[":avatar"] = avatarValue(*change.Avatar)
+		values[":avatar"] = avatarValue(change.Avatar)
 	case change.RemoveAvatar:
 		update += ", #removed = #avatar.#key REMOVE #avatar"
 		condition += " AND attribute_exists(#avatar.#key)"
@@ -274,8 +274,8 @@ func itemOf(u User) item {
 		"id": text(u.ID), "name": text(u.Name), "email": text(u.Email), "write": text(u.ETag),
 		"created_at": timestamp(u.CreatedAt), "updated_at": timestamp(u.UpdatedAt),
 	}
-	if u.Avatar != nil {
-		i["avatar"] = avatarValue(*u.Avatar)
+	if u.Avatar.Key != "" {
+		i["avatar"] = avatarValue(u.Avatar)
 	}
 	if u.Removed != "" {
 		i["removed"] = text(u.Removed)
@@ -294,8 +294,8 @@ func textOf(v types.AttributeValue) string {
 	return ""
 }
 
-// userOf reads an item without reflection, which would dominate the time of a list. What is missing or malformed is
-// zero: see User.check.
+// userOf reads an item without reflection, which would dominate the time of a list. What is missing
+// or malformed is zero: see User.check.
 func userOf(i item) User {
 	u := User{
 		ID: textOf(i["id"]), Name: textOf(i["name"]), Email: textOf(i["email"]),
@@ -304,7 +304,7 @@ func userOf(i item) User {
 	u.CreatedAt, _ = time.Parse(time.RFC3339, textOf(i["created_at"]))
 	u.UpdatedAt, _ = time.Parse(time.RFC3339, textOf(i["updated_at"]))
 	if avatar, ok := i["avatar"].(*types.AttributeValueMemberM); ok {
-		u.Avatar = &Avatar{Key: textOf(avatar.Value["key"]), Type: textOf(avatar.Value["type"])}
+		u.Avatar = Avatar{Key: textOf(avatar.Value["key"]), Type: textOf(avatar.Value["type"])}
 		u.Avatar.Size, _ = strconv.ParseInt(textOf(avatar.Value["size"]), 10, 64)
 	}
 	return u

@@ -16,8 +16,8 @@ import (
 )
 
 // getByHash answers GET and HEAD /avatar/{hash} for the clients of Gravatar and Libravatar
-// (wiki.libravatar.org/api): with the thumbnail of the user whose email has this SHA-256, or with a default picture.
-// Size, rating and the kind of the default picture are ignored, and so are URLs of one: no request follows them.
+// (wiki.libravatar.org/api): with the thumbnail of the user whose email has this SHA-256, or with a
+// default picture, of one kind. Of the query, only d=404 and f=y count.
 func (s *server) getByHash(w *response, r *http.Request) error {
 	sum, isHash := parseHash(r.PathValue("hash"))
 	query := r.URL.Query()
@@ -30,22 +30,23 @@ func (s *server) getByHash(w *response, r *http.Request) error {
 			if emailHash(u.Email) != sum { // the id is only half of it
 				return notFound("image not found")
 			}
-			s.setImageHeader(w, "max-age=300")
+			w.setImageHeader("max-age=300")
 			return s.serveThumbnail(w, r, u.Avatar)
 		})
 	}
-	if err == nil || problemOf(err).Status != http.StatusNotFound {
+	noDefault := cmp.Or(query.Get("d"), query.Get("default")) == "404"
+	if err == nil || noDefault || problemOf(err).Status != http.StatusNotFound {
 		return err
 	}
-	if cmp.Or(query.Get("d"), query.Get("default")) == "404" {
+	w.setImageHeader("max-age=300")
+	if holds, err := w.answerCondition("identicon"); !holds {
 		return err
 	}
-	s.setImageHeader(w, "max-age=300")
 	return serveImage(w, r, "identicon", "image/png", bytes.NewReader(identicon(sum)))
 }
 
-// parseHash returns the hash in a path: 64 hex digits, or that of an email, with or without the extension of an image
-// file. Of anything else, such as an MD5, it returns a hash that is nobody's, and false.
+// parseHash returns the hash in a path: 64 hex digits, or that of an email, with or without the
+// extension of an image file. Of anything else, such as an MD5, it returns another hash, and false.
 func parseHash(name string) (sum [sha256.Size]byte, ok bool) {
 	extension := path.Ext(name)
 	if slices.Contains([]string{".jpg", ".jpeg", ".png", ".gif", ".webp"}, strings.ToLower(extension)) {
@@ -66,8 +67,8 @@ var zlibWriters = sync.Pool{New: func() any {
 	return z
 }}
 
-// identicon returns the default picture of a hash, a PNG of 256 × 256 pixels: a mirrored pattern of 5 × 5 cells in
-// two colors on a light background. The colors of all pictures have the same luminance.
+// identicon returns the default picture of a hash, a PNG of 256 × 256 pixels: a mirrored pattern of
+// 5 × 5 cells in two colors on a light background. All pictures have the same luminance.
 func identicon(sum [sha256.Size]byte) []byte {
 	hue := float64(sum[0]) / 256
 	accent := hue + 0.1 + float64(sum[1])/256*0.8

@@ -17,8 +17,7 @@ const maxEmailLength = 254 // bytes; RFC 5321, section 4.5.3.1.3, less the angle
 // domains is idna.Lookup with the limits of the DNS.
 var domains = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.VerifyDNSLength(true))
 
-// userID returns the id of the user with a clean email. Equal emails have equal ids, so one conditional write to one
-// item keeps emails unique.
+// userID returns the id of the user with a clean email.
 func userID(email string) string { return idOf(emailHash(email)) }
 
 // emailHash returns the SHA-256 of a clean email's canonical form.
@@ -32,17 +31,16 @@ func idOf(sum [sha256.Size]byte) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
 }
 
-// canonicalEmail is the form in which emails are compared: without case, in NFC, the
-// domain in the ASCII form of IDNA (UTS 46).
+// canonicalEmail is the form in which emails are compared: see Identity in docs/architecture.md.
 func canonicalEmail(email string) string {
 	local, domain, _ := strings.Cut(email, "@")
 	ascii, _ := domains.ToASCII(domain) // of a clean email: cannot fail; 0.6 µs
 	return foldCase(local) + "@" + ascii
 }
 
-// foldCase returns s in NFC and without case, as canonical caseless matching does (Unicode, section 3.13). The lower
-// case of the upper case is the same for σ and ς. No character outside ASCII becomes one inside: the long s (U+017F)
-// would become s and name another mailbox.
+// foldCase returns s in NFC and without case, as canonical caseless matching does (Unicode, section
+// 3.13). The lower case of the upper case is the same for σ and ς. No character outside ASCII
+// becomes one inside: the long s (U+017F) would become s and name another mailbox.
 func foldCase(s string) string {
 	return norm.NFC.String(strings.Map(func(r rune) rune {
 		folded := unicode.ToLower(unicode.ToUpper(r))
@@ -53,15 +51,14 @@ func foldCase(s string) string {
 	}, norm.NFD.String(s)))
 }
 
-// unprintable are control, format, private-use and surrogate characters, and those that are never assigned or never
-// shown. Unlike unicode.C, which has had unassigned characters since Go 1.25, they leave out what newer Unicode adds.
+// unprintable are control, format, private-use and surrogate characters, and those that are never
+// assigned or never shown. unicode.C would include what newer versions of Unicode add.
 var unprintable = []*unicode.RangeTable{
 	unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs,
 	unicode.Noncharacter_Code_Point, unicode.Other_Default_Ignorable_Code_Point,
 }
 
-// joiners removes the two format characters that a domain may contain, where its script needs them (RFC 5892,
-// appendix A).
+// joiners removes the two format characters that a domain may contain (RFC 5892, appendix A).
 var joiners = strings.NewReplacer("\u200c", "", "\u200d", "")
 
 // cleanEmail accepts a bare address: local part, @, domain (RFC 5322), with the

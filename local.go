@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,8 +10,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,7 +27,7 @@ type localStore struct {
 	root    *os.Root // confines even a malformed id
 	db      *bolt.DB
 	writes  chan *localWrite
-	dirs    [256]sync.Mutex // for the creation and removal of users' directories, by hash of the id
+	dirs    [256]sync.Mutex // for the creation and removal of users' directories, by hash
 	metrics *metrics
 }
 
@@ -43,7 +44,7 @@ const (
 	localBatch = 1024 // writes of one commit
 )
 
-// openLocal opens the store in dir, and creates it if missing. After an error the process ends, so nothing is closed.
+// openLocal opens the store in dir, created if missing. After an error the process must end.
 func openLocal(dir string, m *metrics) (*localStore, error) {
 	if err := createDir(dir); err != nil {
 		return nil, err
@@ -105,10 +106,7 @@ func (s *localStore) prepareDirs() error {
 			return err
 		}
 	}
-	if err := s.syncDir("."); err != nil {
-		return err
-	}
-	return s.syncDir("avatars")
+	return errors.Join(s.syncDir("."), s.syncDir("avatars"))
 }
 
 // syncPath makes the names in a directory durable.
@@ -133,7 +131,7 @@ type localWrite struct {
 	done  chan struct{}
 }
 
-// write applies a change durably. Once the change waits for its commit, the end of ctx does not stop it.
+// write applies a change durably. Once it waits for its commit, the end of ctx does not stop it.
 func (s *localStore) write(ctx context.Context, apply func(*bolt.Bucket) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -144,8 +142,8 @@ func (s *localStore) write(ctx context.Context, apply func(*bolt.Bucket) error) 
 	return w.err
 }
 
-// commitWrites commits the writes that arrived during the last commit together: a commit costs one disk sync,
-// however many writes are in it. Seven times bbolt's Batch at 32 clients. It never returns.
+// commitWrites commits the writes that arrived during the last commit together, with one disk sync.
+// Seven times bbolt's Batch at 32 clients. It never returns.
 func (s *localStore) commitWrites() {
 	var writes int         // in the last commit
 	var took time.Duration // by the last commit
@@ -157,8 +155,8 @@ func (s *localStore) commitWrites() {
 	}
 }
 
-// gather returns the waiting writes, after first. It waits briefly for as many as in the last commit: their
-// clients were answered together, and send the next ones together.
+// gather returns the waiting writes, after first. It waits briefly for as many as in the last
+// commit: their clients were answered together, and send the next ones together.
 func (s *localStore) gather(first *localWrite, expected int, wait time.Duration) []*localWrite {
 	batch := []*localWrite{first}
 	late := time.After(wait)
@@ -279,13 +277,13 @@ func (s localUsers) Delete(ctx context.Context, u User, c Condition) (last User,
 	return last, err
 }
 
-// Put makes an image durable. fsync(2) of a file does not sync its name, so directories are synced, too:
+// Put makes an image durable. fsync(2) of a file does not sync its name, so directories are synced:
 //
 //  1. open, write, fsync, close tmp/{key}
 //  2. mkdir avatars/{id} if missing, fsync avatars
 //  3. rename tmp/{key} to avatars/{id}/{key}, fsync avatars/{id}
 //
-// A name in avatars therefore always stands for a complete image. After a failure in step 3 the caller deletes it.
+// So a name in avatars stands for a complete image. If step 3 fails, the caller deletes the image.
 func (s localAvatars) Put(ctx context.Context, id, key, _ string, data []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -316,8 +314,8 @@ func (s localAvatars) writeFile(name string, data []byte) error {
 
 // moveInto renames a file into the user's directory, created if missing.
 func (s localAvatars) moveInto(tmp, id, key string) error {
-	defer s.lockDir(id).Unlock()
 	dir := "avatars/" + id
+	defer s.lockDir(dir).Unlock()
 	err := s.root.Mkdir(dir, 0o700)
 	if err == nil {
 		err = s.syncDir("avatars")
@@ -329,8 +327,8 @@ func (s localAvatars) moveInto(tmp, id, key string) error {
 	return s.root.Rename(tmp, avatarKey(id, key))
 }
 
-func (s *localStore) lockDir(id string) *sync.Mutex {
-	lock := &s.dirs[crc32.ChecksumIEEE([]byte(id))%256]
+func (s *localStore) lockDir(dir string) *sync.Mutex {
+	lock := &s.dirs[crc32.ChecksumIEEE([]byte(dir))%256]
 	lock.Lock()
 	return lock
 }
@@ -349,12 +347,11 @@ func (s localAvatars) Get(_ context.Context, id, key string, offset int64) (io.R
 	return f, nil
 }
 
-func (s localAvatars) Delete(_ context.Context, images ...ImageName) (err error) {
-	for _, image := range images {
-		for _, key := range []string{image.Key, thumbnailKey(image.Key)} {
-			err = errors.Join(err, s.remove(avatarKey(image.ID, key)))
-		}
-		s.removeEmptyDir(image.ID)
+func (s localAvatars) Delete(_ context.Context, names ...string) (err error) {
+	for _, name := range names {
+		// RemoveAll succeeds for a missing file, too.
+		err = errors.Join(err, s.root.RemoveAll(name), s.root.RemoveAll(thumbnailKey(name)))
+		s.removeEmptyDir(path.Dir(name))
 	}
 	if err != nil {
 		return fmt.Errorf("%w: delete images: %w", ErrUnavailable, err)
@@ -362,17 +359,9 @@ func (s localAvatars) Delete(_ context.Context, images ...ImageName) (err error)
 	return nil
 }
 
-func (s localAvatars) removeEmptyDir(id string) {
-	defer s.lockDir(id).Unlock()
-	s.root.Remove("avatars/" + id) // fails unless it is empty
-}
-
-// remove removes a file, existing or not.
-func (s localAvatars) remove(name string) error {
-	if err := s.root.Remove(name); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+func (s localAvatars) removeEmptyDir(dir string) {
+	defer s.lockDir(dir).Unlock()
+	s.root.Remove(dir) // fails unless it is empty
 }
 
 func (s localAvatars) DeleteStale(_ context.Context, id string, before time.Time) error {
@@ -380,7 +369,7 @@ func (s localAvatars) DeleteStale(_ context.Context, id string, before time.Time
 	entries, err := fs.ReadDir(s.root.FS(), dir)
 	for _, entry := range entries {
 		if info, gone := entry.Info(); gone == nil && info.ModTime().Before(before) {
-			err = errors.Join(err, s.remove(avatarKey(id, entry.Name())))
+			err = errors.Join(err, s.root.RemoveAll(avatarKey(id, entry.Name())))
 		}
 	}
 	// The removals must be durable: a deleted user's images must not come back.
@@ -390,103 +379,72 @@ func (s localAvatars) DeleteStale(_ context.Context, id string, before time.Time
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
-	s.removeEmptyDir(id)
+	s.removeEmptyDir(dir)
 	if err = errors.Join(err, s.syncDir("avatars")); err != nil {
 		return fmt.Errorf("%w: delete images: %w", ErrUnavailable, err)
 	}
 	return nil
 }
 
-// recordFormat is the first byte of a record. The first format was JSON, which begins with a brace.
-const recordFormat = 1
+// recordFormat begins a record. The first format was JSON, which begins with a brace.
+const recordFormat = "\x01"
 
-// encodeRecord returns the record of a user in the embedded store, whose key is the id: recordFormat, then
-// fields, each led by its length. A new field goes to the end. An obsolete field stays, empty.
+// encodeRecord returns the record of a user: recordFormat, then fields with NUL between them, which
+// none contains. A new field goes to the end. An obsolete field stays, empty.
 func encodeRecord(u User) []byte {
-	var a Avatar
-	if u.Avatar != nil {
-		a = *u.Avatar
-	}
 	number := func(n int64) string { return strconv.FormatInt(n, 10) }
-	record := []byte{recordFormat}
-	for _, field := range []string{
+	fields := []string{
 		u.Name, u.Email, u.ETag, number(u.CreatedAt.UnixMilli()), number(u.UpdatedAt.UnixMilli()),
-		u.Removed, a.Key, a.Type, number(a.Size),
-	} {
-		record = binary.AppendUvarint(record, uint64(len(field)))
-		record = append(record, field...)
+		u.Removed, u.Avatar.Key, u.Avatar.Type, number(u.Avatar.Size),
 	}
-	return record
+	return []byte(recordFormat + strings.Join(fields, "\x00"))
 }
 
-// decodeRecord returns the user of a record, or ErrNotFound for nil. The user of a damaged record is not valid.
-func decodeRecord(id string, record []byte) (u User, err error) {
-	switch {
-	case record == nil:
+// decodeRecord returns the user of a record, or ErrNotFound for nil. What is missing or malformed
+// is zero: see User.check.
+func decodeRecord(id string, record []byte) (User, error) {
+	if record == nil {
 		return User{}, ErrNotFound
-	case len(record) > 0 && record[0] == recordFormat:
-		u, err = decodeFields(record[1:])
-	default:
-		u, err = decodeJSON(record)
 	}
-	if err != nil {
-		u = User{}
+	fields, current := strings.CutPrefix(string(record), recordFormat)
+	if !current {
+		return decodeJSON(id, record), nil
 	}
-	u.ID = id
+	u := User{ID: id}
+	var created, updated, size string
+	for _, field := range []*string{
+		&u.Name, &u.Email, &u.ETag, &created, &updated,
+		&u.Removed, &u.Avatar.Key, &u.Avatar.Type, &size,
+	} {
+		*field, fields, _ = strings.Cut(fields, "\x00")
+	}
+	u.CreatedAt, u.UpdatedAt = parseMilli(created), parseMilli(updated)
+	u.Avatar.Size, _ = strconv.ParseInt(size, 10, 64)
 	return u, nil
 }
 
-// decodeFields reads the fields of a record. It ignores unknown fields. Missing fields are empty.
-func decodeFields(record []byte) (User, error) {
-	var u User
-	var a Avatar
-	var created, updated, size string
-	text := string(record) // one allocation for all fields
-	at := 0
-	for _, field := range []*string{
-		&u.Name, &u.Email, &u.ETag, &created, &updated,
-		&u.Removed, &a.Key, &a.Type, &size,
-	} {
-		if at == len(record) {
-			break
-		}
-		length, n := binary.Uvarint(record[at:])
-		start := at + n
-		if n <= 0 || length > uint64(len(record)-start) { // #nosec G115 -- start is not behind the end
-			return User{}, errors.New("the record is damaged")
-		}
-		at = start + int(length) // #nosec G115 -- at most the length of the record
-		*field = text[start:at]
-	}
-	var errCreated, errUpdated, errSize error
-	u.CreatedAt, errCreated = parseMilli(created)
-	u.UpdatedAt, errUpdated = parseMilli(updated)
-	if a.Key != "" {
-		a.Size, errSize = strconv.ParseInt(size, 10, 64)
-		u.Avatar = new(a)
-	}
-	return u, cmp.Or(errCreated, errUpdated, errSize)
-}
-
-// parseMilli parses Unix milliseconds.
-func parseMilli(text string) (time.Time, error) {
+// parseMilli parses Unix milliseconds. The zero time is not valid.
+func parseMilli(text string) time.Time {
 	n, err := strconv.ParseInt(text, 10, 64)
-	return time.UnixMilli(n).UTC(), err
+	if err != nil {
+		return time.Time{}
+	}
+	return time.UnixMilli(n).UTC()
 }
 
 // decodeJSON reads a record of the first format. The next change of the user replaces it.
-func decodeJSON(record []byte) (User, error) {
+func decodeJSON(id string, record []byte) User {
 	var r struct {
 		Name, Email          string
-		Avatar               *Avatar
+		Avatar               Avatar
 		Removed, Write       string // Write is the ETag
 		CreatedAt, UpdatedAt int64  // Unix milliseconds
 	}
 	if err := json.Unmarshal(record, &r); err != nil {
-		return User{}, err
+		return User{ID: id}
 	}
 	return User{
-		Name: r.Name, Email: r.Email, Avatar: r.Avatar, Removed: r.Removed, ETag: r.Write,
+		ID: id, Name: r.Name, Email: r.Email, Avatar: r.Avatar, Removed: r.Removed, ETag: r.Write,
 		CreatedAt: time.UnixMilli(r.CreatedAt).UTC(), UpdatedAt: time.UnixMilli(r.UpdatedAt).UTC(),
-	}, nil
+	}
 }

@@ -23,8 +23,8 @@ type metrics struct {
 	uploadsInFlight  prometheus.Gauge
 	awsDuration      *prometheus.HistogramVec // aws_service, operation, code; Kubernetes discovery sets service
 	awsRetries       *prometheus.CounterVec   // aws_service, operation
-	commitDuration   prometheus.Histogram
-	commitWrites     prometheus.Histogram
+	commitDuration   prometheus.Observer
+	commitWrites     prometheus.Observer
 	ready            prometheus.Gauge
 	panics           prometheus.Counter
 	invalidItems     prometheus.Counter
@@ -39,9 +39,6 @@ func newMetrics(b build) *metrics {
 	auto := promauto.With(registry)
 	histograms := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
 		return auto.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
-	}
-	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
-		return auto.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
 	}
 	counter := func(name, help string) prometheus.Counter {
 		return auto.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
@@ -71,10 +68,10 @@ func newMetrics(b build) *metrics {
 		awsRetries: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "roster_aws_request_retries_total", Help: "Retries of calls to AWS.",
 		}, []string{"aws_service", "operation"}),
-		commitDuration: histogram("roster_embedded_commit_duration_seconds",
-			"Time of a commit of the embedded store.", seconds),
-		commitWrites: histogram("roster_embedded_commit_writes",
-			"Writes that shared a commit of the embedded store.", writes),
+		commitDuration: histograms("roster_embedded_commit_duration_seconds",
+			"Time of a commit of the embedded store.", seconds).WithLabelValues(),
+		commitWrites: histograms("roster_embedded_commit_writes",
+			"Writes that shared a commit of the embedded store.", writes).WithLabelValues(),
 		ready:          gauge("roster_ready", "1 if /readyz answers 200."),
 		panics:         counter("roster_panics_total", "Requests that panicked."),
 		invalidItems:   counter("roster_invalid_items_total", "Invalid items left out of lists."),

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// A migration copies the embedded store to the table and the bucket: users with their times, images under their
-// versions. It leaves existing users alone, so it can be interrupted and repeated.
+// A migration copies the embedded store to the table and the bucket: users with their times, images
+// under their versions. It leaves existing users alone, so it can be interrupted and repeated.
 type migration struct {
 	from   *localStore
 	users  Users
@@ -113,7 +113,7 @@ func (m *migration) try(ctx context.Context, u User) error {
 	a := u.Avatar
 	there, err := m.users.Get(ctx, u.ID)
 	switch {
-	case err == nil && a != nil && there.Avatar != nil && there.Avatar.Key == a.Key:
+	case err == nil && a.Key != "" && there.Avatar.Key == a.Key:
 		if _, err := readObject(ctx, m.images, u.ID, a.Key, a.Size); err != nil {
 			return fmt.Errorf("image of the copy: %w", err)
 		}
@@ -123,7 +123,7 @@ func (m *migration) try(ctx context.Context, u User) error {
 	case !errors.Is(err, ErrNotFound):
 		return err
 	}
-	if a != nil {
+	if a.Key != "" {
 		data, err := readObject(ctx, localAvatars{m.from}, u.ID, a.Key, a.Size)
 		if err != nil {
 			return fmt.Errorf("image: %w", err)

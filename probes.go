@@ -42,8 +42,7 @@ func checkLivez(addr string) error {
 	return nil
 }
 
-// watchReady sets ready once, after the first successful call to both backends: see
-// docs/architecture.md#readiness. The cause of a failure is logged once a minute.
+// watchReady sets ready once, after the first successful call to both backends.
 func (s *server) watchReady(ctx context.Context) {
 	var logged time.Time
 	for err := s.tryReady(ctx); err != nil; err = s.tryReady(ctx) {

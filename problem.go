@@ -9,8 +9,7 @@ import (
 	"strings"
 )
 
-// A problem is an error that is sent to the client as RFC 9457 problem details.
-// Handlers return a *problem or any other error, which problemOf converts.
+// A problem is an error as clients get it (RFC 9457). Handlers return it or any other error.
 type problem struct {
 	Type      string       `json:"type"` // one of the kinds below, as a URN
 	Title     string       `json:"title"`
@@ -116,8 +115,7 @@ func problemOf(err error) *problem {
 	return newProblem(kindInternal, "an unexpected error; please report it with the request id")
 }
 
-// bodyError explains why a request's body could not be read: the client sent too
-// much, too slowly, or not all of it.
+// bodyError returns the problem of a body that was too large, too slow or truncated.
 func bodyError(err error) *problem {
 	if tooBig, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return tooLarge("the body may have at most %d bytes", tooBig.Limit)

@@ -204,16 +204,12 @@ type requestBody struct {
 	io.ReadCloser
 	response *response
 	n        int64
-	err      error // why it could not be read
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
 	due := b.response.start.Add(bodyGrace + time.Duration(b.n)*time.Second/minBodyRate)
 	b.response.control.SetReadDeadline(earlier(due, b.response.deadline))
-	n, err := b.ReadCloser.Read(p)
+	n, err := b.ReadCloser.Read(p) // at the end, net/http clears the deadline
 	b.n += int64(n)
-	if err != io.EOF { // at the end, net/http clears the deadline
-		b.err = err
-	}
 	return n, err
 }

@@ -52,7 +52,7 @@ func (s *s3Avatars) Put(ctx context.Context, id, key, mediaType string, data []b
 	return err
 }
 
-// A wholeImage is a body that the uploader sends as it is, and not through a buffer: 0.2 ms less CPU time for 1 MiB.
+// A wholeImage is a body that the uploader sends without a buffer: 0.2 ms less CPU time for 1 MiB.
 type wholeImage struct{ *bytes.Reader }
 
 func (i wholeImage) GetWriteTo(io.ReadSeeker) (manager.ReadSeekerWriteTo, func()) {
@@ -84,8 +84,8 @@ func (s *s3Avatars) Get(ctx context.Context, id, key string, offset int64) (io.R
 	}, nil
 }
 
-// s3Body bounds the wait for each piece of an image. It reads to the end, where the SDK verifies the checksum,
-// before it returns the last piece.
+// An s3Body bounds the wait for each piece of an image. It reads to the end, where the SDK verifies
+// the checksum, before it returns the last piece.
 type s3Body struct {
 	io.ReadCloser
 	left   int64 // bytes
@@ -114,10 +114,10 @@ func (b *s3Body) Close() error {
 	return b.ReadCloser.Close()
 }
 
-func (s *s3Avatars) Delete(ctx context.Context, images ...ImageName) error {
+func (s *s3Avatars) Delete(ctx context.Context, names ...string) error {
 	var keys []string
-	for _, image := range images {
-		keys = append(keys, avatarKey(image.ID, image.Key), avatarKey(image.ID, thumbnailKey(image.Key)))
+	for _, name := range names {
+		keys = append(keys, name, thumbnailKey(name))
 	}
 	return s.delete(ctx, keys)
 }
@@ -142,8 +142,7 @@ func (s *s3Avatars) DeleteStale(ctx context.Context, id string, before time.Time
 	return s.delete(ctx, stale)
 }
 
-// noBatches are the codes of S3 stores without DeleteObjects, and of those that require Content-MD5, which the SDK does
-// not send.
+// noBatches are the codes of S3 stores without DeleteObjects, or that require Content-MD5 for it.
 var noBatches = []string{"NotImplemented", "MethodNotAllowed", "InvalidArgument", "InvalidRequest", "MissingContentMD5"}
 
 // delete deletes objects, existing or not.

@@ -60,8 +60,8 @@ func TestFaultsOfS3(t *testing.T) {
 
 	// An object that cannot be deleted is an error.
 	bucket.Undeletable = map[string]bool{avatarKey(id, thumbnailKey(a.Key)): true}
-	wantError(t, avatars.Delete(ctx, ImageName{id, newKey()}), nil)
-	wantError(t, avatars.Delete(ctx, ImageName{id, a.Key}), ErrUnavailable)
+	wantError(t, avatars.Delete(ctx, avatarKey(id, newKey())), nil)
+	wantError(t, avatars.Delete(ctx, avatarKey(id, a.Key)), ErrUnavailable)
 	bucket.Undeletable = nil
 	wantError(t, avatars.Put(ctx, id, a.Key, a.Type, image), nil)
 
@@ -211,9 +211,9 @@ func BenchmarkDelete(b *testing.B) {
 	_, avatars := openTestAWS(b, "http://127.0.0.1:1", testkit.NewS3(b).URL)
 	for _, images := range []int{1, 16} {
 		b.Run(fmt.Sprint(images, " a call"), func(b *testing.B) {
-			names := make([]ImageName, images)
+			names := make([]string, images)
 			for i := range names {
-				names[i] = ImageName{userID("ada@example.com"), newKey()}
+				names[i] = avatarKey(userID("ada@example.com"), newKey())
 			}
 			for done := 0; done < b.N; done += images {
 				if err := avatars.Delete(b.Context(), names...); err != nil {
@@ -253,7 +253,7 @@ func TestDeleteSingly(t *testing.T) {
 				for _, key := range []string{"a", thumbnailKey("a"), "b", "c"} {
 					wantError(t, avatars.Put(ctx, id, key, "image/png", []byte("image")), nil)
 				}
-				wantError(t, avatars.Delete(ctx, ImageName{id, "a"}, ImageName{id, "b"}), tt.want)
+				wantError(t, avatars.Delete(ctx, avatarKey(id, "a"), avatarKey(id, "b")), tt.want)
 				wantError(t, avatars.DeleteStale(ctx, id, time.Now().Add(time.Hour)), tt.want)
 			}
 			wantKeys, wantBatches := 0, 1

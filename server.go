@@ -49,7 +49,7 @@ type server struct {
 	thumbnails   singleflight.Group  // by user id and key
 	background   sync.WaitGroup      // deletions after the response
 	discardedMu  sync.Mutex
-	discarded    []ImageName // to be deleted by the next call
+	discarded    []string    // names of objects to be deleted by the next call
 	ready        atomic.Bool // set once, by watchReady
 	draining     atomic.Bool // set once, by SIGTERM
 
@@ -101,8 +101,8 @@ const (
 	probe                 // open to everyone, also in overload
 )
 
-// handle registers a handler. Its error is sent as a problem. transfers counts the requests in flight of the
-// same kind; nil: the request transfers no image and no list.
+// handle registers a handler. Its error is sent as a problem. transfers counts the requests in
+// flight of the same kind; nil: the request transfers no image and no list.
 func (s *server) handle(
 	pattern string, timeout time.Duration, transfers *atomic.Int64, a access,
 	handler func(*response, *http.Request) error,
@@ -141,11 +141,7 @@ func (s *server) handle(
 		defer cancel()
 		w.limit(timeout)
 		defer s.releaseBody(w)
-		err = handler(w, r.WithContext(ctx))
-		if err != nil && w.body.err != nil {
-			return bodyError(w.body.err) // the cause, which multipart.Reader may hide
-		}
-		return err
+		return handler(w, r.WithContext(ctx))
 	}
 	s.mux.HandleFunc(pattern, func(rw http.ResponseWriter, r *http.Request) {
 		w := rw.(*response)

@@ -35,9 +35,9 @@ type User struct {
 	ID        string // UUID version 8, derived from the email; see userID
 	Name      string
 	Email     string
-	Avatar    *Avatar // nil without an image
-	Removed   string  // key of a removed image whose object may still exist
-	ETag      string  `json:"Write"` // random, new with every write; "Write" in records of the embedded store
+	Avatar    Avatar // zero without an image
+	Removed   string // key of a removed image whose object may still exist
+	ETag      string // random, new with every write
 	CreatedAt time.Time
 	UpdatedAt time.Time
 }
@@ -53,49 +53,42 @@ type Avatar struct {
 type Change struct {
 	At           time.Time // the new UpdatedAt
 	Name         string    // the new name
-	Avatar       *Avatar   // the new image, which also replaces a removed one
+	Avatar       Avatar    // the new image, which also replaces a removed one
 	RemoveAvatar bool      // move the key of the image, if any, to Removed
 	Forget       string    // clear Removed if it is this key: the object is deleted
 }
 
 // apply changes the user. It returns false if there is nothing to change.
-func (c Change) apply(u *User, etag string) bool {
+func (change Change) apply(u *User, etag string) bool {
 	switch {
-	case c.Name != "":
-		u.Name = c.Name
-	case c.Avatar != nil:
-		u.Avatar, u.Removed = c.Avatar, ""
-	case c.RemoveAvatar && u.Avatar != nil:
-		u.Avatar, u.Removed = nil, u.Avatar.Key
-	case c.Forget != "" && u.Removed == c.Forget:
+	case change.Name != "":
+		u.Name = change.Name
+	case change.Avatar.Key != "":
+		u.Avatar, u.Removed = change.Avatar, ""
+	case change.RemoveAvatar && u.Avatar.Key != "":
+		u.Avatar, u.Removed = Avatar{}, u.Avatar.Key
+	case change.Forget != "" && u.Removed == change.Forget:
 		u.Removed = ""
 	default:
 		return false
 	}
-	u.UpdatedAt, u.ETag = c.At, etag
+	u.UpdatedAt, u.ETag = change.At, etag
 	return true
 }
 
-// check returns an error for what is no valid user. Other programs may write to the table, and a disk may fail.
+// check returns an error for what is no valid user, as another program's item or a damaged record.
 func (u User) check() error {
 	foreign := len(u.ID) != 36 || u.ID[14] != '8' // cheaper than parseID for each user of a list
 	incomplete := u.Name == "" || u.Email == "" || u.CreatedAt.IsZero() || u.UpdatedAt.IsZero()
-	if foreign || incomplete || u.Avatar != nil && (u.Avatar.Key == "" || u.Avatar.Size < 1) {
+	badImage := u.Avatar != Avatar{} && (u.Avatar.Key == "" || u.Avatar.Size < 1)
+	if foreign || incomplete || badImage {
 		return fmt.Errorf("the stored item %.40q is not a valid user", u.ID)
 	}
 	return nil
 }
 
-// imageKey returns the key of the user's image, current or removed, if any.
-func (u User) imageKey() string {
-	if u.Avatar != nil {
-		return u.Avatar.Key
-	}
-	return u.Removed
-}
-
-// Users stores users. Each change is one conditional write to one item, and takes effect at most once. After
-// ErrUnavailable, it may have taken effect: see Lost answers in docs/architecture.md.
+// Users stores users. Each change is one conditional write to one item, and takes effect at most
+// once. After ErrUnavailable, it may have taken effect: see Lost answers in docs/architecture.md.
 type Users interface {
 	// Create stores a new user with all its fields, or returns ErrExists.
 	Create(ctx context.Context, u User) error
@@ -109,13 +102,13 @@ type Users interface {
 	// page has everything that is stored: see User.check.
 	Page(ctx context.Context, after string, limit int) (page []User, next string, err error)
 
-	// Update makes a change of a user who meets the condition. It returns the user before and after the change,
-	// or ErrNotFound. With ErrPrecondition, and if there is nothing to change, both are the current user. If a
-	// lost answer hid the user before the change, it is the zero User.
+	// Update makes a change of a user who meets the condition. It returns the user before and after
+	// the change, or ErrNotFound. With ErrPrecondition, and if there is nothing to change, both are
+	// the current user. If a lost answer hid the user before the change, it is the zero User.
 	Update(ctx context.Context, id string, change Change, c Condition) (before, after User, err error)
 
-	// Delete deletes the user that Get returned, but not one created since under the same id. It returns the
-	// user as it was at last, or ErrNotFound, even if it deleted the user in an attempt whose answer was lost.
+	// Delete deletes the user that Get returned, but not one created since under the same id. It
+	// returns the last user, or ErrNotFound, even if a lost answer hid that it deleted the user.
 	Delete(ctx context.Context, u User, c Condition) (User, error)
 }
 
@@ -129,15 +122,15 @@ type Avatars interface {
 	// the reader. A reader that returns io.EOF has returned all of it.
 	Get(ctx context.Context, id, key string, offset int64) (io.ReadCloser, error)
 
-	// Delete deletes images and their thumbnails, existing or not.
-	Delete(ctx context.Context, images ...ImageName) error
+	// Delete deletes the images with these object names and their thumbnails, existing or not.
+	Delete(ctx context.Context, names ...string) error
 
 	// DeleteStale deletes everything of a user last modified before the given time. A younger
 	// object may belong to an upload in flight, which deletes it itself if the user is gone.
 	DeleteStale(ctx context.Context, id string, before time.Time) error
 }
 
-// readObject reads an object to its end, where the SDK verifies its checksum, into one buffer if its size is known.
+// readObject reads an object to its end, into one buffer if its size is known.
 func readObject(ctx context.Context, avatars Avatars, id, key string, size int64) ([]byte, error) {
 	body, err := avatars.Get(ctx, id, key, 0)
 	if err != nil {
@@ -152,8 +145,5 @@ func readObject(ctx context.Context, avatars Avatars, id, key string, size int64
 // avatarKey returns the name of the object of an image.
 func avatarKey(id, key string) string { return "avatars/" + id + "/" + key }
 
-// An ImageName names an image: avatars/{ID}/{Key}.
-type ImageName struct{ ID, Key string }
-
-// thumbnailKey returns the key of the thumbnail of the image with this key.
+// thumbnailKey returns the key, or the object name, of the thumbnail of the image with this one.
 func thumbnailKey(key string) string { return key + ".256" }

@@ -63,7 +63,7 @@ func testUsers(t *testing.T, users Users) {
 	_, err := users.Get(ctx, u.ID)
 	wantError(t, err, ErrNotFound)
 	for _, change := range []Change{
-		{Name: "B", At: later}, {Avatar: &a, At: later}, {RemoveAvatar: true, At: later}, {Forget: a.Key, At: later},
+		{Name: "B", At: later}, {Avatar: a, At: later}, {RemoveAvatar: true, At: later}, {Forget: a.Key, At: later},
 	} {
 		_, _, err = users.Update(ctx, u.ID, change, any)
 		wantError(t, err, ErrNotFound)
@@ -108,14 +108,14 @@ func testUsers(t *testing.T, users Users) {
 	want.Name = `Ænna "B." <b> & 日本 😀`
 	update(Change{Name: want.Name, At: later})
 	later = later.Add(time.Second)
-	want.Avatar = &a
-	update(Change{Avatar: &a, At: later})
-	want.Avatar = &b
-	update(Change{Avatar: &b, At: later})
+	want.Avatar = a
+	update(Change{Avatar: a, At: later})
+	want.Avatar = b
+	update(Change{Avatar: b, At: later})
 	want.Name = strings.Repeat("ß", 200)
 	update(Change{Name: want.Name, At: later})
 	later = later.Add(time.Second)
-	want.Avatar, want.Removed = nil, b.Key
+	want.Avatar, want.Removed = Avatar{}, b.Key
 	update(Change{RemoveAvatar: true, At: later})
 
 	// Without an image there is nothing to remove, but the condition still counts.
@@ -129,12 +129,12 @@ func testUsers(t *testing.T, users Users) {
 	wantUnchanged(Change{Forget: b.Key, At: later}, any, nil)
 
 	// A new image replaces a removed one whose object may still exist.
-	want.Avatar = &a
-	update(Change{Avatar: &a, At: later})
-	want.Avatar, want.Removed = nil, a.Key
+	want.Avatar = a
+	update(Change{Avatar: a, At: later})
+	want.Avatar, want.Removed = Avatar{}, a.Key
 	update(Change{RemoveAvatar: true, At: later})
-	want.Avatar, want.Removed = &b, ""
-	update(Change{Avatar: &b, At: later})
+	want.Avatar, want.Removed = b, ""
+	update(Change{Avatar: b, At: later})
 
 	// An earlier user with this id is gone.
 	earlier := want
@@ -152,7 +152,7 @@ func testUsers(t *testing.T, users Users) {
 	wantError(t, err, ErrNotFound)
 
 	// All fields are stored.
-	u.Avatar, u.Removed = &a, b.Key
+	u.Avatar, u.Removed = a, b.Key
 	wantError(t, users.Create(ctx, u), nil)
 	wantUsers(t, users, u)
 	got, err = users.Delete(ctx, u, any)
@@ -167,7 +167,7 @@ func testConditions(t *testing.T, users Users) {
 	a, b := testAvatar([]byte("one")), testAvatar([]byte("another"))
 	anything, most := &tags{any: true}, slices.Repeat([]string{"other"}, maxTags)
 	list := func(tag ...string) *tags { return &tags{list: tag} }
-	for _, image := range []*Avatar{nil, &a} {
+	for _, image := range []Avatar{{}, a} {
 		u := testUser("conditions@example.com")
 		u.Avatar = image
 		for _, tt := range []struct {
@@ -199,7 +199,7 @@ func testConditions(t *testing.T, users Users) {
 			{Condition{Match: anything, NoneMatch: anything}.ofAvatar(), false, false},
 		} {
 			want := ErrPrecondition
-			if image != nil && tt.with || image == nil && tt.none {
+			if image.Key != "" && tt.with || image.Key == "" && tt.none {
 				want = nil
 			}
 			update := func(change Change) func() error {
@@ -208,7 +208,7 @@ func testConditions(t *testing.T, users Users) {
 			}
 			for name, change := range map[string]func() error{
 				"rename":        update(Change{Name: "B"}),
-				"set avatar":    update(Change{Avatar: &b}),
+				"set avatar":    update(Change{Avatar: b}),
 				"remove avatar": update(Change{RemoveAvatar: true}),
 				"delete":        func() error { _, err := users.Delete(ctx, u, tt.c); return err },
 			} {
@@ -233,7 +233,7 @@ func testList(t *testing.T, users Users) {
 		u := testUser(fmt.Sprintf("user%d@example.com", i))
 		if i%3 == 0 {
 			a := testAvatar([]byte(u.Email))
-			u.Avatar = &a
+			u.Avatar = a
 		}
 		all[u.ID] = u
 		wantError(t, users.Create(ctx, u), nil)
@@ -318,7 +318,7 @@ func testUserRaces(t *testing.T, users Users) {
 	seen := map[string]int{}
 	testkit.Together(24, func(i int) {
 		a := testAvatar([]byte(fmt.Sprint(i)))
-		before, _, err := users.Update(ctx, u.ID, Change{Avatar: &a, At: u.CreatedAt}, Condition{})
+		before, _, err := users.Update(ctx, u.ID, Change{Avatar: a, At: u.CreatedAt}, Condition{})
 		if err != nil {
 			t.Errorf("set avatar: %v", err)
 			return
@@ -326,13 +326,13 @@ func testUserRaces(t *testing.T, users Users) {
 		mu.Lock()
 		defer mu.Unlock()
 		seen[a.Key]++
-		if before.Avatar != nil {
+		if before.Avatar.Key != "" {
 			seen[before.Avatar.Key]++
 		}
 	})
 	last, err := users.Get(ctx, u.ID)
 	wantError(t, err, nil)
-	if last.Avatar == nil {
+	if last.Avatar.Key == "" {
 		t.Fatal("no image after many were set")
 	}
 	seen[last.Avatar.Key]++
@@ -345,11 +345,11 @@ func testUserRaces(t *testing.T, users Users) {
 	// Of many changes on one condition one succeeds.
 	for name, change := range map[string]func() Change{
 		"rename":        func() Change { return Change{Name: newKey(), At: now()} },
-		"set avatar":    func() Change { a := testAvatar(nil); return Change{Avatar: &a, At: now()} },
+		"set avatar":    func() Change { a := testAvatar(nil); return Change{Avatar: a, At: now()} },
 		"remove avatar": func() Change { return Change{RemoveAvatar: true, At: now()} },
 	} {
 		a := testAvatar(nil)
-		_, u, err := users.Update(ctx, u.ID, Change{Avatar: &a, At: now()}, Condition{})
+		_, u, err := users.Update(ctx, u.ID, Change{Avatar: a, At: now()}, Condition{})
 		wantError(t, err, nil)
 		var changed []User
 		testkit.Together(12, func(int) {
@@ -379,7 +379,7 @@ func testUserRaces(t *testing.T, users Users) {
 	var deleted atomic.Int64
 	testkit.Together(24, func(i int) {
 		a := testAvatar(nil)
-		changes := []Change{{Name: "again", At: u.CreatedAt}, {Avatar: &a, At: u.CreatedAt}, {RemoveAvatar: true, At: u.CreatedAt}}
+		changes := []Change{{Name: "again", At: u.CreatedAt}, {Avatar: a, At: u.CreatedAt}, {RemoveAvatar: true, At: u.CreatedAt}}
 		var err error
 		if i%4 < 3 {
 			_, _, err = users.Update(ctx, u.ID, changes[i%4], Condition{})
@@ -420,7 +420,7 @@ func testAvatars(t *testing.T, avatars Avatars) {
 	rand.Read(big)
 	for _, image := range [][]byte{small, big} {
 		wantMissing(anna, newKey())
-		wantError(t, avatars.Delete(ctx, ImageName{anna, newKey()}), nil)
+		wantError(t, avatars.Delete(ctx, avatarKey(anna, newKey())), nil)
 
 		key, size := put(anna, image), int64(len(image))
 		for _, offset := range []int64{0, 1, size / 2, size - 1} {
@@ -434,24 +434,24 @@ func testAvatars(t *testing.T, avatars Avatars) {
 
 		// Another user and another key do not matter.
 		wantMissing(ben, key)
-		wantError(t, avatars.Delete(ctx, ImageName{anna, newKey()}), nil)
-		wantError(t, avatars.Delete(ctx, ImageName{ben, key}), nil)
+		wantError(t, avatars.Delete(ctx, avatarKey(anna, newKey())), nil)
+		wantError(t, avatars.Delete(ctx, avatarKey(ben, key)), nil)
 		wantImage(t, avatars, anna, key, 0, image)
 
-		wantError(t, avatars.Delete(ctx, ImageName{anna, key}), nil)
+		wantError(t, avatars.Delete(ctx, avatarKey(anna, key)), nil)
 		wantMissing(anna, key)
-		wantError(t, avatars.Delete(ctx, ImageName{anna, key}), nil)
+		wantError(t, avatars.Delete(ctx, avatarKey(anna, key)), nil)
 	}
 
 	// The thumbnail is deleted with its image, or alone.
 	key := put(anna, small)
 	wantError(t, avatars.Put(ctx, anna, thumbnailKey(key), "image/jpeg", big), nil)
 	wantImage(t, avatars, anna, thumbnailKey(key), 0, big)
-	wantError(t, avatars.Delete(ctx, ImageName{anna, thumbnailKey(key)}), nil)
+	wantError(t, avatars.Delete(ctx, avatarKey(anna, thumbnailKey(key))), nil)
 	wantMissing(anna, thumbnailKey(key))
 	wantImage(t, avatars, anna, key, 0, small)
 	wantError(t, avatars.Put(ctx, anna, thumbnailKey(key), "image/jpeg", big), nil)
-	wantError(t, avatars.Delete(ctx, ImageName{anna, key}), nil)
+	wantError(t, avatars.Delete(ctx, avatarKey(anna, key)), nil)
 	wantMissing(anna, key)
 	wantMissing(anna, thumbnailKey(key))
 
@@ -462,7 +462,7 @@ func testAvatars(t *testing.T, avatars Avatars) {
 	got := make([]byte, 1000)
 	_, err = io.ReadFull(body, got)
 	wantError(t, err, nil)
-	wantError(t, avatars.Delete(ctx, ImageName{anna, key}), nil)
+	wantError(t, avatars.Delete(ctx, avatarKey(anna, key)), nil)
 	rest, err := io.ReadAll(body)
 	if err == nil && !bytes.Equal(append(got, rest...), big) {
 		t.Error("a reader got something else after the image was deleted")

@@ -14,13 +14,11 @@ import (
 //go:embed openapi.yaml swagger
 var pages embed.FS
 
-// swaggerPolicy allows what Swagger UI needs: its own scripts and styles, requests to this service,
-// icons as data URLs, and avatars, which it shows as blobs.
+// swaggerPolicy allows Swagger UI its scripts, styles, requests, icons (data:), avatars (blob:).
 const swaggerPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; " +
 	"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// servePage serves openapi.yaml and Swagger UI. Browsers may keep a file but must revalidate it, so
-// that a new release takes effect at once.
+// servePage serves openapi.yaml and Swagger UI. Browsers must revalidate, to see a new release.
 func (s *server) servePage(w *response, r *http.Request) error {
 	h := w.Header()
 	name := strings.TrimPrefix(r.URL.Path, "/")

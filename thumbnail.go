@@ -34,7 +34,7 @@ func (s *server) getThumbnail(w *response, r *http.Request) error {
 }
 
 // serveThumbnail answers with the thumbnail of an image, or with a redirect to the image if it cannot be rendered.
-func (s *server) serveThumbnail(w *response, r *http.Request, a *Avatar) error {
+func (s *server) serveThumbnail(w *response, r *http.Request, a Avatar) error {
 	thumb, err := s.thumbnail(r.Context(), w.user, a)
 	if err != nil {
 		return err
@@ -47,7 +47,7 @@ func (s *server) serveThumbnail(w *response, r *http.Request, a *Avatar) error {
 }
 
 // thumbnail returns the stored thumbnail of an image, or renders and stores it. It is empty if that fails now.
-func (s *server) thumbnail(ctx context.Context, id string, a *Avatar) ([]byte, error) {
+func (s *server) thumbnail(ctx context.Context, id string, a Avatar) ([]byte, error) {
 	thumb, err := readObject(ctx, s.avatars, id, thumbnailKey(a.Key), 0)
 	if !errors.Is(err, ErrNotFound) {
 		return thumb, err
@@ -59,7 +59,7 @@ func (s *server) thumbnail(ctx context.Context, id string, a *Avatar) ([]byte, e
 }
 
 // render renders a thumbnail and stores it, empty if the image cannot be rendered.
-func (s *server) render(ctx context.Context, id string, a *Avatar) ([]byte, error) {
+func (s *server) render(ctx context.Context, id string, a Avatar) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	wait, cancel := context.WithTimeout(ctx, 2*time.Second) // for room to render
@@ -85,7 +85,7 @@ func (s *server) render(ctx context.Context, id string, a *Avatar) ([]byte, erro
 		return thumb, nil
 	}
 	u, err := s.users.Get(ctx, id)
-	if errors.Is(err, ErrNotFound) || err == nil && (u.Avatar == nil || u.Avatar.Key != a.Key) {
+	if errors.Is(err, ErrNotFound) || err == nil && u.Avatar.Key != a.Key {
 		s.discard(id, a.Key) // the image was replaced meanwhile
 		return nil, ErrNotFound
 	}

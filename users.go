@@ -32,7 +32,7 @@ func (s *server) appendUser(b []byte, u User) []byte {
 	b = appendText(append(b, `{"id":`...), u.ID)
 	b = appendText(append(b, `,"name":`...), u.Name)
 	b = appendText(append(b, `,"email":`...), u.Email)
-	if u.Avatar != nil {
+	if u.Avatar.Key != "" {
 		b = appendText(append(b, `,"avatar_url":`...), s.imageURL(u.ID, "avatar", u.Avatar.Key))
 		b = appendText(append(b, `,"thumbnail_url":`...), s.imageURL(u.ID, "thumbnail", u.Avatar.Key))
 	}
@@ -97,7 +97,7 @@ func (s *server) findUser(w *response, r *http.Request, email string) error {
 
 // sendPage sends a page of users, with a Link if there are more.
 func (s *server) sendPage(w *response, r *http.Request, after string, limit int) error {
-	var page []User
+	var page []User // of valid users: the last one is the cursor
 	for {
 		users, next, err := s.users.Page(r.Context(), after, limit+1-len(page))
 		if err != nil {
@@ -144,7 +144,7 @@ func (s *server) streamUsers(w *response, r *http.Request) error {
 	}
 }
 
-// validUsers returns the valid users of a page. The others must not keep clients from listing these.
+// validUsers returns the valid users of a page.
 func (s *server) validUsers(page []User) []User {
 	return slices.DeleteFunc(page, func(u User) bool {
 		err := u.check()
@@ -232,7 +232,7 @@ func (s *server) createUser(w *response, r *http.Request) error {
 	}
 	err = s.users.Create(r.Context(), u)
 	exists := errors.Is(err, ErrExists)
-	if exists && u.Avatar != nil {
+	if exists && u.Avatar.Key != "" {
 		s.discard(u.ID, u.Avatar.Key) // after any other error the write may still take effect
 	}
 	if exists || err == nil {
@@ -273,8 +273,7 @@ func (s *server) renameUser(w *response, r *http.Request) error {
 	return s.sendTaggedUser(w, http.StatusOK, u)
 }
 
-// deleteUser answers DELETE /users/{id}. The pointer goes first, so that no reader follows it, then the images,
-// and the user last: a deletion that failed half-way can be repeated.
+// deleteUser answers DELETE /users/{id}. It takes the steps of Deletions in docs/architecture.md.
 func (s *server) deleteUser(w *response, r *http.Request) error {
 	ctx, id := r.Context(), w.user
 	c := w.condition
@@ -286,7 +285,7 @@ func (s *server) deleteUser(w *response, r *http.Request) error {
 		c.Match = &tags{list: []string{u.ETag}} // the update changed the ETag
 	}
 	if u.Removed != "" {
-		if err := s.avatars.Delete(ctx, ImageName{id, u.Removed}); err != nil {
+		if err := s.avatars.Delete(ctx, avatarKey(id, u.Removed)); err != nil {
 			return err
 		}
 	}
@@ -297,7 +296,7 @@ func (s *server) deleteUser(w *response, r *http.Request) error {
 	if err != nil && !errors.Is(err, ErrNotFound) { // else a concurrent request completed the deletion
 		return err
 	}
-	if key := last.imageKey(); key != "" && key != u.Removed {
+	if key := cmp.Or(last.Avatar.Key, last.Removed); key != "" && key != u.Removed {
 		s.discard(id, key) // uploaded meanwhile
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -106,7 +106,7 @@ func TestAppendUser(t *testing.T) {
 			CreatedAt: u.CreatedAt.Format(timeFormat), UpdatedAt: u.UpdatedAt.Format(timeFormat),
 		}
 		if i%2 == 0 {
-			u.Email, u.Avatar = name+"@example.com", &Avatar{Key: "key"}
+			u.Email, u.Avatar = name+"@example.com", Avatar{Key: "key"}
 			want.Email = u.Email
 			want.AvatarURL = "https://example.com/a&b/users/" + u.ID + "/avatar/key"
 			want.ThumbnailURL = "https://example.com/a&b/users/" + u.ID + "/thumbnail/key"
@@ -214,7 +214,7 @@ func TestDeleteUser(t *testing.T) {
 	users := &uploadedMeanwhile{Users: localUsers{store}, images: localAvatars{store}}
 	s := newTestServer(config{}, users, localAvatars{store}, nil)
 	u, orphan, current, early := testUser("ada@example.com"), newKey(), testAvatar(nil), newKey()
-	u.Avatar = &current
+	u.Avatar = current
 	wantError(t, localUsers{store}.Create(t.Context(), u), nil)
 	for _, key := range []string{orphan, current.Key, thumbnailKey(current.Key), early} {
 		wantError(t, localAvatars{store}.Put(t.Context(), u.ID, key, "", nil), nil)
@@ -263,7 +263,7 @@ type uploadedMeanwhile struct {
 
 func (s *uploadedMeanwhile) Delete(ctx context.Context, u User, c Condition) (User, error) {
 	a := testAvatar(nil)
-	_, _, err := s.Users.Update(ctx, u.ID, Change{Avatar: &a, At: now()}, Condition{})
+	_, _, err := s.Users.Update(ctx, u.ID, Change{Avatar: a, At: now()}, Condition{})
 	s.uploaded = errors.Join(err, s.images.Put(ctx, u.ID, a.Key, a.Type, nil)) == nil
 	return s.Users.Delete(ctx, u, c)
 }
