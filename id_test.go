@@ -54,6 +54,7 @@ func TestUserID(t *testing.T) {
 
 // TestFoldCase compares every character with full case folding.
 func TestFoldCase(t *testing.T) {
+	t.Parallel()
 	full := func(s string) string { return norm.NFC.String(cases.Fold().String(norm.NFD.String(s))) }
 	for r := range unicode.MaxRune + 1 {
 		if !utf8.ValidRune(r) {
