@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"compress/zlib"
 	"encoding/binary"
 	"fmt"
@@ -65,7 +64,7 @@ type walker struct {
 	scans         int     // JPEG
 	space         string  // of colors, as profiles name it: "RGB ", "GRAY" or "CMYK"
 	profile       []byte  // the color profile, cleaned
-	misleading    bool    // PNG: browsers show other colors, or another frame, than Go decodes
+	misleading    bool    // browsers show other colors, or another frame, than Go decodes
 	decoded       float64 // bytes per pixel that Go's decoder allocates at most
 	converted     bool    // JPEG: Go makes RGBA or CMYK of it, of 4 bytes per pixel
 	trees         bool    // WebP: a lossless image, or lossless transparency
@@ -146,16 +145,16 @@ func (w *walker) end(at int, with ...byte) {
 
 // cost returns what Go's decoder takes for the image, in pixels of thumbnailPixelBytes bytes.
 func (w *walker) cost() int64 {
-	pixels := w.width * w.height
-	memory := w.decoded * float64(pixels)
+	pixels := float64(w.width * w.height)
+	memory := w.decoded * pixels
 	if w.converted {
-		memory += 4 * float64(pixels)
+		memory += 4 * pixels
 	}
 	if w.trees {
 		// Huffman trees: 256 bytes for each byte that describes them, 52 kB for each of 2,600 groups, at most.
 		memory += float64(min(256*len(w.data), 2600*52_000))
 	}
-	return max(int64(pixels), int64(memory)/thumbnailPixelBytes)
+	return int64(max(pixels, memory/thumbnailPixelBytes))
 }
 
 // clean returns data after all replacements.
@@ -201,11 +200,8 @@ func (w *walker) keepOrientation(data []byte) []byte {
 }
 
 // pngKept are the chunks that stay (PNG Third Edition, section 11), of eXIf only the orientation.
-var pngKept = map[string]bool{
-	"IHDR": true, "PLTE": true, "IDAT": true, "tRNS": true, "bKGD": true, "pHYs": true,
-	"acTL": true, "fcTL": true, "fdAT": true, "cHRM": true, "cICP": true, "gAMA": true,
-	"iCCP": true, "mDCV": true, "cLLI": true, "sBIT": true, "sRGB": true, "eXIf": true,
-}
+var pngKept = strings.Fields(`IHDR PLTE IDAT tRNS bKGD pHYs acTL fcTL fdAT
+	cHRM cICP gAMA iCCP mDCV cLLI sBIT sRGB eXIf`)
 
 // pngDepths are the bit depths of each color type (section 11.2.1).
 var pngDepths = map[byte]string{
@@ -217,23 +213,20 @@ const (
 	pngSRGB      = "\x01\x0d\x00\x01" // as coding-independent code points (section 11.3.2.6)
 )
 
-// pngColors are gamma and chromaticities of sRGB (sections 11.3.2.1, 11.3.2.2). An image may differ by 5 %.
+// pngColors are gamma and chromaticities of sRGB (sections 11.3.2.1, 11.3.2.2).
 var pngColors = map[string][]int{
 	"gAMA": {45_455},
 	"cHRM": {31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000},
 }
 
-func closeTo(body []byte, want []int) bool {
-	for i, value := range want {
-		if len(body) < 4*(i+1) {
-			return true // browsers ignore the chunk
-		}
-		got := int(binary.BigEndian.Uint32(body[4*i:]))
-		if got < value*95/100 || got > value*105/100 {
-			return false
+// comparePNG marks the image as misleading if a color differs by more than 5 %.
+func (w *walker) comparePNG(body []byte, srgb []int) {
+	for i := range min(len(srgb), len(body)/4) {
+		value := int(binary.BigEndian.Uint32(body[4*i:]))
+		if value < srgb[i]*95/100 || value > srgb[i]*105/100 {
+			w.misleading = true
 		}
 	}
-	return true
 }
 
 var pngEnd = pngChunk("IEND", nil)
@@ -256,7 +249,7 @@ func (w *walker) png() {
 		n := int(binary.BigEndian.Uint32(w.take(i, 4)))
 		chunk := w.take(i, 12+n)
 		kind, body := string(chunk[4:8]), chunk[8:8+n]
-		keep := pngKept[kind] && (animated || kind != "fcTL" && kind != "fdAT")
+		keep := slices.Contains(pngKept, kind) && (animated || kind != "fcTL" && kind != "fdAT")
 		intact := crc32.ChecksumIEEE(chunk[4:8+n]) == binary.BigEndian.Uint32(chunk[8+n:])
 		ancillary := kind[0]&0x20 != 0 // section 5.4
 		w.require(keep || ancillary, "its critical chunk %q is unknown", kind)
@@ -286,7 +279,7 @@ func (w *walker) png() {
 		case kind == "iCCP":
 			kept = w.pngProfile(chunk)
 		case kind == "gAMA", kind == "cHRM":
-			w.misleading = w.misleading || !closeTo(body, pngColors[kind])
+			w.comparePNG(body, pngColors[kind])
 		case kind == "cICP":
 			w.misleading = w.misleading || string(body) != pngSRGB
 		case kind == "eXIf":
@@ -326,13 +319,7 @@ func (w *walker) jpeg() {
 		default: // APP; COM; DNL, which browsers ignore
 			known := marker&0xf0 == 0xe0 || marker == 0xfe || marker == 0xdc
 			w.require(known, "its marker %02X is unknown or out of place", marker)
-			if kept := w.jpegKept(marker, segment); kept == nil {
-				w.replace(start, end)
-			} else {
-				size := uint16(2 + len(kept)) // #nosec G115 -- at most n
-				w.replace(start+2, start+4, binary.BigEndian.AppendUint16(nil, size)...)
-				w.replace(start+4, end, kept...)
-			}
+			w.replace(start, end, appSegment(marker, w.jpegKept(marker, segment))...)
 		}
 	}
 }
@@ -376,6 +363,15 @@ func (w *walker) jpegFrame(marker byte, segment []byte) {
 	case 4:
 		w.space = "CMYK"
 	}
+}
+
+// appSegment returns an application segment, nil without content.
+func appSegment(marker byte, content []byte) []byte {
+	if content == nil {
+		return nil
+	}
+	size := uint16(2 + len(content)) // #nosec G115 -- at most 0xffff
+	return append(binary.BigEndian.AppendUint16([]byte{0xff, marker}, size), content...)
 }
 
 // jpegKept returns what stays of an application segment: no thumbnail, a color profile, the orientation.
@@ -563,13 +559,13 @@ func (w *walker) webpImage(kind string, body []byte) {
 		body[0]&0x11 == 0x10 && // a visible key frame
 		littleEndian(body[:3])>>5 <= len(body)-10: // with its first partition
 		width, height = littleEndian(body[6:8])&0x3fff, littleEndian(body[8:10])&0x3fff
+		w.decoded += 1.5
 	case kind == "VP8L" && len(body) > 5 && body[0] == 0x2f && body[4]>>5 == 0:
 		bits := littleEndian(body[1:5])
 		width, height = 1+(bits&0x3fff), 1+(bits>>14&0x3fff)
+		w.decoded += 7 // 4 bytes, once more with a palette, and transforms
+		w.trees = true
 	}
-	// Lossless are 4 bytes, once more with a palette, and transforms.
-	w.decoded += map[string]float64{"VP8 ": 1.5, "VP8L": 7}[kind]
-	w.trees = w.trees || kind == "VP8L"
 	valid := width > 0 && (w.width == 0 || width == w.width && height == w.height)
 	w.require(valid, "the header of its image is not valid, or not of the size of its canvas")
 	w.setSize(width, height)
@@ -595,13 +591,13 @@ func (w *walker) keepProfile(profile []byte) []byte {
 		return nil
 	}
 	if w.profile = profile; len(profile) <= maxProfile {
-		w.profile = cleanProfile(slices.Clone(profile))
+		w.profile = cleanProfile(profile)
 	}
 	return w.profile
 }
 
-// cleanProfile sets to zero what no color engine reads: descriptions, private tags such as the model and the serial
-// number of a monitor, what no tag contains, and the ID. Size and tag table stay. It returns nil for a broken profile.
+// cleanProfile returns a copy without what no color engine reads: zeros replace descriptions, private tags such as
+// the serial number of a monitor, what no tag contains, and the ID. It returns nil for a broken profile.
 func cleanProfile(profile []byte) []byte {
 	const header, entrySize = 132, 12
 	if len(profile) < header || string(profile[36:40]) != "acsp" {
@@ -612,39 +608,33 @@ func cleanProfile(profile []byte) []byte {
 	if tags > maxProfileTag || table > len(profile) {
 		return nil
 	}
-	type part struct{ from, to int }
-	kept := []part{{0, table}}
+	clean := make([]byte, len(profile))
+	copy(clean, profile[:table])
 	for entry := range slices.Chunk(profile[header:table], entrySize) {
 		from, size := int(binary.BigEndian.Uint32(entry[4:])), int(binary.BigEndian.Uint32(entry[8:]))
 		if from > len(profile) || size > len(profile)-from {
 			return nil
 		}
-		kept = append(kept, part{from, from + keptOfTag(string(entry[:4]), profile[from:from+size])})
+		tag := profile[from : from+size]
+		copy(clean[from:], tag[:keptOfTag(string(entry[:4]), tag)]) // tags may share content
 	}
-	clear(profile[84:100]) // the ID is a checksum
-	slices.SortFunc(kept, func(a, b part) int { return cmp.Compare(a.from, b.from) })
-	end := 0
-	for _, k := range kept { // tags may share content
-		clear(profile[min(end, k.from):k.from])
-		end = max(end, k.to)
-	}
-	clear(profile[end:])
-	return profile
+	clear(clean[84:100]) // the ID is a checksum
+	return clean
 }
 
-// keptOfTag returns how many bytes of a tag stay: all, those before a text (ICC.1:2001-04, section 6.5.17;
-// ICC.1:2022, section 10.15), or the type.
+// keptOfTag returns how many bytes of a tag stay: all that color engines read, those before a text (ICC.1:2001-04,
+// section 6.5.17; ICC.1:2022, section 10.15), or the type.
 func keptOfTag(name string, tag []byte) int {
+	kept := 4
 	switch {
 	case slices.Contains(profileTags, name):
 		return len(tag)
-	case len(tag) > 12 && string(tag[:4]) == "desc":
-		return 12
-	case len(tag) > 16 && string(tag[:4]) == "mluc":
-		records := int(binary.BigEndian.Uint32(tag[8:]))
-		return min(16+12*records, len(tag))
+	case bytes.HasPrefix(tag, []byte("desc")):
+		kept = 12
+	case bytes.HasPrefix(tag, []byte("mluc")) && len(tag) > 12:
+		kept = 16 + 12*int(binary.BigEndian.Uint32(tag[8:]))
 	}
-	return min(len(tag), 4)
+	return min(kept, len(tag))
 }
 
 // pngProfile returns what stays of the chunk of a profile: name, 0, 0, the profile compressed (PNG Third Edition,
@@ -687,7 +677,5 @@ func withProfile(thumb, profile []byte) []byte {
 	case bytes.HasPrefix(thumb, []byte(pngSignature)):
 		return slices.Insert(thumb, len(pngSignature)+25, pngProfileChunk(profile)...)
 	}
-	size := uint16(2 + len(iccHeader) + len(profile)) // #nosec G115 -- at most 0xffff
-	segment := append(binary.BigEndian.AppendUint16([]byte{0xff, 0xe2}, size), iccHeader...)
-	return slices.Insert(thumb, 2, append(segment, profile...)...)
+	return slices.Insert(thumb, 2, appSegment(0xe2, slices.Concat([]byte(iccHeader), profile))...)
 }
