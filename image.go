@@ -56,17 +56,16 @@ type walker struct {
 	out       []byte // data[:done] after replacements; nil while nothing has changed
 	done      int
 
-	firstFrame    bool // end a GIF after its first frame
 	width, height int
 	pixels        int     // bytes of compressed pixels
 	orientation   byte    // EXIF: 0 if missing, 1 if upright, 2 to 8 if the image must be turned
 	flags         byte    // WebP: of VP8X
 	scans         int     // JPEG
-	space         string  // of colors, as profiles name it: "RGB ", "GRAY" or "CMYK"
+	gray          bool    // PNG, JPEG
 	profile       []byte  // the color profile, cleaned
 	misleading    bool    // browsers show other colors, or another frame, than Go decodes
 	decoded       float64 // bytes per pixel that Go's decoder allocates at most
-	converted     bool    // JPEG: Go makes RGBA or CMYK of it, of 4 bytes per pixel
+	converted     bool    // JPEG: Go makes RGBA of it, of 4 bytes per pixel
 	trees         bool    // WebP: a lossless image, or lossless transparency
 }
 
@@ -81,7 +80,7 @@ func (w *walker) run() (err error) {
 			panic(fault)
 		}
 	}()
-	w.mediaType, w.space = http.DetectContentType(w.data), "RGB "
+	w.mediaType = http.DetectContentType(w.data)
 	if walk := walks[w.mediaType]; walk != nil {
 		walk(w)
 		return nil
@@ -264,9 +263,7 @@ func (w *walker) png() {
 			w.require(n == 13 && body[12] <= 1, "its header is not valid")
 			w.require(strings.Contains(pngDepths[body[9]], string(body[8:9])), "its header is not valid")
 			w.setSize(int(binary.BigEndian.Uint32(body)), int(binary.BigEndian.Uint32(body[4:])))
-			if body[9] == 0 || body[9] == 4 {
-				w.space = "GRAY"
-			}
+			w.gray = body[9]&^4 == 0 // with alpha or not
 			// 4 channels of 8 or 16 bits; each pass of an interlaced image is an image too.
 			w.decoded = float64(max(8, body[8]) / 8 * 4 * (1 + body[12]))
 		case kind == "IDAT":
@@ -356,13 +353,9 @@ func (w *walker) jpegFrame(marker byte, segment []byte) {
 	if marker == 0xc2 {
 		w.decoded *= 5
 	}
-	w.converted = w.converted || segment[5] == 4 || segment[6] == 'R' // components R, G and B
-	switch segment[5] {
-	case 1:
-		w.space = "GRAY"
-	case 4:
-		w.space = "CMYK"
-	}
+	w.gray = segment[5] == 1
+	w.converted = w.converted || segment[6] == 'R' // components R, G and B
+	w.misleading = w.misleading || segment[5] == 4 // CMYK
 }
 
 // appSegment returns an application segment, nil without content.
@@ -440,7 +433,6 @@ func (w *walker) gif() {
 			i = w.gifBlocks(blocks)
 			terminator := 1
 			w.pixels += i - blocks - terminator
-			ended = w.firstFrame
 		default: // the trailer, or after a frame what browsers take for it
 			w.require(kind == 0x3b || w.pixels > 0, "it has a block of the unknown type %#02x", kind)
 			ended = true

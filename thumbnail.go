@@ -96,7 +96,7 @@ func (s *server) render(ctx context.Context, id string, a Avatar) ([]byte, error
 // error for an image that costs more than maxThumbnailPixels, for animated WebP, and for an image whose
 // colors would be wrong.
 func prepareThumbnail(data []byte) (w walker, cost int64, err error) {
-	w = walker{data: data, firstFrame: true}
+	w = walker{data: data}
 	if err := w.run(); err != nil {
 		return walker{}, 0, err
 	}
@@ -107,15 +107,16 @@ func prepareThumbnail(data []byte) (w walker, cost int64, err error) {
 		w.data = slices.Concat(w.data[:6], screen, w.data[10:])
 	}
 	cost = w.cost()
-	wrongColors := w.misleading || w.space == "CMYK" && len(w.profile) > 0 || len(w.profile) > maxProfile
-	if cost > maxThumbnailPixels || w.scans > maxThumbnailScans || w.flags&webpFlags["ANIM"] != 0 || wrongColors {
+	costly := cost > maxThumbnailPixels || w.scans > maxThumbnailScans
+	animatedWebP := w.flags&webpFlags["ANIM"] != 0
+	if costly || animatedWebP || w.misleading || len(w.profile) > maxProfile {
 		return walker{}, 0, errors.New("the image cannot be rendered")
 	}
 	return w, cost, nil
 }
 
 // thumbnail returns the middle square of an image, upright, as a JPEG, or as a PNG if pixels are
-// transparent. Scaling takes up to 13 MB.
+// transparent. Scaling takes up to 64 MB, of an image with a palette.
 func (w *walker) thumbnail(ctx context.Context) (thumb []byte, err error) {
 	defer func() {
 		if fault := recover(); fault != nil { // in a decoder
@@ -126,57 +127,49 @@ func (w *walker) thumbnail(ctx context.Context) (thumb []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
+	return w.encode(w.scale(img))
+}
+
+// scale returns the middle square of a decoded image, upright.
+func (w *walker) scale(img image.Image) *image.RGBA {
 	side := min(w.width, w.height)
-	corner := image.Pt((w.width-side)/2, (w.height-side)/2)
+	square := image.Rect(0, 0, side, side).Add(image.Pt((w.width-side)/2, (w.height-side)/2))
 	// Less than the square for a frame of a GIF.
-	part := img.Bounds().Intersect(image.Rect(0, 0, side, side).Add(corner))
+	part := img.(interface {
+		SubImage(image.Rectangle) image.Image
+	}).SubImage(square)
 	// The averages of whole pixels first: the filter is 10 times as slow.
-	small := reduce(img, part, max(1, side/(2*thumbnailSide)))
-	switch small := small.(type) {
-	case *image.YCbCr:
-		if w.mediaType == "image/webp" {
-			widenRange(small)
-		}
-	case *image.NYCbCrA:
-		widenRange(&small.YCbCr)
+	small := reduce(part, max(1, side/(2*thumbnailSide)))
+	if w.mediaType == "image/webp" {
+		widenRange(small)
 	}
 	scaled := image.NewRGBA(image.Rect(0, 0, thumbnailSide, thumbnailSide))
-	scale := func(p image.Point) image.Point { return p.Sub(corner).Mul(thumbnailSide).Div(side) }
-	target := image.Rectangle{scale(part.Min), scale(part.Max)}
+	scale := func(p image.Point) image.Point { return p.Sub(square.Min).Mul(thumbnailSide).Div(side) }
+	target := image.Rectangle{scale(part.Bounds().Min), scale(part.Bounds().Max)}
 	// The kernel widens as the image shrinks, so that every pixel counts, by its alpha.
 	draw.BiLinear.Scale(scaled, target, small, small.Bounds(), draw.Src, nil)
 	turned := image.NewRGBA(scaled.Rect)
 	draw.NearestNeighbor.Transform(turned, upright[w.orientation], scaled, scaled.Rect, draw.Src, nil)
-	return w.encode(turned)
+	return turned
 }
 
-// encode encodes a thumbnail, with the color profile of its image: one for RGB, or one for gray of a gray image.
-// Browsers ignore others.
+// encode encodes a thumbnail, gray or in color as its image, with the color profile of the image.
 func (w *walker) encode(thumb *image.RGBA) ([]byte, error) {
-	space := ""
-	if len(w.profile) > 0 {
-		space = string(w.profile[16:20]) // ICC.1:2022, section 7.2.8
-	}
-	gray := space == "GRAY" && w.space == "GRAY"
-	profile := w.profile
-	if space != "RGB " && !gray {
-		profile = nil
-	}
 	var b bytes.Buffer
 	var err error
 	switch {
-	case !thumb.Opaque() && gray:
+	case !thumb.Opaque() && w.gray && len(w.profile) > 0:
 		return nil, errors.New("image/png does not write transparent gray")
 	case !thumb.Opaque():
 		err = png.Encode(&b, thumb)
-	case gray:
+	case w.gray:
 		img := image.NewGray(thumb.Rect)
 		draw.Draw(img, img.Rect, thumb, image.Point{}, draw.Src)
 		err = jpeg.Encode(&b, img, &jpeg.Options{Quality: 85})
 	default:
 		err = jpeg.Encode(&b, thumb, &jpeg.Options{Quality: 85})
 	}
-	return withProfile(b.Bytes(), profile), err
+	return withProfile(b.Bytes(), w.profile), err
 }
 
 // upright maps a thumbnail onto the upright one, by EXIF orientation (EXIF 2.32, section 4.6.4), 0 if unknown.
@@ -197,149 +190,127 @@ func (c contextReader) Read(p []byte) (int, error) {
 	return n, cmp.Or(c.ctx.Err(), err)
 }
 
-// reduce returns a part of a decoded image at 1/k of its size. Each pixel is the average of k × k
-// pixels, fewer at the right and lower edge. Colors count by their alpha.
-func reduce(img image.Image, part image.Rectangle, k int) image.Image {
-	size := image.Rect(0, 0, (part.Dx()+k-1)/k, (part.Dy()+k-1)/k)
+// reduce returns an image at 1/k of its size, each pixel the average of k × k, fewer at the right and lower edge.
+// It takes what Go's decoders return for the images that are rendered: RGBA and RGBA64 are opaque.
+func reduce(img image.Image, k int) image.Image {
+	bounds := img.Bounds()
+	size := bounds.Size()
+	width := (size.X + k - 1) / k
+	small := image.Rect(0, 0, width, (size.Y+k-1)/k)
 	switch img := img.(type) {
 	case *image.Gray:
-		small := image.NewGray(size)
-		reducePlane(small.Pix, img.Pix[img.PixOffset(part.Min.X, part.Min.Y):], img.Stride, part.Size(), k)
-		return small
+		return &image.Gray{Pix: averageSamples(img.Pix, img.Stride, size, k), Stride: width, Rect: small}
+	case *image.Gray16:
+		gray := image.NewGray(bounds)
+		draw.Draw(gray, bounds, img, bounds.Min, draw.Src)
+		return reduce(gray, k)
 	case *image.YCbCr:
-		small := image.NewYCbCr(size, img.SubsampleRatio)
-		y, c := img.YOffset(part.Min.X, part.Min.Y), img.COffset(part.Min.X, part.Min.Y)
-		across := img.YStride / img.CStride // pixels of a sample of Cb or Cr
-		down := len(img.Y) * img.CStride / (img.YStride * len(img.Cb))
-		colors := image.Pt((part.Dx()+across-1)/across, (part.Dy()+down-1)/down)
-		reducePlane(small.Y, img.Y[y:], img.YStride, part.Size(), k)
-		reducePlane(small.Cb, img.Cb[c:], img.CStride, colors, k)
-		reducePlane(small.Cr, img.Cr[c:], img.CStride, colors, k)
-		return small
+		last := img.COffset(bounds.Max.X-1, bounds.Max.Y-1) - img.COffset(bounds.Min.X, bounds.Min.Y)
+		colors := image.Pt(last%img.CStride+1, last/img.CStride+1)
+		return &image.YCbCr{
+			Y:       averageSamples(img.Y, img.YStride, size, k),
+			Cb:      averageSamples(img.Cb, img.CStride, colors, k),
+			Cr:      averageSamples(img.Cr, img.CStride, colors, k),
+			YStride: width, CStride: (colors.X + k - 1) / k, SubsampleRatio: img.SubsampleRatio, Rect: small,
+		}
 	case *image.NYCbCrA:
-		small := image.NewNYCbCrA(size, img.SubsampleRatio)
-		small.YCbCr = *reduce(&img.YCbCr, part, k).(*image.YCbCr)
-		reducePlane(small.A, img.A[img.AOffset(part.Min.X, part.Min.Y):], img.AStride, part.Size(), k)
-		return small
+		colors := reduce(&img.YCbCr, k).(*image.YCbCr)
+		return &image.NYCbCrA{YCbCr: *colors, A: averageSamples(img.A, img.AStride, size, k), AStride: width}
+	case *image.RGBA:
+		return averagePixels(img.Pix, img.Stride, 1, size, k)
+	case *image.NRGBA:
+		return averagePixels(img.Pix, img.Stride, 1, size, k)
+	case *image.RGBA64:
+		return averagePixels(img.Pix, img.Stride, 2, size, k)
+	case *image.NRGBA64:
+		return averagePixels(img.Pix, img.Stride, 2, size, k)
+	case *image.Paletted:
+		return averagePixels(withoutPalette(img), 4*size.X, 1, size, k)
 	}
-	return reducePixels(img, part, k, size)
+	panic(fmt.Sprintf("an image of %T", img))
 }
 
-// reducePlane reduces a plane of one byte a sample.
-func reducePlane(small, plane []byte, stride int, size image.Point, k int) {
-	width := (size.X + k - 1) / k
-	sums := make([]uint32, width)
+// averageSamples averages k × k samples of one channel.
+func averageSamples(pix []byte, stride int, size image.Point, k int) []byte {
+	var averages []byte
 	for top := 0; top < size.Y; top += k {
-		clear(sums)
-		rows := min(k, size.Y-top)
-		for y := top; y < top+rows; y++ {
-			row := plane[y*stride:][:size.X]
-			for x := range sums {
-				for _, sample := range row[x*k : min((x+1)*k, size.X)] {
-					sums[x] += uint32(sample)
+		for left := 0; left < size.X; left += k {
+			rows, columns := min(k, size.Y-top), min(k, size.X-left)
+			sum := uint32(0)
+			for y := top; y < top+rows; y++ {
+				for _, sample := range pix[y*stride+left:][:columns] {
+					sum += uint32(sample)
 				}
 			}
+			averages = append(averages, average(sum, uint32(rows*columns)))
 		}
-		for x, sum := range sums {
-			n := uint32(rows * min(k, size.X-x*k)) // #nosec G115 -- at most k × k
-			small[x] = byte((sum + n/2) / n)       // #nosec G115 -- an average of bytes
-		}
-		small = small[width:]
 	}
+	return averages
 }
 
-// A pixelSum adds up pixels: red, green and blue multiplied by alpha, and alpha.
-type pixelSum struct{ red, green, blue, alpha uint32 }
-
-// reducePixels reduces an image whose channels are not in planes.
-func reducePixels(img image.Image, part image.Rectangle, k int, size image.Rectangle) *image.NRGBA {
-	small := image.NewNRGBA(size)
-	sums := make([]pixelSum, size.Dx())
-	readRow := rowReader(img, part)
-	for top := 0; top < part.Dy(); top += k {
-		clear(sums)
-		rows := min(k, part.Dy()-top)
-		for y := top; y < top+rows; y++ {
-			row := readRow(part.Min.Y + y)
-			for x := range sums {
-				sums[x].add(row[4*k*x : min(4*k*(x+1), len(row))])
+// averagePixels averages k × k pixels of red, green, blue and alpha. Colors count by their alpha. A channel has
+// depth bytes, of which the first counts.
+func averagePixels(pix []byte, stride, depth int, size image.Point, k int) *image.NRGBA {
+	small := image.NewNRGBA(image.Rect(0, 0, (size.X+k-1)/k, (size.Y+k-1)/k))
+	for top := 0; top < size.Y; top += k {
+		for left := 0; left < size.X; left += k {
+			rows, columns := min(k, size.Y-top), min(k, size.X-left)
+			var red, green, blue, alpha uint32
+			for y := top; y < top+rows; y++ {
+				at := y*stride + 4*depth*left
+				for range columns {
+					weight := uint32(pix[at+3*depth])
+					red += weight * uint32(pix[at])
+					green += weight * uint32(pix[at+depth])
+					blue += weight * uint32(pix[at+2*depth])
+					alpha += weight
+					at += 4 * depth
+				}
 			}
-		}
-		pix := small.Pix[top/k*small.Stride:]
-		for x, sum := range sums {
-			n := uint32(rows * min(k, part.Dx()-x*k)) // #nosec G115 -- at most k × k
-			alpha := max(sum.alpha, 1)
-			for i, total := range []uint32{sum.red, sum.green, sum.blue} {
-				pix[4*x+i] = byte((total + alpha/2) / alpha) // #nosec G115 -- an average of bytes
-			}
-			pix[4*x+3] = byte((sum.alpha + n/2) / n) // #nosec G115 -- an average of bytes
+			small.SetNRGBA(left/k, top/k, color.NRGBA{
+				average(red, alpha), average(green, alpha), average(blue, alpha), average(alpha, uint32(rows*columns)),
+			})
 		}
 	}
 	return small
 }
 
-func (s *pixelSum) add(pixels []byte) {
-	var red, green, blue, sum uint32
-	for ; len(pixels) >= 4; pixels = pixels[4:] {
-		alpha := uint32(pixels[3])
-		red += uint32(pixels[0]) * alpha
-		green += uint32(pixels[1]) * alpha
-		blue += uint32(pixels[2]) * alpha
-		sum += alpha
-	}
-	s.red += red
-	s.green += green
-	s.blue += blue
-	s.alpha += sum
+// average returns the average of n bytes, 0 of no bytes.
+func average(sum, n uint32) byte {
+	return byte((sum + n/2) / max(n, 1)) // #nosec G115 -- an average of bytes
 }
 
-// rowReader returns a function that returns a row of pixels as red, green, blue and alpha, until its
-// next call. Decoders return RGBA only for opaque images.
-func rowReader(img image.Image, part image.Rectangle) func(y int) []byte {
-	row := image.NewNRGBA(image.Rect(part.Min.X, 0, part.Max.X, 1))
-	width := len(row.Pix)
-	switch img := img.(type) {
-	case *image.RGBA:
-		return func(y int) []byte { return img.Pix[img.PixOffset(part.Min.X, y):][:width] }
-	case *image.NRGBA:
-		return func(y int) []byte { return img.Pix[img.PixOffset(part.Min.X, y):][:width] }
-	case *image.Paletted:
-		var palette [256][4]byte
-		for i, c := range img.Palette {
-			p := color.NRGBAModel.Convert(c).(color.NRGBA)
-			palette[i] = [4]byte{p.R, p.G, p.B, p.A}
-		}
-		return func(y int) []byte {
-			for x, index := range img.Pix[img.PixOffset(part.Min.X, y):][:part.Dx()] {
-				*(*[4]byte)(row.Pix[4*x:]) = palette[index]
-			}
-			return row.Pix
-		}
-	case *image.CMYK:
-		opaque := (*image.RGBA)(row)
-		return func(y int) []byte {
-			draw.Draw(opaque, opaque.Rect, img, image.Pt(part.Min.X, y), draw.Src)
-			return row.Pix
+// withoutPalette returns the pixels of a paletted image: red, green, blue and alpha.
+func withoutPalette(img *image.Paletted) []byte {
+	var palette [256][4]byte
+	for i, c := range img.Palette {
+		p := color.NRGBAModel.Convert(c).(color.NRGBA)
+		palette[i] = [4]byte{p.R, p.G, p.B, p.A}
+	}
+	pix := make([]byte, 0, 4*img.Rect.Dx()*img.Rect.Dy())
+	for y := range img.Rect.Dy() {
+		for _, index := range img.Pix[y*img.Stride:][:img.Rect.Dx()] {
+			pix = append(pix, palette[index][:]...)
 		}
 	}
-	// 16 bits a channel are rare: ten times as slow.
-	return func(y int) []byte {
-		for x := part.Min.X; x < part.Max.X; x++ {
-			row.Set(x, 0, img.At(x, y))
-		}
-		return row.Pix
-	}
+	return pix
 }
 
 // widenRange converts the limited range of a lossy WebP, Y from 16 to 235, Cb and Cr from 16 to 240
 // (ITU-R BT.601; RFC 9649, section 2.5), to the full range of a JPEG, which Go assumes.
-func widenRange(img *image.YCbCr) {
-	widen := func(plane []byte, from, to, levels int) {
+func widenRange(img image.Image) {
+	widen := func(plane []byte, levels int) {
 		for i, c := range plane {
-			plane[i] = byte(min(max((int(c)-from)*255/levels+to, 0), 255))
+			full := ((int(c)-16)*255 + levels/2) / levels
+			plane[i] = byte(min(max(full, 0), 255))
 		}
 	}
-	widen(img.Y, 16, 0, 219)
-	widen(img.Cb, 128, 128, 224)
-	widen(img.Cr, 128, 128, 224)
+	switch img := img.(type) {
+	case *image.YCbCr:
+		widen(img.Y, 219)
+		widen(img.Cb, 224)
+		widen(img.Cr, 224)
+	case *image.NYCbCrA:
+		widenRange(&img.YCbCr)
+	}
 }

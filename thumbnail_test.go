@@ -169,8 +169,6 @@ func TestThumbnailKinds(t *testing.T) {
 		thumbType string
 	}{
 		{"gray", testkit.JPEG(image.NewGray(image.Rect(0, 0, 500, 300))), "image/jpeg"},
-		{"CMYK", file("images/jpg-cmyk.jpg"), "image/jpeg"},
-		{"CMYK, progressive", file("progressive-cmyk.jpg"), "image/jpeg"},
 		{"RGB", file("images/jpg-rgb.jpg"), "image/jpeg"},
 		{"16 bits", testkit.PNG(deep), "image/jpeg"},
 		{"one pixel", testkit.PNG(testkit.Gradient(1, 1, 1)), "image/jpeg"},
@@ -252,7 +250,8 @@ func TestThumbnailHostile(t *testing.T) {
 		data []byte
 	}{
 		{"JPEG of very many scans", jpegOfScans(8, maxThumbnailScans+1)},
-		{"JPEG, 16 megapixels of progressive CMYK", patchedSize(testkit.Must(os.ReadFile("testdata/progressive-cmyk.jpg")), 4000, 4000)},
+		{"JPEG of CMYK", testkit.Must(os.ReadFile("testdata/images/jpg-cmyk.jpg"))},
+		{"JPEG of CMYK, progressive", testkit.Must(os.ReadFile("testdata/progressive-cmyk.jpg"))},
 		{"PNG of 17 megapixels", pngOf(17_000, 1000)},
 		{"GIF, frame of 25 megapixels", testkit.GIFClaiming(5000, 5000, 1)},
 		{"WebP, animated", images["animated.webp"]},
@@ -423,7 +422,7 @@ func TestThumbnailMemory(t *testing.T) {
 		{"JPEG", testkit.JPEG(flat)},
 		{"JPEG, gray", testkit.JPEG(image.NewGray(flat.Rect))},
 		{"JPEG, progressive", testkit.Must(os.ReadFile("testdata/progressive.jpg"))},
-		{"JPEG, progressive CMYK", testkit.Must(os.ReadFile("testdata/progressive-cmyk.jpg"))},
+		{"JPEG, RGB", testkit.Must(os.ReadFile("testdata/images/jpg-rgb.jpg"))},
 		{"GIF", testkit.GIF(1500, 1500, 4)},
 		{"JPEG, progressive, 4:4:4", testkit.Must(os.ReadFile("testdata/colors/progressive-444.jpg"))},
 		{"WebP, Huffman trees", webpOfTrees(900)},
@@ -575,7 +574,7 @@ const (
 	tooMuchMemory = "more than 160 MB"
 	manyScans     = "more than 64 scans"
 	notDecodable  = "Go's decoders reject"
-	cmykProfile   = "CMYK with a color profile"
+	cmyk          = "JPEG of CMYK"
 	largeProfile  = "color profile over 64 kB"
 	grayProfileA  = "transparent gray with a color profile"
 	otherGamma    = "gamma, chromaticities"
@@ -605,7 +604,7 @@ func TestThumbnailBrowser(t *testing.T) {
 			t.Errorf("%s redirects to the image, and the contract does not list %q", img.name, img.redirect)
 		}
 	}
-	for _, kind := range []string{animatedWebP, tooManyPixels, tooMuchMemory, manyScans, notDecodable, cmykProfile, largeProfile, grayProfileA, otherGamma, otherSpace, hiddenDefault} {
+	for _, kind := range []string{animatedWebP, tooManyPixels, tooMuchMemory, manyScans, notDecodable, cmyk, largeProfile, grayProfileA, otherGamma, otherSpace, hiddenDefault} {
 		if !seen[kind] {
 			t.Errorf("no image that redirects because of %q", kind)
 		}
@@ -830,7 +829,7 @@ func shownImages(t *testing.T) []*shownImage {
 	palette := redrawn(image.NewPaletted(rect, webSafe()), small).(*image.Paletted)
 	clearPalette := append(color.Palette{color.NRGBA{}, color.NRGBA{0, 0, 255, 128}}, webSafe()[:200]...)
 	cut := redrawn(image.NewPaletted(rect, clearPalette), faded(scene(400, 300))).(*image.Paletted)
-	apng, cmyk := file("images/png-apng.png"), file("images/jpg-cmyk.jpg")
+	apng := file("images/png-apng.png")
 	vp8, vp8l := file("colors/lossy.webp")[12:], file("colors/lossless.webp")[12:]
 	grayAlpha := slices.Concat(testkit.PNGGrayAlpha(64, 64))
 	images := []*shownImage{
@@ -854,7 +853,7 @@ func shownImages(t *testing.T) []*shownImage {
 		{name: "JPEG noise", data: encodedJPEG(noise(1200, 900)), tolerance: 6},
 		{name: "JPEG progressive", data: file("progressive.jpg")},
 		{name: "JPEG progressive 4:4:4", data: file("colors/progressive-444.jpg")},
-		{name: "JPEG progressive CMYK", data: file("progressive-cmyk.jpg")},
+		{name: "JPEG progressive CMYK", data: file("progressive-cmyk.jpg"), redirect: cmyk},
 		{name: "GIF", data: encodedGIF(rect, palette)},
 		{name: "GIF transparent", data: encodedGIF(rect, cut)},
 		{name: "GIF animated", data: encodedGIF(rect, palette, cut)},
@@ -895,7 +894,7 @@ func shownImages(t *testing.T) []*shownImage {
 		{name: "PNG 4001 x 4000", data: testkit.PNG(image.NewGray(image.Rect(0, 0, 4001, 4000))), redirect: tooManyPixels},
 		{name: "JPEG progressive 4:4:4 11 MP", data: patchedSize(file("colors/progressive-444.jpg"), 4000, 2800), redirect: tooMuchMemory},
 		{name: "JPEG 65 scans", data: file("images/jpg-65-scans.jpg"), redirect: manyScans},
-		{name: "JPEG CMYK, profile", data: withTestProfile(cmyk, iccProfile("CMYK", iccTexts("CMYK")...)), redirect: cmykProfile},
+		{name: "JPEG CMYK, profile", data: withTestProfile(file("images/jpg-cmyk.jpg"), iccProfile("CMYK", iccTexts("CMYK")...)), redirect: cmyk},
 		{name: "JPEG profile of 80 kB", data: withTestProfile(jpg, rgbProfile(2.2, swappedRGB, profileTag{"prvt", string(make([]byte, 80_000))})), redirect: largeProfile},
 		{name: "PNG gray alpha, profile", data: withTestProfile(grayAlpha, grayProfile(1)), redirect: grayProfileA},
 		{name: "PNG gAMA 1", data: file("colors/gamma-1.0.png"), redirect: otherGamma},
@@ -911,9 +910,13 @@ func shownImages(t *testing.T) []*shownImage {
 		if field := strings.Split(line, "\t"); field[1] == "200" {
 			img := &shownImage{name: strings.TrimSuffix(field[0], filepath.Ext(field[0])), data: file("images/" + field[0]), tolerance: 6}
 			clean, _, _ := cleanImage(img.data)
-			if _, _, err := image.Decode(bytes.NewReader(clean)); img.name == "webp-anim" {
+			_, _, err := image.Decode(bytes.NewReader(clean))
+			switch {
+			case img.name == "webp-anim":
 				img.redirect = animatedWebP
-			} else if err != nil && !strings.HasPrefix(img.name, "gif-") {
+			case strings.HasPrefix(img.name, "jpg-cmyk"):
+				img.redirect = cmyk
+			case err != nil && !strings.HasPrefix(img.name, "gif-"):
 				img.redirect = notDecodable
 			}
 			images = append(images, img)
