@@ -296,7 +296,7 @@ func findBrowser(t *testing.T) string {
 	return ""
 }
 
-// watch records requests to anything but the service, violations of the page's policy, and
+// watch records failed requests, requests to anything but the service, violations of the page's policy, and
 // errors on the console. That a request was answered by an error is none: some
 // steps ask for one.
 func (b *browser) watch(event any) {
@@ -309,6 +309,10 @@ func (b *browser) watch(event any) {
 		scheme, _, _ := strings.Cut(e.Request.URL, ":")
 		if !slices.Contains([]string{"data", "blob", "about"}, scheme) && !strings.HasPrefix(e.Request.URL, b.base+"/") {
 			fault("request to somewhere else: %s", e.Request.URL)
+		}
+	case *network.EventLoadingFailed:
+		if !e.Canceled {
+			fault("request failed: %s", e.ErrorText)
 		}
 	case *log.EventEntryAdded:
 		if e.Entry.Level == log.EntryLevelError && e.Entry.Source != log.EntrySourceNetwork {
