@@ -9,7 +9,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/http/httptest"
 	"reflect"
 	"regexp"
 	"slices"
@@ -44,13 +43,9 @@ type dynamoItem map[string]dynamoValue
 type dynamoValue map[string]json.RawMessage
 
 func NewDynamoDB(t testing.TB) *DynamoDB {
-	f := &DynamoDB{Faults: &Faults{}, pageSize: 1000, tables: map[string]*dynamoTable{Table: {key: "id", items: map[string]dynamoItem{}, stale: map[string]dynamoItem{}}}}
-	server := httptest.NewServer(f)
-	t.Cleanup(func() {
-		server.CloseClientConnections()
-		server.Close()
-	})
-	f.URL = server.URL
+	users := &dynamoTable{key: "id", items: map[string]dynamoItem{}, stale: map[string]dynamoItem{}}
+	f := &DynamoDB{Faults: &Faults{}, pageSize: 1000, tables: map[string]*dynamoTable{Table: users}}
+	f.URL = serve(t, f)
 	return f
 }
 

@@ -8,11 +8,22 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"sync"
+	"testing"
 	"time"
 )
 
 // Table and Bucket exist in new fakes.
 const Table, Bucket = "roster-test", "roster-test"
+
+// serve serves a fake until the test ends, and returns its URL.
+func serve(t testing.TB, fake http.Handler) (url string) {
+	server := httptest.NewServer(fake)
+	t.Cleanup(func() {
+		server.CloseClientConnections() // of requests that hang
+		server.Close()
+	})
+	return server.URL
+}
 
 // A Fault is the failure of one request. The zero Fault is success.
 type Fault struct {

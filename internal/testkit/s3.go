@@ -12,7 +12,6 @@ import (
 	"hash/crc32"
 	"maps"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,12 +45,7 @@ func NewS3(t testing.TB) *S3 {
 		pageSize: 1000,
 		buckets:  map[string]map[string]s3Object{Bucket: {}},
 	}
-	server := httptest.NewServer(f)
-	t.Cleanup(func() {
-		server.CloseClientConnections()
-		server.Close()
-	})
-	f.URL = server.URL
+	f.URL = serve(t, f)
 	return f
 }
 
