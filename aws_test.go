@@ -307,7 +307,7 @@ func TestCredentials(t *testing.T) {
 	}
 	for _, code := range []string{"ExpiredToken", "InvalidAccessKeyId", "AccessDenied", "SignatureDoesNotMatch"} {
 		bucket.Next("DeleteObjects", testkit.Fault{Status: 403, Code: code})
-		check(avatars.Delete(ctx, avatarKey(u.ID, "key")), "DeleteObjects")
+		check(avatars.Delete(ctx, u.ID, "key"), "DeleteObjects")
 	}
 	if dynamo.Count() != 0 {
 		t.Error("something was stored")
@@ -621,7 +621,7 @@ func TestUnreachable(t *testing.T) {
 				_, err := avatars.Get(ctx, u.ID, a.Key, 0)
 				return err
 			},
-			"avatar Delete":      func(ctx context.Context) error { return avatars.Delete(ctx, avatarKey(u.ID, a.Key)) },
+			"avatar Delete":      func(ctx context.Context) error { return avatars.Delete(ctx, u.ID, a.Key) },
 			"avatar DeleteStale": func(ctx context.Context) error { return avatars.DeleteStale(ctx, u.ID, u.CreatedAt) },
 		} {
 			calls.Go(func() {

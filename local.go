@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -347,14 +346,13 @@ func (s localAvatars) Get(_ context.Context, id, key string, offset int64) (io.R
 	return f, nil
 }
 
-func (s localAvatars) Delete(_ context.Context, names ...string) (err error) {
-	for _, name := range names {
-		// RemoveAll succeeds for a missing file, too.
-		err = errors.Join(err, s.root.RemoveAll(name), s.root.RemoveAll(thumbnailKey(name)))
-		s.removeEmptyDir(path.Dir(name))
-	}
+func (s localAvatars) Delete(_ context.Context, id, key string) error {
+	image, thumbnail := avatarKey(id, key), avatarKey(id, thumbnailKey(key))
+	// RemoveAll succeeds for a missing file, too.
+	err := errors.Join(s.root.RemoveAll(image), s.root.RemoveAll(thumbnail))
+	s.removeEmptyDir("avatars/" + id)
 	if err != nil {
-		return fmt.Errorf("%w: delete images: %w", ErrUnavailable, err)
+		return fmt.Errorf("%w: delete image: %w", ErrUnavailable, err)
 	}
 	return nil
 }

@@ -63,7 +63,7 @@ func TestLocalDirectories(t *testing.T) {
 	store := openTestLocal(t, dir)
 	id, key := testUser("ada@example.com").ID, newKey()
 	wantError(t, localAvatars{store}.Put(t.Context(), id, key, "image/png", []byte("image")), nil)
-	wantError(t, localAvatars{store}.Delete(t.Context(), avatarKey(id, key)), nil)
+	wantError(t, localAvatars{store}.Delete(t.Context(), id, key), nil)
 	if left := testkit.Must(os.ReadDir(filepath.Join(dir, "avatars"))); len(left) > 0 {
 		t.Errorf("avatars has the directory %s, want none", left[0].Name())
 	}

@@ -114,12 +114,8 @@ func (b *s3Body) Close() error {
 	return b.ReadCloser.Close()
 }
 
-func (s *s3Avatars) Delete(ctx context.Context, names ...string) error {
-	var keys []string
-	for _, name := range names {
-		keys = append(keys, name, thumbnailKey(name))
-	}
-	return s.delete(ctx, keys)
+func (s *s3Avatars) Delete(ctx context.Context, id, key string) error {
+	return s.delete(ctx, []string{avatarKey(id, key), avatarKey(id, thumbnailKey(key))})
 }
 
 func (s *s3Avatars) DeleteStale(ctx context.Context, id string, before time.Time) error {

@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -60,8 +59,8 @@ func TestFaultsOfS3(t *testing.T) {
 
 	// An object that cannot be deleted is an error.
 	bucket.Undeletable = map[string]bool{avatarKey(id, thumbnailKey(a.Key)): true}
-	wantError(t, avatars.Delete(ctx, avatarKey(id, newKey())), nil)
-	wantError(t, avatars.Delete(ctx, avatarKey(id, a.Key)), ErrUnavailable)
+	wantError(t, avatars.Delete(ctx, id, newKey()), nil)
+	wantError(t, avatars.Delete(ctx, id, a.Key), ErrUnavailable)
 	bucket.Undeletable = nil
 	wantError(t, avatars.Put(ctx, id, a.Key, a.Type, image), nil)
 
@@ -205,25 +204,6 @@ func TestSlowReader(t *testing.T) {
 	}
 }
 
-// BenchmarkDelete shows what a deletion of a replaced image costs alone, and in one call with
-// others, as discard does it. The fake S3 runs in the same process and is counted, too.
-func BenchmarkDelete(b *testing.B) {
-	_, avatars := openTestAWS(b, "http://127.0.0.1:1", testkit.NewS3(b).URL)
-	for _, images := range []int{1, 16} {
-		b.Run(fmt.Sprint(images, " a call"), func(b *testing.B) {
-			names := make([]string, images)
-			for i := range names {
-				names[i] = avatarKey(userID("ada@example.com"), newKey())
-			}
-			for done := 0; done < b.N; done += images {
-				if err := avatars.Delete(b.Context(), names...); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}
-
 // TestDeleteSingly: in a store that rejects DeleteObjects, each object is deleted by a call of its own. Other failures
 // change nothing.
 func TestDeleteSingly(t *testing.T) {
@@ -253,7 +233,7 @@ func TestDeleteSingly(t *testing.T) {
 				for _, key := range []string{"a", thumbnailKey("a"), "b", "c"} {
 					wantError(t, avatars.Put(ctx, id, key, "image/png", []byte("image")), nil)
 				}
-				wantError(t, avatars.Delete(ctx, avatarKey(id, "a"), avatarKey(id, "b")), tt.want)
+				wantError(t, avatars.Delete(ctx, id, "a"), tt.want)
 				wantError(t, avatars.DeleteStale(ctx, id, time.Now().Add(time.Hour)), tt.want)
 			}
 			wantKeys, wantBatches := 0, 1

@@ -48,10 +48,8 @@ type server struct {
 	pixels       *semaphore.Weighted // of maxThumbnailPixels
 	thumbnails   singleflight.Group  // by user id and key
 	background   sync.WaitGroup      // deletions after the response
-	discardedMu  sync.Mutex
-	discarded    []string    // names of objects to be deleted by the next call
-	ready        atomic.Bool // set once, by watchReady
-	draining     atomic.Bool // set once, by SIGTERM
+	ready        atomic.Bool         // set once, by watchReady
+	draining     atomic.Bool         // set once, by SIGTERM
 
 	inFlight, downloads, uploads atomic.Int64 // requests
 }
@@ -279,10 +277,8 @@ func traceID(traceparent string) string {
 		return ""
 	}
 	version, trace, parent, rest := m[1], m[2], m[3], m[4]
-	if version == "ff" || version == "00" && rest != "" {
-		return ""
-	}
-	if strings.Trim(trace, "0") == "" || strings.Trim(parent, "0") == "" {
+	badVersion := version == "ff" || version == "00" && rest != ""
+	if badVersion || strings.Trim(trace, "0") == "" || strings.Trim(parent, "0") == "" {
 		return ""
 	}
 	return trace

@@ -122,8 +122,8 @@ type Avatars interface {
 	// the reader. A reader that returns io.EOF has returned all of it.
 	Get(ctx context.Context, id, key string, offset int64) (io.ReadCloser, error)
 
-	// Delete deletes the images with these object names and their thumbnails, existing or not.
-	Delete(ctx context.Context, names ...string) error
+	// Delete deletes an image and its thumbnail, existing or not.
+	Delete(ctx context.Context, id, key string) error
 
 	// DeleteStale deletes everything of a user last modified before the given time. A younger
 	// object may belong to an upload in flight, which deletes it itself if the user is gone.
@@ -145,5 +145,5 @@ func readObject(ctx context.Context, avatars Avatars, id, key string, size int64
 // avatarKey returns the name of the object of an image.
 func avatarKey(id, key string) string { return "avatars/" + id + "/" + key }
 
-// thumbnailKey returns the key, or the object name, of the thumbnail of the image with this one.
+// thumbnailKey returns the key of the thumbnail of the image with this key.
 func thumbnailKey(key string) string { return key + ".256" }

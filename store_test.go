@@ -420,7 +420,7 @@ func testAvatars(t *testing.T, avatars Avatars) {
 	rand.Read(big)
 	for _, image := range [][]byte{small, big} {
 		wantMissing(anna, newKey())
-		wantError(t, avatars.Delete(ctx, avatarKey(anna, newKey())), nil)
+		wantError(t, avatars.Delete(ctx, anna, newKey()), nil)
 
 		key, size := put(anna, image), int64(len(image))
 		for _, offset := range []int64{0, 1, size / 2, size - 1} {
@@ -434,24 +434,24 @@ func testAvatars(t *testing.T, avatars Avatars) {
 
 		// Another user and another key do not matter.
 		wantMissing(ben, key)
-		wantError(t, avatars.Delete(ctx, avatarKey(anna, newKey())), nil)
-		wantError(t, avatars.Delete(ctx, avatarKey(ben, key)), nil)
+		wantError(t, avatars.Delete(ctx, anna, newKey()), nil)
+		wantError(t, avatars.Delete(ctx, ben, key), nil)
 		wantImage(t, avatars, anna, key, 0, image)
 
-		wantError(t, avatars.Delete(ctx, avatarKey(anna, key)), nil)
+		wantError(t, avatars.Delete(ctx, anna, key), nil)
 		wantMissing(anna, key)
-		wantError(t, avatars.Delete(ctx, avatarKey(anna, key)), nil)
+		wantError(t, avatars.Delete(ctx, anna, key), nil)
 	}
 
 	// The thumbnail is deleted with its image, or alone.
 	key := put(anna, small)
 	wantError(t, avatars.Put(ctx, anna, thumbnailKey(key), "image/jpeg", big), nil)
 	wantImage(t, avatars, anna, thumbnailKey(key), 0, big)
-	wantError(t, avatars.Delete(ctx, avatarKey(anna, thumbnailKey(key))), nil)
+	wantError(t, avatars.Delete(ctx, anna, thumbnailKey(key)), nil)
 	wantMissing(anna, thumbnailKey(key))
 	wantImage(t, avatars, anna, key, 0, small)
 	wantError(t, avatars.Put(ctx, anna, thumbnailKey(key), "image/jpeg", big), nil)
-	wantError(t, avatars.Delete(ctx, avatarKey(anna, key)), nil)
+	wantError(t, avatars.Delete(ctx, anna, key), nil)
 	wantMissing(anna, key)
 	wantMissing(anna, thumbnailKey(key))
 
@@ -462,7 +462,7 @@ func testAvatars(t *testing.T, avatars Avatars) {
 	got := make([]byte, 1000)
 	_, err = io.ReadFull(body, got)
 	wantError(t, err, nil)
-	wantError(t, avatars.Delete(ctx, avatarKey(anna, key)), nil)
+	wantError(t, avatars.Delete(ctx, anna, key), nil)
 	rest, err := io.ReadAll(body)
 	if err == nil && !bytes.Equal(append(got, rest...), big) {
 		t.Error("a reader got something else after the image was deleted")

@@ -285,7 +285,7 @@ func (s *server) deleteUser(w *response, r *http.Request) error {
 		c.Match = &tags{list: []string{u.ETag}} // the update changed the ETag
 	}
 	if u.Removed != "" {
-		if err := s.avatars.Delete(ctx, avatarKey(id, u.Removed)); err != nil {
+		if err := s.avatars.Delete(ctx, id, u.Removed); err != nil {
 			return err
 		}
 	}
