@@ -25,14 +25,14 @@ import (
 // main exits with status 0 for success, 1 for a failure, 2 for a wrong configuration.
 func main() {
 	err := run()
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "roster: %v\n", err)
+	if err == nil {
+		return
 	}
+	fmt.Fprintf(os.Stderr, "roster: %v\n", err)
 	if _, wrong := errors.AsType[*configError](err); wrong {
 		os.Exit(2)
-	} else if err != nil {
-		os.Exit(1)
 	}
+	os.Exit(1)
 }
 
 func run() error {

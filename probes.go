@@ -25,7 +25,7 @@ func (s *server) readyz(w *response, r *http.Request) error {
 
 // getVersion answers GET /version.
 func (s *server) getVersion(w *response, _ *http.Request) error {
-	return w.sendJSON(http.StatusOK, s.build)
+	return w.sendJSON(http.StatusOK, "application/json", s.build)
 }
 
 // checkLivez requests /livez of the instance that listens on addr.

@@ -138,18 +138,14 @@ func (w *response) sendProblem(p problem) {
 	maps.Copy(h, p.header)
 	h.Set("Cache-Control", "no-store")
 	p.RequestID = h.Get("X-Request-Id")
-	_ = w.sendJSON(p.Status, p)
+	_ = w.sendJSON(p.Status, "application/problem+json", p)
 }
 
-// sendJSON sends v. With an error status, v is a problem.
-func (w *response) sendJSON(status int, v any) error {
+// sendJSON sends v as a whole body.
+func (w *response) sendJSON(status int, mediaType string, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return err
-	}
-	mediaType := "application/json"
-	if status >= 400 {
-		mediaType = "application/problem+json"
 	}
 	return w.sendBody(status, mediaType, append(body, '\n'))
 }
