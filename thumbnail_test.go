@@ -470,6 +470,31 @@ func BenchmarkThumbnail(b *testing.B) {
 	}
 }
 
+// BenchmarkThumbnailScale measures what 12 megapixels take beyond decoding, by kind of image.
+func BenchmarkThumbnailScale(b *testing.B) {
+	rect := image.Rect(0, 0, 4000, 3000)
+	for _, img := range []image.Image{
+		image.NewGray(rect),
+		image.NewGray16(rect),
+		image.NewYCbCr(rect, image.YCbCrSubsampleRatio420),
+		image.NewYCbCr(rect, image.YCbCrSubsampleRatio444),
+		image.NewNYCbCrA(rect, image.YCbCrSubsampleRatio420),
+		image.NewRGBA(rect),
+		image.NewNRGBA(rect),
+		image.NewNRGBA64(rect),
+		image.NewPaletted(rect, webSafe()),
+	} {
+		b.Run(fmt.Sprintf("%T", img), func(b *testing.B) {
+			w := walker{width: rect.Dx(), height: rect.Dy()}
+			for b.Loop() {
+				if _, err := w.encode(w.scale(img)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // jpegOfScans is a gray progressive JPEG of side × side pixels (up to 64, or a
 // multiple of 1024) in this many scans, most of which say nothing.
 func jpegOfScans(side uint16, scans int) []byte {
