@@ -18,8 +18,7 @@ const (
 	maxSide   = 65_535     // the limit of JPEG and GIF
 	maxGrowth = 64         // bytes that a missing end adds at most
 
-	// exifHeader precedes EXIF data in a JPEG, and in some WebP.
-	exifHeader = "Exif\x00\x00"
+	exifHeader = "Exif\x00\x00" // precedes EXIF data in a JPEG, and in some WebP
 	// exifDirectory is EXIF data up to the value of an orientation.
 	exifDirectory = "MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00"
 )
@@ -61,7 +60,7 @@ type walker struct {
 	orientation   byte    // EXIF: 0 if missing, 1 if upright, 2 to 8 if the image must be turned
 	flags         byte    // WebP: of VP8X
 	scans         int     // JPEG
-	gray          bool    // PNG, JPEG
+	gray          bool    // PNG and JPEG; with alpha, too
 	profile       []byte  // the color profile, cleaned
 	misleading    bool    // browsers show other colors, or another frame, than Go decodes
 	decoded       float64 // bytes per pixel that Go's decoder allocates at most
@@ -263,7 +262,7 @@ func (w *walker) png() {
 			w.require(n == 13 && body[12] <= 1, "its header is not valid")
 			w.require(strings.Contains(pngDepths[body[9]], string(body[8:9])), "its header is not valid")
 			w.setSize(int(binary.BigEndian.Uint32(body)), int(binary.BigEndian.Uint32(body[4:])))
-			w.gray = body[9]&^4 == 0 // with alpha or not
+			w.gray = body[9] == 0 || body[9] == 4 // with alpha
 			// 4 channels of 8 or 16 bits; each pass of an interlaced image is an image too.
 			w.decoded = float64(max(8, body[8]) / 8 * 4 * (1 + body[12]))
 		case kind == "IDAT":
