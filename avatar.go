@@ -225,32 +225,32 @@ type storedImage struct {
 	err    error // of the store; http.ServeContent ignores it
 }
 
-func (i *storedImage) Seek(offset int64, whence int) (int64, error) {
+func (stored *storedImage) Seek(offset int64, whence int) (int64, error) {
 	switch whence {
 	case io.SeekCurrent:
-		offset += i.offset
+		offset += stored.offset
 	case io.SeekEnd:
-		offset += i.size
+		offset += stored.size
 	}
-	i.offset = offset
+	stored.offset = offset
 	return offset, nil
 }
 
 // Read fills p, so that the response is written in few large pieces.
-func (i *storedImage) Read(p []byte) (int, error) {
-	left := i.size - i.offset
+func (stored *storedImage) Read(p []byte) (int, error) {
+	left := stored.size - stored.offset
 	if left <= 0 {
 		return 0, io.EOF
 	}
-	if i.body == nil {
-		if i.body, i.err = i.open(i.offset); i.err != nil {
-			return 0, i.err
+	if stored.body == nil {
+		if stored.body, stored.err = stored.open(stored.offset); stored.err != nil {
+			return 0, stored.err
 		}
 	}
-	n, err := io.ReadFull(i.body, p[:min(int64(len(p)), left)])
-	i.offset += int64(n)
+	n, err := io.ReadFull(stored.body, p[:min(int64(len(p)), left)])
+	stored.offset += int64(n)
 	if err != nil {
-		i.err = fmt.Errorf("image truncated: %w", err)
+		stored.err = fmt.Errorf("image truncated: %w", err)
 	}
-	return n, i.err
+	return n, stored.err
 }

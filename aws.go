@@ -196,8 +196,8 @@ type awsLog struct {
 
 // failed returns an error of an operation as one of the stores, and logs it. Every refusal by AWS
 // is an ErrUnavailable: the operator can correct it. It returns an unmet condition as it is.
-func (l *awsLog) failed(ctx context.Context, name string, err error) error {
-	operation := l.service + " " + name + " on " + l.target
+func (log *awsLog) failed(ctx context.Context, name string, err error) error {
+	operation := log.service + " " + name + " on " + log.target
 	code, cause := describeAWS(err)
 	switch {
 	case code == "ConditionalCheckFailedException":
@@ -213,18 +213,18 @@ func (l *awsLog) failed(ctx context.Context, name string, err error) error {
 	if strings.HasPrefix(code, "AccessDenied") {
 		kind += operation // each operation has its own permission
 	}
-	if l.allow(kind) {
-		l.ErrorContext(ctx, "AWS call failed", "operation", operation, "code", code, "error", cause)
+	if log.allow(kind) {
+		log.ErrorContext(ctx, "AWS call failed", "operation", operation, "code", code, "error", cause)
 	}
 	return fmt.Errorf("%w: %s: %s", ErrUnavailable, operation, cause)
 }
 
 // allow reports whether a failure may be logged: the first one, then one a minute.
-func (l *awsLog) allow(kind string) bool {
-	last, seen := l.last.Load(kind)
+func (log *awsLog) allow(kind string) bool {
+	last, seen := log.last.Load(kind)
 	if seen && time.Since(last.(time.Time)) < time.Minute {
 		return false
 	}
-	l.last.Store(kind, time.Now())
+	log.last.Store(kind, time.Now())
 	return true
 }

@@ -69,18 +69,18 @@ func (d *dynamoUsers) createTable(ctx context.Context) error {
 }
 
 // createBucket creates the bucket, or returns ErrExists.
-func (s *s3Avatars) createBucket(ctx context.Context) error {
-	if _, err := s.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.bucket}); err == nil {
+func (a *s3Avatars) createBucket(ctx context.Context) error {
+	if _, err := a.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &a.bucket}); err == nil {
 		return ErrExists
 	}
-	in := &s3.CreateBucketInput{Bucket: &s.bucket}
-	if region := s.client.Options().Region; region != "us-east-1" { // which S3 rejects as a location
+	in := &s3.CreateBucketInput{Bucket: &a.bucket}
+	if region := a.client.Options().Region; region != "us-east-1" { // which S3 rejects as a location
 		in.CreateBucketConfiguration = &s3types.CreateBucketConfiguration{
 			LocationConstraint: s3types.BucketLocationConstraint(region),
 		}
 	}
-	if _, err := s.client.CreateBucket(ctx, in); err != nil {
-		return s.log.failed(ctx, "CreateBucket", err)
+	if _, err := a.client.CreateBucket(ctx, in); err != nil {
+		return a.log.failed(ctx, "CreateBucket", err)
 	}
 	return nil
 }

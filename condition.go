@@ -22,8 +22,8 @@ type tags struct {
 }
 
 // contain reports whether the tag of a resource is one of these. A resource without a tag does not exist.
-func (t *tags) contain(tag string) bool {
-	return t != nil && tag != "" && (t.any || slices.Contains(t.list, tag))
+func (set *tags) contain(tag string) bool {
+	return set != nil && tag != "" && (set.any || slices.Contains(set.list, tag))
 }
 
 // A Condition on a user or an image (RFC 9110, section 13.1). The zero Condition always holds.

@@ -56,12 +56,12 @@ func openLocal(dir string, m *metrics) (*localStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &localStore{root: root, db: db, metrics: m, writes: make(chan *localWrite)}
-	if err := s.prepareDirs(); err != nil {
+	l := &localStore{root: root, db: db, metrics: m, writes: make(chan *localWrite)}
+	if err := l.prepareDirs(); err != nil {
 		return nil, err
 	}
-	go s.commitWrites()
-	return s, nil
+	go l.commitWrites()
+	return l, nil
 }
 
 // createDir creates a directory durably, if missing.
@@ -96,16 +96,16 @@ func openDB(path string) (*bolt.DB, error) {
 }
 
 // prepareDirs empties tmp and creates the directories that are missing, durably.
-func (s *localStore) prepareDirs() error {
-	if err := s.root.RemoveAll("tmp"); err != nil {
+func (l *localStore) prepareDirs() error {
+	if err := l.root.RemoveAll("tmp"); err != nil {
 		return err
 	}
 	for _, dir := range []string{"tmp", "avatars"} {
-		if err := s.root.MkdirAll(dir, 0o700); err != nil {
+		if err := l.root.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
 	}
-	return errors.Join(s.syncDir("."), s.syncDir("avatars"))
+	return errors.Join(l.syncDir("."), l.syncDir("avatars"))
 }
 
 // syncPath makes the names in a directory durable.
@@ -117,10 +117,10 @@ func syncPath(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-func (s *localStore) syncDir(name string) error { return syncPath(filepath.Join(s.root.Name(), name)) }
+func (l *localStore) syncDir(name string) error { return syncPath(filepath.Join(l.root.Name(), name)) }
 
 // Close waits for the current commit. Later writes are ErrUnavailable.
-func (s *localStore) Close() error { return errors.Join(s.db.Close(), s.root.Close()) }
+func (l *localStore) Close() error { return errors.Join(l.db.Close(), l.root.Close()) }
 
 // A localWrite is one change that waits for its commit. apply shares a transaction
 // with others: it checks first and writes last, so that a failed one wrote nothing.
@@ -131,38 +131,38 @@ type localWrite struct {
 }
 
 // write applies a change durably. Once it waits for its commit, the end of ctx does not stop it.
-func (s *localStore) write(ctx context.Context, apply func(*bolt.Bucket) error) error {
+func (l *localStore) write(ctx context.Context, apply func(*bolt.Bucket) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	w := &localWrite{apply: apply, done: make(chan struct{})}
-	s.writes <- w
+	l.writes <- w
 	<-w.done
 	return w.err
 }
 
 // commitWrites commits the writes that arrived during the last commit together, with one disk sync.
 // Seven times bbolt's Batch at 32 clients. It never returns.
-func (s *localStore) commitWrites() {
+func (l *localStore) commitWrites() {
 	var writes int         // in the last commit
 	var took time.Duration // by the last commit
-	for w := range s.writes {
-		batch := s.gather(w, writes, min(took/4, 5*time.Millisecond))
+	for w := range l.writes {
+		batch := l.gather(w, writes, min(took/4, 5*time.Millisecond))
 		start := time.Now()
-		s.commit(batch)
+		l.commit(batch)
 		writes, took = len(batch), time.Since(start)
 	}
 }
 
 // gather returns the waiting writes, after first. It waits briefly for as many as in the last
 // commit: their clients were answered together, and send the next ones together.
-func (s *localStore) gather(first *localWrite, expected int, wait time.Duration) []*localWrite {
+func (l *localStore) gather(first *localWrite, expected int, wait time.Duration) []*localWrite {
 	batch := []*localWrite{first}
 	late := time.After(wait)
 expecting:
 	for len(batch) < expected {
 		select {
-		case w := <-s.writes:
+		case w := <-l.writes:
 			batch = append(batch, w)
 		case <-late:
 			break expecting
@@ -170,7 +170,7 @@ expecting:
 	}
 	for len(batch) < localBatch {
 		select {
-		case w := <-s.writes:
+		case w := <-l.writes:
 			batch = append(batch, w)
 		default:
 			return batch
@@ -179,17 +179,17 @@ expecting:
 	return batch
 }
 
-func (s *localStore) commit(batch []*localWrite) {
+func (l *localStore) commit(batch []*localWrite) {
 	start := time.Now()
-	err := s.db.Update(func(tx *bolt.Tx) error {
+	err := l.db.Update(func(tx *bolt.Tx) error {
 		bucket := tx.Bucket(usersBucket)
 		for _, w := range batch {
 			w.err = w.apply(bucket)
 		}
 		return nil
 	})
-	s.metrics.commitDuration.Observe(time.Since(start).Seconds())
-	s.metrics.commitWrites.Observe(float64(len(batch)))
+	l.metrics.commitDuration.Observe(time.Since(start).Seconds())
+	l.metrics.commitWrites.Observe(float64(len(batch)))
 	for _, w := range batch {
 		if err != nil { // for example a full disk: nothing of the batch is stored
 			w.err = fmt.Errorf("%w: commit: %w", ErrUnavailable, err)
@@ -198,9 +198,9 @@ func (s *localStore) commit(batch []*localWrite) {
 	}
 }
 
-func (s localUsers) Create(ctx context.Context, u User) error {
+func (l localUsers) Create(ctx context.Context, u User) error {
 	key, value := []byte(u.ID), encodeRecord(u)
-	return s.write(ctx, func(b *bolt.Bucket) error {
+	return l.write(ctx, func(b *bolt.Bucket) error {
 		if b.Get(key) != nil {
 			return ErrExists
 		}
@@ -208,20 +208,20 @@ func (s localUsers) Create(ctx context.Context, u User) error {
 	})
 }
 
-func (s localUsers) Get(_ context.Context, id string) (u User, err error) {
-	err = s.db.View(func(tx *bolt.Tx) error {
+func (l localUsers) Get(_ context.Context, id string) (u User, err error) {
+	err = l.db.View(func(tx *bolt.Tx) error {
 		u, err = decodeRecord(id, tx.Bucket(usersBucket).Get([]byte(id)))
 		return cmp.Or(err, u.check())
 	})
 	return u, err
 }
 
-func (s localUsers) Page(ctx context.Context, after string, limit int) (page []User, next string, err error) {
+func (l localUsers) Page(ctx context.Context, after string, limit int) (page []User, next string, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
 	}
 	limit = min(cmp.Or(limit, localPage), localPage)
-	err = s.db.View(func(tx *bolt.Tx) error {
+	err = l.db.View(func(tx *bolt.Tx) error {
 		c := tx.Bucket(usersBucket).Cursor()
 		for k, v := c.Seek([]byte(after + "\x00")); k != nil; k, v = c.Next() {
 			u, err := decodeRecord(string(k), v)
@@ -238,9 +238,9 @@ func (s localUsers) Page(ctx context.Context, after string, limit int) (page []U
 	return page, next, err
 }
 
-func (s localUsers) Update(ctx context.Context, id string, change Change, c Condition) (before, after User, err error) {
+func (l localUsers) Update(ctx context.Context, id string, change Change, c Condition) (before, after User, err error) {
 	etag := newKey()
-	err = s.write(ctx, func(b *bolt.Bucket) (err error) {
+	err = l.write(ctx, func(b *bolt.Bucket) (err error) {
 		if before, err = decodeRecord(id, b.Get([]byte(id))); err != nil {
 			return err
 		}
@@ -259,8 +259,8 @@ func (s localUsers) Update(ctx context.Context, id string, change Change, c Cond
 	return before, after, err
 }
 
-func (s localUsers) Delete(ctx context.Context, u User, c Condition) (last User, err error) {
-	err = s.write(ctx, func(b *bolt.Bucket) error {
+func (l localUsers) Delete(ctx context.Context, u User, c Condition) (last User, err error) {
+	err = l.write(ctx, func(b *bolt.Bucket) error {
 		stored, err := decodeRecord(u.ID, b.Get([]byte(u.ID)))
 		switch {
 		case err != nil:
@@ -283,27 +283,27 @@ func (s localUsers) Delete(ctx context.Context, u User, c Condition) (last User,
 //  3. rename tmp/{key} to avatars/{id}/{key}, fsync avatars/{id}
 //
 // So a name in avatars stands for a complete image. If step 3 fails, the caller deletes the image.
-func (s localAvatars) Put(ctx context.Context, id, key, _ string, data []byte) error {
+func (l localAvatars) Put(ctx context.Context, id, key, _ string, data []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	tmp := "tmp/" + key
-	err := s.writeFile(tmp, data)
+	err := l.writeFile(tmp, data)
 	if err == nil {
-		err = s.moveInto(tmp, id, key)
+		err = l.moveInto(tmp, id, key)
 	}
 	if err == nil {
-		err = s.syncDir("avatars/" + id)
+		err = l.syncDir("avatars/" + id)
 	}
 	if err != nil {
-		s.root.Remove(tmp)
+		l.root.Remove(tmp)
 		return fmt.Errorf("%w: write image: %w", ErrUnavailable, err)
 	}
 	return nil
 }
 
-func (s localAvatars) writeFile(name string, data []byte) error {
-	f, err := s.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func (l localAvatars) writeFile(name string, data []byte) error {
+	f, err := l.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
@@ -312,28 +312,28 @@ func (s localAvatars) writeFile(name string, data []byte) error {
 }
 
 // moveInto renames a file into the user's directory, created if missing.
-func (s localAvatars) moveInto(tmp, id, key string) error {
+func (l localAvatars) moveInto(tmp, id, key string) error {
 	dir := "avatars/" + id
-	defer s.lockDir(dir).Unlock()
-	err := s.root.Mkdir(dir, 0o700)
+	defer l.lockDir(dir).Unlock()
+	err := l.root.Mkdir(dir, 0o700)
 	if err == nil {
-		err = s.syncDir("avatars")
+		err = l.syncDir("avatars")
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		s.root.Remove(dir) // the next upload syncs its name again
+		l.root.Remove(dir) // the next upload syncs its name again
 		return err
 	}
-	return s.root.Rename(tmp, avatarKey(id, key))
+	return l.root.Rename(tmp, avatarKey(id, key))
 }
 
-func (s *localStore) lockDir(dir string) *sync.Mutex {
-	lock := &s.dirs[crc32.ChecksumIEEE([]byte(dir))%256]
+func (l *localStore) lockDir(dir string) *sync.Mutex {
+	lock := &l.dirs[crc32.ChecksumIEEE([]byte(dir))%256]
 	lock.Lock()
 	return lock
 }
 
-func (s localAvatars) Get(_ context.Context, id, key string, offset int64) (io.ReadCloser, error) {
-	f, err := s.root.Open(avatarKey(id, key))
+func (l localAvatars) Get(_ context.Context, id, key string, offset int64) (io.ReadCloser, error) {
+	f, err := l.root.Open(avatarKey(id, key))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNotFound
 	}
@@ -346,39 +346,39 @@ func (s localAvatars) Get(_ context.Context, id, key string, offset int64) (io.R
 	return f, nil
 }
 
-func (s localAvatars) Delete(_ context.Context, id, key string) error {
+func (l localAvatars) Delete(_ context.Context, id, key string) error {
 	image, thumbnail := avatarKey(id, key), avatarKey(id, thumbnailKey(key))
 	// RemoveAll succeeds for a missing file, too.
-	err := errors.Join(s.root.RemoveAll(image), s.root.RemoveAll(thumbnail))
-	s.removeEmptyDir("avatars/" + id)
+	err := errors.Join(l.root.RemoveAll(image), l.root.RemoveAll(thumbnail))
+	l.removeEmptyDir("avatars/" + id)
 	if err != nil {
 		return fmt.Errorf("%w: delete image: %w", ErrUnavailable, err)
 	}
 	return nil
 }
 
-func (s localAvatars) removeEmptyDir(dir string) {
-	defer s.lockDir(dir).Unlock()
-	s.root.Remove(dir) // fails unless it is empty
+func (l localAvatars) removeEmptyDir(dir string) {
+	defer l.lockDir(dir).Unlock()
+	l.root.Remove(dir) // fails unless it is empty
 }
 
-func (s localAvatars) DeleteStale(_ context.Context, id string, before time.Time) error {
+func (l localAvatars) DeleteStale(_ context.Context, id string, before time.Time) error {
 	dir := "avatars/" + id
-	entries, err := fs.ReadDir(s.root.FS(), dir)
+	entries, err := fs.ReadDir(l.root.FS(), dir)
 	for _, entry := range entries {
 		if info, gone := entry.Info(); gone == nil && info.ModTime().Before(before) {
-			err = errors.Join(err, s.root.RemoveAll(avatarKey(id, entry.Name())))
+			err = errors.Join(err, l.root.RemoveAll(avatarKey(id, entry.Name())))
 		}
 	}
 	// The removals must be durable: a deleted user's images must not come back.
 	if err == nil {
-		err = s.syncDir(dir)
+		err = l.syncDir(dir)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
-	s.removeEmptyDir(dir)
-	if err = errors.Join(err, s.syncDir("avatars")); err != nil {
+	l.removeEmptyDir(dir)
+	if err = errors.Join(err, l.syncDir("avatars")); err != nil {
 		return fmt.Errorf("%w: delete images: %w", ErrUnavailable, err)
 	}
 	return nil

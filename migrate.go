@@ -41,41 +41,41 @@ func migrate(ctx context.Context, c config, log *slog.Logger) error {
 	if err != nil {
 		return &configError{err}
 	}
-	m := &migration{from: store, users: users, images: images, log: log}
+	mig := &migration{from: store, users: users, images: images, log: log}
 	store.db.View(func(tx *bolt.Tx) error {
-		m.total = tx.Bucket(usersBucket).Stats().KeyN
+		mig.total = tx.Bucket(usersBucket).Stats().KeyN
 		return nil
 	})
-	if err := m.copyUsers(ctx); err != nil {
+	if err := mig.copyUsers(ctx); err != nil {
 		return err
 	}
-	log.Info("migrated", "copied", m.copied.Load(), "existing", m.existing.Load(), "failed", m.failed.Load())
-	if n := m.failed.Load(); n > 0 {
-		return fmt.Errorf("%d of %d users were not copied; run -migrate again", n, m.total)
+	log.Info("migrated", "copied", mig.copied.Load(), "existing", mig.existing.Load(), "failed", mig.failed.Load())
+	if n := mig.failed.Load(); n > 0 {
+		return fmt.Errorf("%d of %d users were not copied; run -migrate again", n, mig.total)
 	}
 	return nil
 }
 
 // copyUsers copies all users, 16 at a time, and logs the progress every second.
-func (m *migration) copyUsers(ctx context.Context) error {
+func (mig *migration) copyUsers(ctx context.Context) error {
 	var workers errgroup.Group
 	workers.SetLimit(16)
 	defer workers.Wait()
 	logged := time.Now()
 	after := ""
 	for {
-		page, next, err := localUsers{m.from}.Page(ctx, after, 0)
+		page, next, err := localUsers{mig.from}.Page(ctx, after, 0)
 		if err != nil {
 			return err
 		}
 		for _, u := range page {
 			workers.Go(func() error {
-				m.copyUser(ctx, u)
+				mig.copyUser(ctx, u)
 				return nil
 			})
 			if time.Since(logged) >= time.Second {
-				done := m.copied.Load() + m.existing.Load() + m.failed.Load()
-				m.log.Info("migrating", "done", done, "users", m.total)
+				done := mig.copied.Load() + mig.existing.Load() + mig.failed.Load()
+				mig.log.Info("migrating", "done", done, "users", mig.total)
 				logged = time.Now()
 			}
 		}
@@ -87,34 +87,34 @@ func (m *migration) copyUsers(ctx context.Context) error {
 }
 
 // copyUser copies a user, with four tries while the backend is unavailable.
-func (m *migration) copyUser(ctx context.Context, u User) {
-	err := m.try(ctx, u)
+func (mig *migration) copyUser(ctx context.Context, u User) {
+	err := mig.try(ctx, u)
 	for n := 1; errors.Is(err, ErrUnavailable) && ctx.Err() == nil && n < 4; n++ {
 		time.Sleep(time.Second << n)
-		err = m.try(ctx, u)
+		err = mig.try(ctx, u)
 	}
 	switch {
 	case err == nil:
-		m.copied.Add(1)
+		mig.copied.Add(1)
 	case errors.Is(err, ErrExists):
-		m.existing.Add(1)
+		mig.existing.Add(1)
 	default:
-		m.failed.Add(1)
-		m.log.Error("user not copied", "user", u.ID, "error", err)
+		mig.failed.Add(1)
+		mig.log.Error("user not copied", "user", u.ID, "error", err)
 	}
 }
 
 // try stores the image before the user: a user that exists has its image. For an
 // existing user it returns ErrExists, unless that is the copy without its image.
-func (m *migration) try(ctx context.Context, u User) error {
+func (mig *migration) try(ctx context.Context, u User) error {
 	if err := u.check(); err != nil {
 		return err
 	}
 	a := u.Avatar
-	there, err := m.users.Get(ctx, u.ID)
+	there, err := mig.users.Get(ctx, u.ID)
 	switch {
 	case err == nil && a.Key != "" && there.Avatar.Key == a.Key:
-		if _, err := readObject(ctx, m.images, u.ID, a.Key, a.Size); err != nil {
+		if _, err := readObject(ctx, mig.images, u.ID, a.Key, a.Size); err != nil {
 			return fmt.Errorf("image of the copy: %w", err)
 		}
 		return ErrExists
@@ -124,14 +124,14 @@ func (m *migration) try(ctx context.Context, u User) error {
 		return err
 	}
 	if a.Key != "" {
-		data, err := readObject(ctx, localAvatars{m.from}, u.ID, a.Key, a.Size)
+		data, err := readObject(ctx, localAvatars{mig.from}, u.ID, a.Key, a.Size)
 		if err != nil {
 			return fmt.Errorf("image: %w", err)
 		}
-		if err := m.images.Put(ctx, u.ID, a.Key, a.Type, data); err != nil {
+		if err := mig.images.Put(ctx, u.ID, a.Key, a.Type, data); err != nil {
 			return err
 		}
 	}
 	u.Removed = "" // its object is not copied
-	return m.users.Create(ctx, u)
+	return mig.users.Create(ctx, u)
 }

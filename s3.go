@@ -37,18 +37,18 @@ func newS3Avatars(cfg aws.Config, bucket string, log *slog.Logger) *s3Avatars {
 	}
 }
 
-func (s *s3Avatars) Put(ctx context.Context, id, key, mediaType string, data []byte) error {
+func (a *s3Avatars) Put(ctx context.Context, id, key, mediaType string, data []byte) error {
 	body := wholeImage{bytes.NewReader(data)}
 	name := avatarKey(id, key)
-	in := &s3.PutObjectInput{Bucket: &s.bucket, Key: &name, Body: body, ContentType: &mediaType}
+	in := &s3.PutObjectInput{Bucket: &a.bucket, Key: &name, Body: body, ContentType: &mediaType}
 	//lint:ignore SA1019 AWS prefers transfermanager: not yet at 1.0, it copies bodies, overrides checksum settings.
 	upload := manager.Uploader{
-		S3:                         s.client,
+		S3:                         a.client,
 		PartSize:                   maxAvatarBytes, // one PutObject for every image
 		BufferProvider:             body,
-		RequestChecksumCalculation: s.client.Options().RequestChecksumCalculation,
+		RequestChecksumCalculation: a.client.Options().RequestChecksumCalculation,
 	}.Upload
-	_, err := call(ctx, &s.log, "PutObject", putTimeout, upload, in)
+	_, err := call(ctx, &a.log, "PutObject", putTimeout, upload, in)
 	return err
 }
 
@@ -59,15 +59,15 @@ func (i wholeImage) GetWriteTo(io.ReadSeeker) (manager.ReadSeekerWriteTo, func()
 	return i.Reader, func() {}
 }
 
-func (s *s3Avatars) Get(ctx context.Context, id, key string, offset int64) (io.ReadCloser, error) {
-	in := &s3.GetObjectInput{Bucket: &s.bucket, Key: aws.String(avatarKey(id, key))}
+func (a *s3Avatars) Get(ctx context.Context, id, key string, offset int64) (io.ReadCloser, error) {
+	in := &s3.GetObjectInput{Bucket: &a.bucket, Key: aws.String(avatarKey(id, key))}
 	if offset > 0 { // no range of an empty object is valid
 		in.Range = aws.String(fmt.Sprintf("bytes=%d-", offset))
 	}
 	// A slow client may read for long. Each wait for S3 is bounded instead.
 	bounded, cancel := context.WithCancelCause(ctx)
 	wait := time.AfterFunc(callTimeout, func() { cancel(context.DeadlineExceeded) })
-	out, err := s.client.GetObject(bounded, in, func(o *s3.Options) {
+	out, err := a.client.GetObject(bounded, in, func(o *s3.Options) {
 		if in.Range != nil { // the checksum is that of the whole object
 			o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 		}
@@ -76,11 +76,11 @@ func (s *s3Avatars) Get(ctx context.Context, id, key string, offset int64) (io.R
 	if err != nil {
 		defer cancel(nil)
 		cause := cmp.Or(context.Cause(bounded), err) // the SDK reports a timeout as canceled
-		return nil, s.log.failed(ctx, "GetObject", cause)
+		return nil, a.log.failed(ctx, "GetObject", cause)
 	}
 	return &s3Body{
 		ReadCloser: out.Body, left: aws.ToInt64(out.ContentLength),
-		ctx: ctx, log: &s.log, wait: wait, cancel: cancel,
+		ctx: ctx, log: &a.log, wait: wait, cancel: cancel,
 	}, nil
 }
 
@@ -95,39 +95,39 @@ type s3Body struct {
 	cancel context.CancelCauseFunc
 }
 
-func (b *s3Body) Read(p []byte) (int, error) {
-	b.wait.Reset(callTimeout)
-	defer b.wait.Stop()
-	n, err := b.ReadCloser.Read(p)
-	b.left -= int64(n)
-	if err == nil && b.left == 0 {
-		_, err = io.ReadFull(b.ReadCloser, make([]byte, 1))
+func (body *s3Body) Read(p []byte) (int, error) {
+	body.wait.Reset(callTimeout)
+	defer body.wait.Stop()
+	n, err := body.ReadCloser.Read(p)
+	body.left -= int64(n)
+	if err == nil && body.left == 0 {
+		_, err = io.ReadFull(body.ReadCloser, make([]byte, 1))
 	}
 	if err != nil && err != io.EOF {
-		return 0, b.log.failed(b.ctx, "GetObject", err)
+		return 0, body.log.failed(body.ctx, "GetObject", err)
 	}
 	return n, err
 }
 
-func (b *s3Body) Close() error {
-	defer b.cancel(nil)
-	return b.ReadCloser.Close()
+func (body *s3Body) Close() error {
+	defer body.cancel(nil)
+	return body.ReadCloser.Close()
 }
 
-func (s *s3Avatars) Delete(ctx context.Context, id, key string) error {
-	return s.delete(ctx, []string{avatarKey(id, key), avatarKey(id, thumbnailKey(key))})
+func (a *s3Avatars) Delete(ctx context.Context, id, key string) error {
+	return a.delete(ctx, []string{avatarKey(id, key), avatarKey(id, thumbnailKey(key))})
 }
 
-func (s *s3Avatars) DeleteStale(ctx context.Context, id string, before time.Time) error {
+func (a *s3Avatars) DeleteStale(ctx context.Context, id string, before time.Time) error {
 	bounded, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: aws.String(avatarKey(id, ""))}
-	pages := s3.NewListObjectsV2Paginator(s.client, in)
+	in := &s3.ListObjectsV2Input{Bucket: &a.bucket, Prefix: aws.String(avatarKey(id, ""))}
+	pages := s3.NewListObjectsV2Paginator(a.client, in)
 	var stale []string
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(bounded)
 		if err != nil {
-			return s.log.failed(ctx, "ListObjectsV2", err)
+			return a.log.failed(ctx, "ListObjectsV2", err)
 		}
 		for _, object := range page.Contents {
 			if aws.ToTime(object.LastModified).Before(before) {
@@ -135,26 +135,26 @@ func (s *s3Avatars) DeleteStale(ctx context.Context, id string, before time.Time
 			}
 		}
 	}
-	return s.delete(ctx, stale)
+	return a.delete(ctx, stale)
 }
 
 // noBatches are the codes of S3 stores without DeleteObjects, or that require Content-MD5 for it.
 var noBatches = []string{"NotImplemented", "MethodNotAllowed", "InvalidArgument", "InvalidRequest", "MissingContentMD5"}
 
 // delete deletes objects, existing or not.
-func (s *s3Avatars) delete(ctx context.Context, keys []string) error {
-	if !s.single.Load() {
-		err := s.deleteBatches(ctx, keys)
+func (a *s3Avatars) delete(ctx context.Context, keys []string) error {
+	if !a.single.Load() {
+		err := a.deleteBatches(ctx, keys)
 		if !errors.Is(err, errors.ErrUnsupported) {
 			return err
 		}
-		if s.single.CompareAndSwap(false, true) {
-			s.log.Warn("this S3 store rejects DeleteObjects: objects are deleted one by one from now on")
+		if a.single.CompareAndSwap(false, true) {
+			a.log.Warn("this S3 store rejects DeleteObjects: objects are deleted one by one from now on")
 		}
 	}
 	for _, key := range keys {
-		in := &s3.DeleteObjectInput{Bucket: &s.bucket, Key: &key}
-		_, err := call(ctx, &s.log, "DeleteObject", callTimeout, s.client.DeleteObject, in)
+		in := &s3.DeleteObjectInput{Bucket: &a.bucket, Key: &key}
+		_, err := call(ctx, &a.log, "DeleteObject", callTimeout, a.client.DeleteObject, in)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
@@ -162,18 +162,18 @@ func (s *s3Avatars) delete(ctx context.Context, keys []string) error {
 	return nil
 }
 
-func (s *s3Avatars) deleteBatches(ctx context.Context, keys []string) error {
+func (a *s3Avatars) deleteBatches(ctx context.Context, keys []string) error {
 	for batch := range slices.Chunk(keys, 1000) { // the limit of DeleteObjects
 		objects := &types.Delete{Quiet: aws.Bool(true)}
 		for _, key := range batch {
 			objects.Objects = append(objects.Objects, types.ObjectIdentifier{Key: &key})
 		}
-		in := &s3.DeleteObjectsInput{Bucket: &s.bucket, Delete: objects}
-		out, err := call(ctx, &s.log, "DeleteObjects", callTimeout, s.client.DeleteObjects, in)
+		in := &s3.DeleteObjectsInput{Bucket: &a.bucket, Delete: objects}
+		out, err := call(ctx, &a.log, "DeleteObjects", callTimeout, a.client.DeleteObjects, in)
 		if err == nil && len(out.Errors) > 0 {
 			failed := out.Errors[0]
 			err = &smithy.GenericAPIError{Code: aws.ToString(failed.Code), Message: aws.ToString(failed.Message)}
-			err = s.log.failed(ctx, "DeleteObjects", err)
+			err = a.log.failed(ctx, "DeleteObjects", err)
 		}
 		if err != nil {
 			return err

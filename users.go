@@ -170,21 +170,21 @@ func (s *server) newUserList(w *response) *userList {
 	return list
 }
 
-func (l *userList) add(users []User) error {
+func (list *userList) add(users []User) error {
 	for _, u := range users {
-		l.out.WriteString(l.separator)
-		l.separator = ","
-		line := append(l.server.appendUser(l.out.AvailableBuffer(), u), '\n')
-		if _, err := l.out.Write(line); err != nil {
+		list.out.WriteString(list.separator)
+		list.separator = ","
+		line := append(list.server.appendUser(list.out.AvailableBuffer(), u), '\n')
+		if _, err := list.out.Write(line); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (l *userList) end() error {
-	l.out.WriteString("]\n")
-	return l.out.Flush()
+func (list *userList) end() error {
+	list.out.WriteString("]\n")
+	return list.out.Flush()
 }
 
 // parseListQuery returns the limit of a page (0: the whole list), the id before it, and the email to find.
