@@ -391,8 +391,8 @@ func (w *walker) jpegKept(marker byte, segment []byte) []byte {
 }
 
 // withoutSamsungTrailer replaces the trailer of Samsung cameras by EOI, which may be missing before it. The trailer
-// ends with "SEFH", version, number of entries, entries (2 bytes, type, distance from "SEFH" back to the content, size),
-// length, "SEFT".
+// ends with "SEFH", version, number of entries, entries, length, "SEFT". An entry is 2 bytes, type, distance from
+// "SEFH" back to the content, size.
 func withoutSamsungTrailer(data []byte) []byte {
 	if !bytes.HasSuffix(data, []byte("SEFT")) {
 		return data
