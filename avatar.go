@@ -18,7 +18,8 @@ func (s *server) upload(w *response, r *http.Request) error {
 	}
 	var id string
 	// A browser sends an empty input as an empty field.
-	byID, byEmail := strings.TrimSpace(f.fields["user_id"]) != "", strings.TrimSpace(f.fields["email"]) != ""
+	byID := strings.TrimSpace(f.fields["user_id"]) != ""
+	byEmail := strings.TrimSpace(f.fields["email"]) != ""
 	switch {
 	case byID == byEmail:
 		f.fault("user_id", "send either user_id or email")
@@ -137,13 +138,12 @@ func (s *server) imageURL(id, resource, version string) string {
 // to the current one. If serve returns ErrNotFound, the image was replaced meanwhile: it tries again.
 func (s *server) withImage(w *response, r *http.Request, resource string, serve func(User) error) error {
 	version := r.PathValue("version")
-	key := ""
 	for range 3 {
 		u, err := s.userWithImage(r.Context(), w.user)
 		if err != nil {
 			return err
 		}
-		key = u.Avatar.Key
+		key := u.Avatar.Key
 		if version != "" && version != key {
 			s.redirect(w, resource, key)
 			return nil
@@ -159,7 +159,7 @@ func (s *server) withImage(w *response, r *http.Request, resource string, serve 
 		}
 		w.status = 0
 	}
-	s.log.Error("image missing", "user", w.user, "key", key)
+	s.log.Error("image missing", "user", w.user)
 	return notFound("the image is missing")
 }
 
@@ -216,7 +216,8 @@ func serveImage(w *response, r *http.Request, key, mediaType string, content io.
 	return w.serveContent(r, "", key, content)
 }
 
-// A storedImage reads an image from the store. HEAD, 304, 412 and 416 need no call to it.
+// A storedImage reads an image from the store for http.ServeContent, which never seeks from the
+// current position. HEAD, 304, 412 and 416 need no call to the store.
 type storedImage struct {
 	open   func(offset int64) (io.ReadCloser, error)
 	size   int64
@@ -226,10 +227,7 @@ type storedImage struct {
 }
 
 func (stored *storedImage) Seek(offset int64, whence int) (int64, error) {
-	switch whence {
-	case io.SeekCurrent:
-		offset += stored.offset
-	case io.SeekEnd:
+	if whence == io.SeekEnd {
 		offset += stored.size
 	}
 	stored.offset = offset

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"net/url"
 	"regexp"
 	"runtime"
@@ -125,16 +124,13 @@ func isAddress(addr string) bool {
 // hosts spells host names as browsers do (UTS 46, not strict).
 var hosts = idna.New(idna.MapForLookup(), idna.StrictDomainName(false), idna.CheckHyphens(false))
 
-// setPublicURL sets PublicURL to the spelling of browsers, who compare an origin as text (RFC 6454, section 6.2).
+// setPublicURL sets PublicURL in the spelling of browsers, which compare origins as text (RFC 6454).
 func (c *config) setPublicURL(s string) error {
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || strings.ContainsAny(s, "?#") {
 		return errors.New("not a base URL")
 	}
 	host, err := hosts.ToASCII(u.Hostname())
-	if ip, notIP := netip.ParseAddr(host); notIP == nil {
-		host = ip.String()
-	}
 	defaultPort := map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	port, portErr := strconv.ParseUint(cmp.Or(u.Port(), defaultPort), 10, 16)
 	if host == "" || err != nil || portErr != nil {

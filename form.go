@@ -40,7 +40,8 @@ type form struct {
 
 func (f *form) fault(field, format string, args ...any) {
 	quoted := fmt.Sprintf("%.40q", field) // short, and without control characters
-	f.faults = append(f.faults, fieldError{cmp.Or(quoted[1:len(quoted)-1], quoted), fmt.Sprintf(format, args...)})
+	name := quoted[1 : len(quoted)-1]
+	f.faults = append(f.faults, fieldError{cmp.Or(name, quoted), fmt.Sprintf(format, args...)})
 }
 
 // err returns all faults as one problem, or nil.

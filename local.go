@@ -228,7 +228,8 @@ func (l localUsers) Page(ctx context.Context, after string, limit int) (page []U
 			if err != nil {
 				return err
 			}
-			if page = append(page, u); len(page) == limit {
+			page = append(page, u)
+			if len(page) == limit {
 				next = u.ID
 				break
 			}

@@ -91,9 +91,8 @@ func isTerminal(f *os.File) bool {
 
 // serve serves the API until ctx ends and all requests are answered.
 func serve(ctx context.Context, c config, log *slog.Logger, b build) error {
-	// Never touched. The garbage collector counts it, and so does not run for every 4 MiB
-	// allocated: 0.94 instead of 1.05 ms of CPU time for a read of 1 MiB from AWS.
-	// SetGCPercent(200) does the same, but adds 100 MiB to uploads.
+	// Never touched: the garbage collector runs less often. 0.94 instead of 1.05 ms of CPU time for a
+	// read of 1 MiB from AWS, without the 100 MiB that SetGCPercent(200) adds to uploads.
 	defer runtime.KeepAlive(make([]byte, 8<<20))
 	c.warn(log, os.Environ())
 	m := newMetrics(b)
@@ -183,10 +182,14 @@ func openAWS(ctx context.Context, c config, observe observeFunc, log *slog.Logge
 	if err != nil {
 		return nil, nil, err
 	}
-	users, avatars := newDynamoUsers(cfg, c.Table, log), newS3Avatars(cfg, c.Bucket, log)
-	dynamoEndpoint, s3Endpoint := users.client.Options().BaseEndpoint, avatars.client.Options().BaseEndpoint
-	if err := cmp.Or(checkTarget(dynamoEndpoint, cfg.Region), checkTarget(s3Endpoint, cfg.Region)); err != nil {
-		return nil, nil, err
+	users := newDynamoUsers(cfg, c.Table, log)
+	avatars := newS3Avatars(cfg, c.Bucket, log)
+	dynamoEndpoint := users.client.Options().BaseEndpoint
+	s3Endpoint := avatars.client.Options().BaseEndpoint
+	for _, endpoint := range []*string{dynamoEndpoint, s3Endpoint} {
+		if err := checkTarget(endpoint, cfg.Region); err != nil {
+			return nil, nil, err
+		}
 	}
 	log.Info("using DynamoDB and S3", "table", c.Table, "bucket", c.Bucket, "region", cfg.Region,
 		"dynamodb", cmp.Or(aws.ToString(dynamoEndpoint), "default endpoint"),

@@ -218,7 +218,8 @@ func (s *server) createUser(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	name, email := f.parse("name", cleanName), f.parse("email", cleanEmail)
+	name := f.parse("name", cleanName)
+	email := f.parse("email", cleanEmail)
 	if err := f.err(); err != nil {
 		return err
 	}
