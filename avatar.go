@@ -135,7 +135,7 @@ func (s *server) imageURL(id, resource, version string) string {
 }
 
 // withImage calls serve with the user whose image the path names. A replaced version is a redirect
-// to the current one. If serve returns ErrNotFound, the image was replaced meanwhile: it tries again.
+// to the current one. If serve returns ErrNotFound, the image was replaced: it tries again.
 func (s *server) withImage(w *response, r *http.Request, resource string, serve func(User) error) error {
 	version := r.PathValue("version")
 	for range 3 {

@@ -93,7 +93,7 @@ func newAWSClient() *awshttp.BuildableClient {
 	}).WithTransportOptions(func(t *http.Transport) {
 		t.TLSHandshakeTimeout = 2 * time.Second
 		t.ResponseHeaderTimeout = 3 * time.Second // from the last byte of the request
-		// Further calls wait. With the SDK's ten idle connections, more concurrent requests dial all the time.
+		// Further calls wait. With the SDK's ten idle connections, more calls would dial all the time.
 		t.MaxConnsPerHost, t.MaxIdleConnsPerHost, t.MaxIdleConns = 512, 512, 1024
 		t.IdleConnTimeout = 15 * time.Second // before the servers close it: not every failed request may be retried
 	})

@@ -21,7 +21,7 @@ type tags struct {
 	list []string
 }
 
-// contain reports whether the tag of a resource is one of these. A resource without a tag does not exist.
+// contain reports whether a resource's tag is one of these. Without a tag, it does not exist.
 func (set *tags) contain(tag string) bool {
 	return set != nil && tag != "" && (set.any || slices.Contains(set.list, tag))
 }

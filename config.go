@@ -39,7 +39,7 @@ type config struct {
 	ShutdownTimeout time.Duration
 }
 
-// variables are all environment variables, as flags: with their defaults and with what they must be.
+// variables are all environment variables, as flags with their defaults and what they must be.
 func (c *config) variables() *flag.FlagSet {
 	v := flag.NewFlagSet("", flag.ContinueOnError)
 	v.StringVar(&c.ListenAddr, "LISTEN_ADDR", ":8080", "address of the API, such as 127.0.0.1:8080")

@@ -55,7 +55,7 @@ func (o oneWrite) Do(req *http.Request) (*http.Response, error) {
 	return o.HTTPClient.Do(req)
 }
 
-// A onceRetryer retries a write only if it certainly was not applied: see Lost answers in docs/architecture.md.
+// A onceRetryer repeats no write that may be applied: see Lost answers in docs/architecture.md.
 type onceRetryer struct {
 	aws.RetryerV2
 	lost bool // the write may have been applied without an answer
@@ -88,7 +88,7 @@ func (d *dynamoUsers) Create(ctx context.Context, u User) error {
 	return err
 }
 
-// look reads a user after a lost answer, in the other half of callTimeout. It returns the zero User if that fails.
+// look reads a user after a lost answer, in the rest of callTimeout: the zero User if that fails.
 func (d *dynamoUsers) look(ctx context.Context, id string) User {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout/2)
 	defer cancel()
@@ -247,7 +247,7 @@ func containsExpression(t *tags, path string, values item) string {
 
 var attribute = regexp.MustCompile(`#\w+`)
 
-// namesIn returns the attributes in expressions, called #name there because many names are reserved words.
+// namesIn returns the attributes in expressions, there #name: many names are reserved words.
 func namesIn(expressions string) map[string]string {
 	names := map[string]string{}
 	for _, name := range attribute.FindAllString(expressions, -1) {

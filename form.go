@@ -81,7 +81,7 @@ func (f *form) parse(field string, parse func(string) (string, error)) string {
 	return value
 }
 
-// bareBoundary matches a form whose boundary has characters that belong in quotes, as some clients send it.
+// bareBoundary matches a form whose boundary should be in quotes, as some clients send it.
 var bareBoundary = regexp.MustCompile(`^(?i:multipart/form-data;\s*boundary)=([^";]+?)\s*(;|$)`)
 
 // contentType returns the media type of a body and its parameters. None accepted: all are.
@@ -112,7 +112,7 @@ func contentType(r *http.Request, accepted ...string) (mediaType string, params 
 	return "", nil, p
 }
 
-// openBody returns a body of at most limit bytes. The memory of one that may contain an image is reserved.
+// openBody returns a body of at most limit bytes. It reserves memory if there may be an image.
 func (s *server) openBody(w *response, r *http.Request, limit int64) (io.Reader, error) {
 	need := r.ContentLength
 	switch {

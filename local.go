@@ -76,7 +76,7 @@ func createDir(dir string) error {
 }
 
 func openDB(path string) (*bolt.DB, error) {
-	// A previous process may still be exiting. The map makes finding free pages cheap in a large file.
+	// A previous process may still be exiting. The map finds free pages faster in a large file.
 	options := &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType}
 	db, err := bolt.Open(path, 0o600, options)
 	if errors.Is(err, bolterrors.ErrTimeout) {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// livez answers GET /livez: the process answers requests. It calls no backend: a restart repairs none.
+// livez answers GET /livez. It calls no backend, because a restart repairs none.
 func (s *server) livez(w *response, _ *http.Request) error {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, err := w.Write([]byte("ok\n"))

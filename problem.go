@@ -27,7 +27,7 @@ type fieldError struct {
 	Detail string `json:"detail"`
 }
 
-// A kind is a type of problem with its status and title. The name never changes: clients compare it.
+// A kind is a type of problem. Its name never changes: clients compare it.
 type kind struct {
 	name   string
 	status int

@@ -187,7 +187,7 @@ func (list *userList) end() error {
 	return list.out.Flush()
 }
 
-// parseListQuery returns the limit of a page (0: the whole list), the id before it, and the email to find.
+// parseListQuery returns the limit of a page (0: the whole list), the id before it, and the email.
 func parseListQuery(query string) (limit int, after, email string, err error) {
 	f := &form{fields: map[string]string{}, allowed: []string{"limit", "cursor", "email"}}
 	if err := f.readURLEncoded(query); err != nil {
@@ -320,7 +320,7 @@ func cleanName(name string) (string, error) {
 	return name, nil
 }
 
-// visible excludes what is blank: spaces, what Unicode calls default ignorable, and the empty Braille pattern.
+// visible excludes what is blank: spaces, default ignorable characters, the empty Braille pattern.
 func visible(r rune) bool {
 	return !unicode.In(r, unprintable...) && !unicode.In(r, unicode.Variation_Selector, unicode.Z) && r != 0x2800
 }
