@@ -85,9 +85,8 @@ func readTags(r *http.Request, field string) (*tags, error) {
 // byteRange matches a Range of one range of bytes (RFC 9110, section 14.1.2).
 var byteRange = regexp.MustCompile(`^(?i:bytes)=([0-9]*)-([0-9]*)$`)
 
-// readRange returns the Range of a GET as http.ServeContent takes it, or "" for one that is
-// ignored: of another unit, malformed, or of several ranges (RFC 9110, section 14.2). A range
-// without a byte of the content begins at its size, for which the answer is 416.
+// readRange returns the Range of a GET as http.ServeContent takes it, or "" for one that is ignored
+// (RFC 9110, section 14.2). Without a byte of the content it begins at the size: the answer is 416.
 func readRange(r *http.Request, size int64) string {
 	m := byteRange.FindStringSubmatch(strings.Join(r.Header.Values("Range"), ","))
 	if m == nil || r.Method != http.MethodGet || m[1]+m[2] == "" {

@@ -69,7 +69,8 @@ func (r *onceRetryer) use(o *dynamodb.Options) {
 func (r *onceRetryer) IsErrorRetryable(err error) bool {
 	dial, isNet := errors.AsType[*net.OpError](err)
 	response, answered := errors.AsType[*smithyhttp.ResponseError](err)
-	neverSent, refused := isNet && dial.Op == "dial", answered && response.HTTPStatusCode()/100 == 4
+	neverSent := isNet && dial.Op == "dial"
+	refused := answered && response.HTTPStatusCode()/100 == 4
 	r.lost = !neverSent && !refused // after a timeout, a reset or a 5xx it may still take effect
 	return !r.lost && r.RetryerV2.IsErrorRetryable(err)
 }
@@ -182,9 +183,11 @@ func (d *dynamoUsers) Update(
 }
 
 func (d *dynamoUsers) Delete(ctx context.Context, u User, c Condition) (User, error) {
-	condition, values := "attribute_exists(#id)", item{}
+	condition := "attribute_exists(#id)"
+	values := item{}
 	if !u.CreatedAt.IsZero() {
-		condition, values[":created"] = "#created_at = :created", timestamp(u.CreatedAt)
+		condition = "#created_at = :created"
+		values[":created"] = timestamp(u.CreatedAt)
 	}
 	condition += expressionOf(c, values)
 	out, err := call(ctx, &d.log, "DeleteItem", callTimeout, d.client.DeleteItem, &dynamodb.DeleteItemInput{

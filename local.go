@@ -349,8 +349,7 @@ func (l localAvatars) Get(_ context.Context, id, key string, offset int64) (io.R
 
 func (l localAvatars) Delete(_ context.Context, id, key string) error {
 	image, thumbnail := avatarKey(id, key), avatarKey(id, thumbnailKey(key))
-	// RemoveAll succeeds for a missing file, too.
-	err := errors.Join(l.root.RemoveAll(image), l.root.RemoveAll(thumbnail))
+	err := errors.Join(l.root.RemoveAll(image), l.root.RemoveAll(thumbnail)) // existing or not
 	l.removeEmptyDir("avatars/" + id)
 	if err != nil {
 		return fmt.Errorf("%w: delete image: %w", ErrUnavailable, err)

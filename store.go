@@ -96,10 +96,9 @@ type Users interface {
 	// Get returns a user, or ErrNotFound. The read is consistent.
 	Get(ctx context.Context, id string) (User, error)
 
-	// Page returns users in the store's own, stable order, behind the id after: at
-	// most limit (0: as many as one read returns), and the id to continue after, ""
-	// at the end. Changes of the last second or so may be missing, as in any Scan. The
-	// page has everything that is stored: see User.check.
+	// Page returns users in a stable order, behind the id after: at most limit (0: as many as one read
+	// returns), and the id to continue after, "" at the end. Changes of the last second or so may be
+	// missing, as in any Scan. The page has everything that is stored: see User.check.
 	Page(ctx context.Context, after string, limit int) (page []User, next string, err error)
 
 	// Update makes a change of a user who meets the condition. It returns the user before and after
