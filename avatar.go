@@ -135,10 +135,11 @@ func (s *server) imageURL(id, resource, version string) string {
 }
 
 // withImage calls serve with the user whose image the path names. A replaced version is a redirect
-// to the current one. If serve returns ErrNotFound, the image was replaced: it tries again.
+// to the current one. If serve returns ErrNotFound because the image was replaced, it tries again.
 func (s *server) withImage(w *response, r *http.Request, resource string, serve func(User) error) error {
 	version := r.PathValue("version")
-	for range 3 {
+	missing := ""
+	for { // until the image is found, or is missing though it is the current one
 		u, err := s.userWithImage(r.Context(), w.user)
 		if err != nil {
 			return err
@@ -157,10 +158,13 @@ func (s *server) withImage(w *response, r *http.Request, resource string, serve 
 		if !errors.Is(err, ErrNotFound) {
 			return err
 		}
+		if key == missing {
+			s.log.Error("image missing", "user", w.user, "key", key)
+			return notFound("the image is missing")
+		}
+		missing = key
 		w.status = 0
 	}
-	s.log.Error("image missing", "user", w.user)
-	return notFound("the image is missing")
 }
 
 // userWithImage returns a user who has an image. With AVATARS_PUBLIC, a stranger must not learn
