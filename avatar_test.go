@@ -160,6 +160,43 @@ func TestVersions(t *testing.T) {
 	}
 }
 
+// A replacedAvatars replaces an image instead of reading it, the first left times.
+type replacedAvatars struct {
+	Avatars
+	users Users
+	left  int
+}
+
+func (a *replacedAvatars) Get(ctx context.Context, id, key string, offset int64) (io.ReadCloser, error) {
+	if a.left == 0 {
+		return a.Avatars.Get(ctx, id, key, offset)
+	}
+	a.left--
+	image := Avatar{Key: newKey(), Type: "image/png", Size: 3}
+	if err := a.Put(ctx, id, image.Key, image.Type, []byte("new")); err != nil {
+		return nil, err
+	}
+	if _, _, err := a.users.Update(ctx, id, Change{Avatar: image, At: time.Now()}, Condition{}); err != nil {
+		return nil, err
+	}
+	return nil, ErrNotFound
+}
+
+// TestReplacedWhileRead reads an image that is replaced five times before it is found.
+func TestReplacedWhileRead(t *testing.T) {
+	t.Parallel()
+	users, avatars := openTestAWS(t, testkit.NewDynamoDB(t).URL, testkit.NewS3(t).URL)
+	u := testUser("ada@example.com")
+	u.ID = userID(u.Email)
+	u.Avatar = Avatar{Key: newKey(), Type: "image/png", Size: 3}
+	wantError(t, users.Create(t.Context(), u), nil)
+	url := serveStores(t, users, &replacedAvatars{Avatars: avatars, users: users, left: 5})
+	status, body, err := testkit.Send(http.DefaultClient, "GET", url+"/users/"+u.ID+"/avatar", "", nil)
+	if status != http.StatusOK || string(body) != "new" || err != nil {
+		t.Errorf("GET of an image that is replaced five times: status %d %q, error %v; want 200 and the last image", status, body, err)
+	}
+}
+
 // TestDeleteAvatarFails: if the object cannot be deleted, the response is 503, and a repeated request deletes it.
 func TestDeleteAvatarFails(t *testing.T) {
 	t.Parallel()
