@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"runtime"
@@ -131,6 +132,9 @@ func (c *config) setPublicURL(s string) error {
 		return errors.New("not a base URL")
 	}
 	host, err := hosts.ToASCII(u.Hostname())
+	if ip, notIP := netip.ParseAddr(host); notIP == nil {
+		host = ip.String()
+	}
 	defaultPort := map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	port, portErr := strconv.ParseUint(cmp.Or(u.Port(), defaultPort), 10, 16)
 	if host == "" || err != nil || portErr != nil {

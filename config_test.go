@@ -132,7 +132,7 @@ func TestPublicURL(t *testing.T) {
 		"http://r3---sn.example":              "http://r3---sn.example",
 		"http://127.0.0.1:80":                 "http://127.0.0.1",
 		"http://[::1]:8080/":                  "http://[::1]:8080",
-		"http://[::1]:80":                     "http://[::1]",
+		"http://[0:0:0:0:0:0:0:1]:80":         "http://[::1]",
 		"https://[2001:DB8::A]":               "https://[2001:db8::a]",
 	} {
 		c, err := loadConfig(environment("PUBLIC_URL=" + in))
