@@ -272,7 +272,7 @@ func TestLibravatar(t *testing.T) {
 	}
 }
 
-// TestBrowser runs tools/browser, which tries every operation in Swagger UI with Chromium, without and
+// TestBrowser runs tools/browser, which tries every operation in Swagger UI with Chromium: with -long, both without and
 // with tokens.
 func TestBrowser(t *testing.T) {
 	t.Parallel()
