@@ -221,10 +221,13 @@ func (log *awsLog) failed(ctx context.Context, name string, err error) error {
 
 // allow reports whether a failure may be logged: the first one, then one a minute.
 func (log *awsLog) allow(kind string) bool {
-	last, seen := log.last.Load(kind)
-	if seen && time.Since(last.(time.Time)) < time.Minute {
+	now := time.Now()
+	last, seen := log.last.LoadOrStore(kind, now)
+	if !seen {
+		return true
+	}
+	if now.Sub(last.(time.Time)) < time.Minute {
 		return false
 	}
-	log.last.Store(kind, time.Now())
-	return true
+	return log.last.CompareAndSwap(kind, last, now)
 }
