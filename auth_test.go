@@ -146,7 +146,8 @@ func TestTokenReload(t *testing.T) {
 	})
 }
 
-// TestTokensUnreadable: while the file is malformed or missing, the previous tokens stay valid. Each error is logged once.
+// TestTokensUnreadable: while the file is malformed or missing, the previous tokens stay valid. Each error is logged
+// once.
 func TestTokensUnreadable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "tokens")

@@ -46,8 +46,10 @@ func TestRefusedUpload(t *testing.T) {
 		want   int
 	}{
 		{"nobody", nil, "nobody@example.com", image, http.StatusNotFound},
-		{"nobody, stored late", map[string]testkit.Fault{"PutObject": slow}, "nobody@example.com", image, http.StatusNotFound},
-		{"no answer from S3", map[string]testkit.Fault{"PutObject": {Applied: true, Drop: true}}, "ada@example.com", image, http.StatusServiceUnavailable},
+		{"nobody, stored late", map[string]testkit.Fault{"PutObject": slow}, "nobody@example.com", image,
+			http.StatusNotFound},
+		{"no answer from S3", map[string]testkit.Fault{"PutObject": {Applied: true, Drop: true}}, "ada@example.com", image,
+			http.StatusServiceUnavailable},
 		{"not an image", nil, "ada@example.com", broken, http.StatusBadRequest},
 		{"not an image, for nobody", nil, "nobody@example.com", broken, http.StatusBadRequest},
 	} {
@@ -66,7 +68,8 @@ func TestRefusedUpload(t *testing.T) {
 				{"PUT", "/users/" + userID(test.email) + "/avatar", "", test.image},
 				{"POST", "/upload", contentType, form},
 			} {
-				status, body, err := testkit.Send(http.DefaultClient, request.method, url+request.path, request.contentType, request.body)
+				status, body, err := testkit.Send(http.DefaultClient, request.method, url+request.path, request.contentType,
+					request.body)
 				if err != nil || status != test.want {
 					t.Errorf("%s: %d %s %v, want %d", request.method, status, body, err, test.want)
 				}
@@ -110,7 +113,8 @@ func TestUnmetCondition(t *testing.T) {
 	wantError(t, users.Create(t.Context(), u), nil)
 	s := newTestServer(config{}, users, avatars, nil)
 	image := testkit.PNG(testkit.Gradient(20, 20, 1))
-	if w := request(t, s, "PUT /users/"+u.ID+"/avatar", image, "If-Match", `"another"`); w.Code != http.StatusPreconditionFailed {
+	w := request(t, s, "PUT /users/"+u.ID+"/avatar", image, "If-Match", `"another"`)
+	if w.Code != http.StatusPreconditionFailed {
 		t.Errorf("PUT with another tag: status %d, want 412", w.Code)
 	}
 	s.background.Wait()
@@ -153,7 +157,8 @@ func TestVersions(t *testing.T) {
 		}
 		request(t, s, "PUT /users/"+u.ID+"/avatar", testkit.PNG(testkit.Gradient(20, 20, 2)), authorization...)
 		w = request(t, s, "GET "+first, nil, authorization...)
-		if h := w.Header(); w.Code != http.StatusFound || h.Get("Location") != version() || h.Get("Cache-Control") != "no-cache" {
+		if h := w.Header(); w.Code != http.StatusFound || h.Get("Location") != version() ||
+			h.Get("Cache-Control") != "no-cache" {
 			t.Errorf("%+v: a replaced version: status %d, header %v, want 302 to %s", test, w.Code, h, version())
 		}
 		s.background.Wait()
@@ -193,7 +198,8 @@ func TestReplacedWhileRead(t *testing.T) {
 	url := serveStores(t, users, &replacedAvatars{Avatars: avatars, users: users, left: 5})
 	status, body, err := testkit.Send(http.DefaultClient, "GET", url+"/users/"+u.ID+"/avatar", "", nil)
 	if status != http.StatusOK || string(body) != "new" || err != nil {
-		t.Errorf("GET of an image that is replaced five times: status %d %q, error %v; want 200 and the last image", status, body, err)
+		t.Errorf("GET of an image that is replaced five times: status %d %q, error %v; want 200 and the last image", status,
+			body, err)
 	}
 }
 
@@ -314,11 +320,14 @@ func BenchmarkPutAvatar(b *testing.B) {
 			return
 		}
 		_, err = f.Write(data)
-		err = errors.Join(err, f.Sync(), f.Close(), os.Rename(f.Name(), filepath.Join(dir, "bare", id)), syncPath(filepath.Join(dir, "bare")))
+		err = errors.Join(err, f.Sync(), f.Close(), os.Rename(f.Name(), filepath.Join(dir, "bare", id)),
+			syncPath(filepath.Join(dir, "bare")))
 		u := testUser("bare@example.com")
 		u.Avatar = Avatar{Key: newKey(), Type: "image/jpeg", Size: r.ContentLength}
 		value := encodeRecord(u)
-		err = errors.Join(err, store.write(r.Context(), func(users *bolt.Bucket) error { return users.Put([]byte("bare"+id), value) }))
+		err = errors.Join(err, store.write(r.Context(), func(users *bolt.Bucket) error {
+			return users.Put([]byte("bare"+id), value)
+		}))
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
@@ -333,7 +342,8 @@ func BenchmarkPutAvatar(b *testing.B) {
 			start := time.Now()
 			testkit.Together(clients, func(n int) {
 				for range requests {
-					if status, body, err := testkit.Send(client, http.MethodPut, server.URL+paths[n], "", image); status != http.StatusOK {
+					status, body, err := testkit.Send(client, http.MethodPut, server.URL+paths[n], "", image)
+					if status != http.StatusOK {
 						b.Error(status, string(body), err)
 					}
 				}

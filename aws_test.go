@@ -61,7 +61,9 @@ func openTestAWS(t testing.TB, dynamoURL, s3URL string) (*dynamoUsers, *s3Avatar
 	return openTestAWSWith(t, dynamoURL, s3URL, ignoreCalls, slog.New(slog.DiscardHandler))
 }
 
-func openTestAWSWith(t testing.TB, dynamoURL, s3URL string, observe observeFunc, log *slog.Logger) (*dynamoUsers, *s3Avatars) {
+func openTestAWSWith(
+	t testing.TB, dynamoURL, s3URL string, observe observeFunc, log *slog.Logger,
+) (*dynamoUsers, *s3Avatars) {
 	t.Helper()
 	cfg, err := loadAWS(context.Background(), "", observe)
 	if err != nil {
@@ -163,7 +165,8 @@ func TestOpenAWS(t *testing.T) {
 			dynamodb: "http://one:1", s3: "http://one:1", pathStyle: true},
 		{name: "LOCALSTACK_HOST", localstack: "stack",
 			dynamodb: "http://stack:4566", s3: "http://stack:4566", pathStyle: true},
-		{name: "AWS_ENDPOINT_URL before LOCALSTACK_HOST", localstack: "stack", env: map[string]string{"AWS_ENDPOINT_URL": "http://one:1"},
+		{name: "AWS_ENDPOINT_URL before LOCALSTACK_HOST", localstack: "stack",
+			env:      map[string]string{"AWS_ENDPOINT_URL": "http://one:1"},
 			dynamodb: "http://one:1", s3: "http://one:1", pathStyle: true},
 		{name: "a service's own first", localstack: "stack", env: map[string]string{"AWS_ENDPOINT_URL_S3": "http://two:2"},
 			dynamodb: "http://stack:4566", s3: "http://two:2", pathStyle: true},
@@ -180,7 +183,8 @@ func TestOpenAWS(t *testing.T) {
 		{name: "a word", env: map[string]string{"AWS_REGION": "Frankfurt"}, error: "not an AWS region"},
 		{name: "a region cut short", env: map[string]string{"AWS_REGION": "eu-central"}, error: "not an AWS region"},
 		{name: "a region with a space", env: map[string]string{"AWS_REGION": "eu-central-1 "}, error: "not an AWS region"},
-		{name: "an endpoint for one service only, and no region of AWS", env: map[string]string{"AWS_ENDPOINT_URL_S3": "http://two:2", "AWS_REGION": "garage"}, error: "not an AWS region"},
+		{name: "an endpoint for one service only, and no region of AWS",
+			env: map[string]string{"AWS_ENDPOINT_URL_S3": "http://two:2", "AWS_REGION": "garage"}, error: "not an AWS region"},
 		{name: "a region of an emulator", env: map[string]string{"AWS_ENDPOINT_URL": "http://one:1", "AWS_REGION": "garage"},
 			dynamodb: "http://one:1", s3: "http://one:1", pathStyle: true},
 	} {
@@ -236,7 +240,8 @@ func TestBootstrap(t *testing.T) {
 	}
 	t.Setenv("AWS_ENDPOINT_URL_S3", bucket.URL)
 	// An emulator that is still starting.
-	dynamo.Next("CreateTable", testkit.Fault{Drop: true}, testkit.Fault{Drop: true}, testkit.Fault{Drop: true}, testkit.Fault{Drop: true}, testkit.Fault{Drop: true})
+	dynamo.Next("CreateTable", testkit.Fault{Drop: true}, testkit.Fault{Drop: true}, testkit.Fault{Drop: true},
+		testkit.Fault{Drop: true}, testkit.Fault{Drop: true})
 	for _, want := range [][]string{
 		{"AWS call failed", "created the table", "name=new-table", "created the bucket", "name=new-bucket"},
 		{"the table exists", "name=new-table", "the bucket exists", "name=new-bucket"},
@@ -301,7 +306,8 @@ func TestCredentials(t *testing.T) {
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "example-secret")
 	t.Setenv("AWS_SESSION_TOKEN", "example-token")
 	users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, ignoreCalls, logger)
-	for _, code := range []string{"ExpiredTokenException", "UnrecognizedClientException", "AccessDeniedException", "InvalidSignatureException"} {
+	for _, code := range []string{"ExpiredTokenException", "UnrecognizedClientException", "AccessDeniedException",
+		"InvalidSignatureException"} {
 		dynamo.Next("PutItem", testkit.Fault{Status: 400, Code: code})
 		check(users.Create(ctx, u), "PutItem")
 	}
@@ -338,8 +344,10 @@ func TestCodes(t *testing.T) {
 
 	own := map[string]bool{} // the program's own words
 	for _, err := range []error{
-		errors.New("an error"), io.ErrUnexpectedEOF, &url.Error{Err: errors.New("refused")}, context.DeadlineExceeded, os.ErrDeadlineExceeded,
-		fmt.Errorf("get identity: get credentials: %w", context.DeadlineExceeded), &processcreds.ProviderError{Err: errors.New("exit status 1")},
+		errors.New("an error"), io.ErrUnexpectedEOF, &url.Error{Err: errors.New("refused")}, context.DeadlineExceeded,
+		os.ErrDeadlineExceeded,
+		fmt.Errorf("get identity: get credentials: %w", context.DeadlineExceeded),
+		&processcreds.ProviderError{Err: errors.New("exit status 1")},
 	} {
 		code, _ := describeAWS(err)
 		own[code] = false
@@ -431,7 +439,8 @@ func TestLogOnce(t *testing.T) {
 			avatars.Put(ctx, u.ID, "key", "image/png", nil)
 			avatars.DeleteStale(ctx, u.ID, time.Now())
 		}
-		if want := `code=connection error="Post \"` + dynamo.URL; tt.name == "outage" && !strings.Contains(log.String(), want) {
+		if want := `code=connection error="Post \"` + dynamo.URL; tt.name == "outage" &&
+			!strings.Contains(log.String(), want) {
 			t.Errorf("the log does not contain %s:\n%s", want, &log)
 		}
 		if got := strings.Count(log.String(), "\n"); got != tt.lines {
@@ -460,7 +469,8 @@ func TestLogInterval(t *testing.T) {
 func TestCredentialProcess(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
-	for _, output := range []string{"example-secret", `{"Version": 1, "Expiration": "example-secret"}`, `{"Version": 1, "AccessKeyId": "example-secret"}`} {
+	for _, output := range []string{"example-secret", `{"Version": 1, "Expiration": "example-secret"}`,
+		`{"Version": 1, "AccessKeyId": "example-secret"}`} {
 		file := filepath.Join(t.TempDir(), "config")
 		wantError(t, os.WriteFile(file, []byte("[default]\ncredential_process = echo '"+output+"'\n"), 0o600), nil)
 		t.Setenv("AWS_CONFIG_FILE", file)
@@ -470,7 +480,8 @@ func TestCredentialProcess(t *testing.T) {
 		users, _ := openTestAWSWith(t, dynamo.URL, dynamo.URL, ignoreCalls, logger)
 		_, err := users.Get(t.Context(), "id")
 		wantError(t, err, ErrUnavailable)
-		if all := log.String() + err.Error(); strings.Contains(all, "example-secret") || !strings.Contains(log.String(), "credential_process") {
+		if all := log.String() + err.Error(); strings.Contains(all, "example-secret") ||
+			!strings.Contains(log.String(), "credential_process") {
 			t.Errorf("the log contains the output or does not name credential_process: %v\n%s", err, &log)
 		}
 	}
@@ -506,12 +517,13 @@ func TestPermissions(t *testing.T) {
 	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	var mu sync.Mutex
 	used := map[string]bool{}
-	users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, func(service, operation, code string, attempts int, d time.Duration) {
-		action := map[string]string{"ListObjectsV2": "ListBucket", "DeleteObjects": "DeleteObject"}[operation]
-		mu.Lock()
-		used[strings.ToLower(service)+":"+cmp.Or(action, operation)] = true
-		mu.Unlock()
-	}, slog.New(slog.DiscardHandler))
+	users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL,
+		func(service, operation, code string, attempts int, d time.Duration) {
+			action := map[string]string{"ListObjectsV2": "ListBucket", "DeleteObjects": "DeleteObject"}[operation]
+			mu.Lock()
+			used[strings.ToLower(service)+":"+cmp.Or(action, operation)] = true
+			mu.Unlock()
+		}, slog.New(slog.DiscardHandler))
 	testStore(t, users, avatars)
 	for file, action := range map[string]string{
 		"docs/security.md":                   "(?m)^\\| `((?:dynamodb|s3):[A-Za-z]+)`",
@@ -535,13 +547,15 @@ func TestObserve(t *testing.T) {
 	ctx := t.Context()
 	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	var got []string
-	users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, func(service, operation, code string, attempts int, d time.Duration) {
-		got = append(got, fmt.Sprintf("%s %s %s %d", service, operation, code, attempts))
-	}, slog.New(slog.DiscardHandler))
+	users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL,
+		func(service, operation, code string, attempts int, d time.Duration) {
+			got = append(got, fmt.Sprintf("%s %s %s %d", service, operation, code, attempts))
+		}, slog.New(slog.DiscardHandler))
 	u := testUser("anna@example.com")
 	a := testAvatar([]byte("image"))
 
-	dynamo.Next("PutItem", testkit.Fault{Status: 400, Code: "ThrottlingException"}, testkit.Fault{Status: 400, Code: "ThrottlingException"})
+	dynamo.Next("PutItem", testkit.Fault{Status: 400, Code: "ThrottlingException"},
+		testkit.Fault{Status: 400, Code: "ThrottlingException"})
 	users.Create(ctx, u)
 	users.Create(ctx, u)
 	bucket.Next("PutObject", testkit.Fault{Drop: true})

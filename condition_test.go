@@ -26,7 +26,8 @@ func TestReadCondition(t *testing.T) {
 		{[]string{`""`}, list(""), list("")},
 		{[]string{`"*"`}, list("*"), list("*")},
 		{[]string{` * `}, &tags{any: true}, &tags{any: true}},
-		{[]string{many}, list(strings.Split(strings.ReplaceAll(many, `"`, ""), ",")...), list(strings.Split(strings.ReplaceAll(many, `"`, ""), ",")...)},
+		{[]string{many}, list(strings.Split(strings.ReplaceAll(many, `"`, ""), ",")...),
+			list(strings.Split(strings.ReplaceAll(many, `"`, ""), ",")...)},
 		{[]string{many, `"a"`}, nil, nil},
 		{[]string{`a`}, nil, nil},
 		{[]string{`'a'`}, nil, nil},
@@ -134,7 +135,8 @@ func TestReadRange(t *testing.T) {
 			t.Errorf("%s, Range: %s of 10 bytes: %q, want %q", test.method, test.header, got, test.want)
 		}
 	}
-	if got := readRange(&http.Request{Method: "GET", Header: http.Header{"Range": {"bytes=1-2", "bytes=3-4"}}}, 10); got != "" {
+	twice := http.Header{"Range": {"bytes=1-2", "bytes=3-4"}}
+	if got := readRange(&http.Request{Method: "GET", Header: twice}, 10); got != "" {
 		t.Errorf("two fields: %q, want none", got)
 	}
 }

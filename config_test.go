@@ -64,7 +64,8 @@ func TestBadConfig(t *testing.T) {
 			if !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("%s: error %q, want one line with %q", test.setting, err, test.want)
 			}
-			if name, value, _ := strings.Cut(test.setting, "="); test.want == name && !strings.Contains(value, "secret") && !strings.Contains(err.Error(), strconv.Quote(value)) {
+			if name, value, _ := strings.Cut(test.setting, "="); test.want == name && !strings.Contains(value, "secret") &&
+				!strings.Contains(err.Error(), strconv.Quote(value)) {
 				t.Errorf("%s: error %q does not quote the value", test.setting, err)
 			}
 			if strings.Contains(err.Error(), "secret") {
@@ -85,19 +86,27 @@ func TestLoadConfig(t *testing.T) {
 		change   func(*config)
 	}{
 		{"defaults", nil, func(*config) {}},
-		{"empty is unset", []string{"LISTEN_ADDR=", "PORT=", "DYNAMODB_TABLE=", "S3_BUCKET=", "MAX_AVATAR_BYTES=", "PUBLIC_URL=", "AUTH_TOKENS_FILE=",
-			"AVATARS_PUBLIC=", "LOG_LEVEL=", "LOG_FORMAT=", "SHUTDOWN_DELAY=", "SHUTDOWN_TIMEOUT=", "DATA_DIR="}, func(*config) {}},
+		{"empty is unset", []string{"LISTEN_ADDR=", "PORT=", "DYNAMODB_TABLE=", "S3_BUCKET=", "MAX_AVATAR_BYTES=",
+			"PUBLIC_URL=", "AUTH_TOKENS_FILE=",
+			"AVATARS_PUBLIC=", "LOG_LEVEL=", "LOG_FORMAT=", "SHUTDOWN_DELAY=", "SHUTDOWN_TIMEOUT=", "DATA_DIR="},
+			func(*config) {}},
 		{"no metrics", []string{"METRICS_ADDR="}, func(c *config) { c.MetricsAddr = "" }},
 		{"port", []string{"PORT=9000"}, func(c *config) { c.ListenAddr = ":9000" }},
-		{"port of an address", []string{"PORT=9000", "LISTEN_ADDR=127.0.0.1:8080"}, func(c *config) { c.ListenAddr = "127.0.0.1:9000" }},
-		{"port of an IPv6 address", []string{"PORT=9000", "LISTEN_ADDR=[::1]:8080"}, func(c *config) { c.ListenAddr = "[::1]:9000" }},
-		{"any free port", []string{"LISTEN_ADDR=127.0.0.1:0", "METRICS_ADDR=:0"}, func(c *config) { c.ListenAddr, c.MetricsAddr = "127.0.0.1:0", ":0" }},
+		{"port of an address", []string{"PORT=9000", "LISTEN_ADDR=127.0.0.1:8080"},
+			func(c *config) { c.ListenAddr = "127.0.0.1:9000" }},
+		{"port of an IPv6 address", []string{"PORT=9000", "LISTEN_ADDR=[::1]:8080"},
+			func(c *config) { c.ListenAddr = "[::1]:9000" }},
+		{"any free port", []string{"LISTEN_ADDR=127.0.0.1:0", "METRICS_ADDR=:0"},
+			func(c *config) { c.ListenAddr, c.MetricsAddr = "127.0.0.1:0", ":0" }},
 		{"AWS", []string{"DYNAMODB_TABLE=users", "S3_BUCKET=avatars", "LOCALSTACK_HOST=localhost"}, func(c *config) {
 			c.Table, c.Bucket, c.LocalStackHost = "users", "avatars", "localhost"
 		}},
-		{"public URL", []string{"PUBLIC_URL=https://example.com/roster/"}, func(c *config) { c.PublicURL = "https://example.com/roster" }},
-		{"public URL of nothing but a host", []string{"PUBLIC_URL=http://localhost:8080"}, func(c *config) { c.PublicURL = "http://localhost:8080" }},
-		{"the rest", []string{"DATA_DIR=/data", "MAX_AVATAR_BYTES=67108864", "AUTH_TOKENS_FILE=/tokens", "AVATARS_PUBLIC=true",
+		{"public URL", []string{"PUBLIC_URL=https://example.com/roster/"},
+			func(c *config) { c.PublicURL = "https://example.com/roster" }},
+		{"public URL of nothing but a host", []string{"PUBLIC_URL=http://localhost:8080"},
+			func(c *config) { c.PublicURL = "http://localhost:8080" }},
+		{"the rest", []string{"DATA_DIR=/data", "MAX_AVATAR_BYTES=67108864", "AUTH_TOKENS_FILE=/tokens",
+			"AVATARS_PUBLIC=true",
 			"LOG_LEVEL=warn", "LOG_FORMAT=text", "SHUTDOWN_DELAY=5s", "SHUTDOWN_TIMEOUT=1m"}, func(c *config) {
 			c.DataDir, c.MaxAvatarBytes, c.TokensFile, c.AvatarsPublic = "/data", 64<<20, "/tokens", true
 			c.LogLevel, c.LogFormat, c.ShutdownDelay, c.ShutdownTimeout = slog.LevelWarn, "text", 5*time.Second, time.Minute

@@ -30,7 +30,8 @@ func TestReadJSON(t *testing.T) {
 		want       map[string]string // nil: rejected
 		fields     []string          // with an error
 	}{
-		{"both", `{"name":"Ada","email":"ada@example.com"}`, map[string]string{"name": "Ada", "email": "ada@example.com"}, nil},
+		{"both", `{"name":"Ada","email":"ada@example.com"}`, map[string]string{"name": "Ada", "email": "ada@example.com"},
+			nil},
 		{"white space", " \n{ \"name\" : \"Ada\" }\r\n\t", map[string]string{"name": "Ada"}, nil},
 		{"escapes", `{"name":"\u0041\ud83d\ude00\n"}`, map[string]string{"name": "A😀\n"}, nil},
 		{"escaped name of a member", `{"n\u0061me":"Ada"}`, map[string]string{"name": "Ada"}, nil},
@@ -155,19 +156,25 @@ func TestReadMultipart(t *testing.T) {
 		{"file", part(`form-data; name="file"; filename="x"`, "bytes") + "--b--", map[string]string{}, "bytes", 0},
 		{"image without a file name", part(`form-data; name="avatar"`, "bytes") + "--b--", map[string]string{}, "bytes", 0},
 		{"no file was chosen", part(`form-data; name="avatar"; filename=""`, "") + "--b--", map[string]string{}, "", 0},
-		{"path as a file name", part(`form-data; name="avatar"; filename="../../etc/passwd"`, "bytes") + "--b--", map[string]string{}, "bytes", 0},
-		{"largest image", part(`form-data; name="avatar"; filename="x"`, strings.Repeat("x", maxImage)) + "--b--", map[string]string{}, strings.Repeat("x", maxImage), 0},
-		{"image too large", part(`form-data; name="avatar"; filename="x"`, strings.Repeat("x", maxImage+1)) + "--b--", nil, "", http.StatusRequestEntityTooLarge},
-		{"field too large", part(`form-data; name="name"`, strings.Repeat("x", maxFormBytes+1)) + "--b--", nil, "", http.StatusRequestEntityTooLarge},
+		{"path as a file name", part(`form-data; name="avatar"; filename="../../etc/passwd"`, "bytes") + "--b--",
+			map[string]string{}, "bytes", 0},
+		{"largest image", part(`form-data; name="avatar"; filename="x"`, strings.Repeat("x", maxImage)) + "--b--",
+			map[string]string{}, strings.Repeat("x", maxImage), 0},
+		{"image too large", part(`form-data; name="avatar"; filename="x"`, strings.Repeat("x", maxImage+1)) + "--b--", nil,
+			"", http.StatusRequestEntityTooLarge},
+		{"field too large", part(`form-data; name="name"`, strings.Repeat("x", maxFormBytes+1)) + "--b--", nil, "",
+			http.StatusRequestEntityTooLarge},
 		{"two images", image + image + "--b--", nil, "", http.StatusBadRequest},
-		{"avatar and file", image + part(`form-data; name="file"; filename="x"`, "bytes") + "--b--", nil, "", http.StatusBadRequest},
+		{"avatar and file", image + part(`form-data; name="file"; filename="x"`, "bytes") + "--b--", nil, "",
+			http.StatusBadRequest},
 		{"repeated", name + name + "--b--", nil, "", http.StatusBadRequest},
 		{"unknown", part(`form-data; name="admin"`, "1") + "--b--", nil, "", http.StatusBadRequest},
 		{"without a name", part(`form-data`, "1") + "--b--", nil, "", http.StatusBadRequest},
 		{"not form-data", part(`attachment; name="name"`, "Ada") + "--b--", nil, "", http.StatusBadRequest},
 		{"thousands of parts", strings.Repeat(name, 5000) + "--b--", nil, "", http.StatusBadRequest},
 		{"header without end", "--b\r\nX: " + strings.Repeat("x", 1<<20), nil, "", http.StatusBadRequest},
-		{"thousands of header fields", "--b\r\n" + strings.Repeat("X: x\r\n", 20_000) + "\r\n--b--", nil, "", http.StatusBadRequest},
+		{"thousands of header fields", "--b\r\n" + strings.Repeat("X: x\r\n", 20_000) + "\r\n--b--", nil, "",
+			http.StatusBadRequest},
 		{"unfinished", name, nil, "", http.StatusBadRequest},
 		{"unfinished image", part(`form-data; name="avatar"`, "bytes"), nil, "", http.StatusBadRequest},
 		{"other boundary", strings.ReplaceAll(name+"--b--", "--b", "--c"), nil, "", http.StatusBadRequest},
@@ -216,7 +223,8 @@ func TestReadBody(t *testing.T) {
 				status = problemOf(err).Status
 			}
 			if status != test.status || len(data) != test.content {
-				t.Errorf("body of %d bytes: %d bytes, error %v; want %d and status %d", test.sent, len(data), err, test.content, test.status)
+				t.Errorf("body of %d bytes: %d bytes, error %v; want %d and status %d", test.sent, len(data), err, test.content,
+					test.status)
 			}
 		})
 	}
@@ -262,7 +270,8 @@ func TestAcceptedTypes(t *testing.T) {
 		r.Header.Set("Content-Type", test.contentType)
 		_, _, err := contentType(r, "application/json", "text/plain")
 		p := problemOf(err)
-		if p.Status != http.StatusUnsupportedMediaType || p.Detail != test.detail || p.header.Get("Accept-Patch") != test.acceptPatch {
+		if p.Status != http.StatusUnsupportedMediaType || p.Detail != test.detail ||
+			p.header.Get("Accept-Patch") != test.acceptPatch {
 			t.Errorf("%s %s: %+v", test.method, test.contentType, p)
 		}
 	}
@@ -323,7 +332,8 @@ func FuzzMultipart(f *testing.F) {
 
 func FuzzJSONForm(f *testing.F) {
 	for _, seed := range []string{
-		`{"name":"Ada","email":"ada@example.com"}`, `{}`, `{"name":null}`, `{"name":"\ud800"}`, `[`, `{"a":{"a":{`, `{"name":"a"}{}`, "",
+		`{"name":"Ada","email":"ada@example.com"}`, `{}`, `{"name":null}`, `{"name":"\ud800"}`, `[`, `{"a":{"a":{`,
+		`{"name":"a"}{}`, "",
 	} {
 		f.Add([]byte(seed))
 	}

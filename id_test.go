@@ -69,10 +69,12 @@ func TestFoldCase(t *testing.T) {
 			t.Errorf("%U is ASCII if folded: %+q", r, folded)
 		}
 		// Ligatures and ŉ stay, and so do characters that full folding would make ASCII.
-		if want := full(s); foldCase(want) != folded && utf8.RuneCountInString(want) == 1 && norm.NFD.String(want)[0] >= utf8.RuneSelf {
+		if want := full(s); foldCase(want) != folded && utf8.RuneCountInString(want) == 1 &&
+			norm.NFD.String(want)[0] >= utf8.RuneSelf {
 			t.Errorf("%U: %+q, want as for %+q", r, folded, want)
 		}
-		for _, other := range []string{strings.ToUpper(s), strings.ToLower(s), norm.NFD.String(strings.ToUpper(s)), norm.NFC.String(strings.ToLower(s))} {
+		for _, other := range []string{strings.ToUpper(s), strings.ToLower(s), norm.NFD.String(strings.ToUpper(s)),
+			norm.NFC.String(strings.ToLower(s))} {
 			if got := foldCase(other); got != folded && norm.NFD.String(other)[0] >= utf8.RuneSelf {
 				t.Errorf("%U: %+q, but %+q of %+q", r, folded, got, other)
 			}
@@ -105,7 +107,8 @@ func TestParseID(t *testing.T) {
 
 func FuzzEmail(f *testing.F) {
 	for _, seed := range []string{
-		"ada@example.com", "Ada <ada@example.com>", `"a b"@example.com`, "用户@例子.广告", "a@[::1]", "@", "a@b\x00", "\u212a@k", "a@\u0130",
+		"ada@example.com", "Ada <ada@example.com>", `"a b"@example.com`, "用户@例子.广告", "a@[::1]", "@", "a@b\x00", "\u212a@k",
+		"a@\u0130",
 	} {
 		f.Add(seed)
 	}

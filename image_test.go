@@ -115,11 +115,13 @@ func decodeAll(data []byte) (any, error) {
 // TestCleanImageGoTestdata: the images that Go tests its decoders with.
 func TestCleanImageGoTestdata(t *testing.T) {
 	root := strings.TrimSpace(string(testkit.Must(exec.Command("go", "env", "GOROOT").Output())))
-	module := strings.TrimSpace(string(testkit.Must(exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "golang.org/x/image").Output())))
+	module := strings.TrimSpace(string(testkit.Must(exec.Command("go", "list", "-m", "-f", "{{.Dir}}",
+		"golang.org/x/image").Output())))
 	accepted := []string{"image/png", "image/jpeg", "image/gif", "image/webp"}
 	tried := 0
 	for _, pattern := range []string{
-		root + "/src/image/testdata/*", root + "/src/image/*/testdata/*", root + "/src/image/*/testdata/*/*", module + "/testdata/*",
+		root + "/src/image/testdata/*", root + "/src/image/*/testdata/*", root + "/src/image/*/testdata/*/*", module +
+			"/testdata/*",
 	} {
 		for _, file := range testkit.Must(filepath.Glob(pattern)) {
 			data, err := os.ReadFile(file)
@@ -177,7 +179,8 @@ func webpFile(chunks ...[]byte) []byte {
 
 // webpCanvas is a VP8X chunk.
 func webpCanvas(flags byte, width, height int) []byte {
-	return webpChunk("VP8X", []byte{flags, 0, 0, 0, byte(width - 1), byte((width - 1) >> 8), 0, byte(height - 1), byte((height - 1) >> 8), 0})
+	return webpChunk("VP8X", []byte{flags, 0, 0, 0, byte(width - 1), byte((width - 1) >> 8), 0, byte(height - 1),
+		byte((height - 1) >> 8), 0})
 }
 
 // gifBlock is an extension of one sub-block after its first.
@@ -215,11 +218,13 @@ func plantedImages(t testing.TB) map[string][2][]byte {
 		[]byte(secret), []byte("\xff\xff\xff"),
 		jpg, []byte(secret), soi, jpg), // a second image, as in a motion photo
 		slices.Concat(soi, jfif, rotated, iccSegment, adobe, jpg)}
-	planted["JPEG, upright"] = [2][]byte{slices.Concat(soi, jpegSegment(0xe1, exifHeader, upright), jpg), slices.Concat(soi, jpg)}
+	planted["JPEG, upright"] = [2][]byte{slices.Concat(soi, jpegSegment(0xe1, exifHeader, upright), jpg),
+		slices.Concat(soi, jpg)}
 	planted["JPEG, comment in a progressive"] = [2][]byte{nil, testkit.Must(os.ReadFile("testdata/progressive.jpg"))}
 	progressive := planted["JPEG, comment in a progressive"][1]
 	at := bytes.LastIndex(progressive, []byte("\xff\xda"))
-	planted["JPEG, comment in a progressive"] = [2][]byte{slices.Concat(progressive[:at], jpegSegment(0xfe, secret), []byte(secret+"\xff\xd0"+secret), progressive[at:]), progressive}
+	planted["JPEG, comment in a progressive"] = [2][]byte{slices.Concat(progressive[:at], jpegSegment(0xfe, secret),
+		[]byte(secret+"\xff\xd0"+secret), progressive[at:]), progressive}
 
 	// The directory: one entry of type 1, whose content begins that far before it.
 	samsung := binary.LittleEndian.AppendUint32([]byte(secret+"\xff\xd8\xff\xd9SEFH\x65\x00\x00\x00\x01\x00\x00\x00\x00\x00\x01\x0a"), uint32(len(secret)+4))
@@ -231,13 +236,18 @@ func plantedImages(t testing.TB) map[string][2][]byte {
 	pngImage := images["ada.png"]
 	head, rest := pngImage[:33], pngImage[33:]
 	planted["PNG"] = [2][]byte{slices.Concat(head,
-		compressed(secret, profile), compressed(secret, profile), pngChunk("tEXt", []byte("GPS\x00"+secret)), pngChunk("iTXt", []byte(secret)), pngChunk("zTXt", []byte(secret)),
-		pngChunk("eXIf", []byte(exif)), pngChunk("eXIf", []byte(exif)), pngChunk("tIME", []byte(secret)), pngChunk("caBX", []byte(secret)),
-		pngChunk("prVt", []byte(secret)), pngChunk("fdAT", []byte(secret)), pngChunk("pHYs", []byte("\x00\x00\x0b\x13\x00\x00\x0b\x13\x01")),
+		compressed(secret, profile), compressed(secret, profile), pngChunk("tEXt", []byte("GPS\x00"+secret)),
+		pngChunk("iTXt", []byte(secret)), pngChunk("zTXt", []byte(secret)),
+		pngChunk("eXIf", []byte(exif)), pngChunk("eXIf", []byte(exif)), pngChunk("tIME", []byte(secret)),
+		pngChunk("caBX", []byte(secret)),
+		pngChunk("prVt", []byte(secret)), pngChunk("fdAT", []byte(secret)),
+		pngChunk("pHYs", []byte("\x00\x00\x0b\x13\x00\x00\x0b\x13\x01")),
 		rest, []byte(secret)),
-		slices.Concat(head, pngProfileChunk(cleanedProfile), pngChunk("eXIf", exifOrientation(6)), pngChunk("pHYs", []byte("\x00\x00\x0b\x13\x00\x00\x0b\x13\x01")), rest)}
+		slices.Concat(head, pngProfileChunk(cleanedProfile), pngChunk("eXIf", exifOrientation(6)),
+			pngChunk("pHYs", []byte("\x00\x00\x0b\x13\x00\x00\x0b\x13\x01")), rest)}
 	apng := file("png-apng.png")
-	planted["APNG"] = [2][]byte{slices.Concat(apng[:33], pngChunk("eXIf", []byte(upright)), apng[33:len(apng)-12], pngChunk("tEXt", []byte(secret)), pngChunk("IEND", []byte(secret))), apng}
+	planted["APNG"] = [2][]byte{slices.Concat(apng[:33], pngChunk("eXIf", []byte(upright)), apng[33:len(apng)-12],
+		pngChunk("tEXt", []byte(secret)), pngChunk("IEND", []byte(secret))), apng}
 
 	anim := file("gif-anim.gif")
 	at = 13 + gifColors(anim[10])
@@ -263,7 +273,8 @@ func plantedImages(t testing.TB) map[string][2][]byte {
 	frame := append([]byte{0, 0, 0, 0, 0, 0, 95, 0, 0, 71, 0, 0, 100, 0, 0, 0}, vp8...)
 	animation := webpChunk("ANIM", make([]byte, 6))
 	planted["WebP, animated"] = [2][]byte{
-		webpFile(webpCanvas(0x02, 96, 72), animation, webpChunk("ANMF", slices.Concat(frame, webpChunk("odd ", []byte(secret)))), webpChunk("ANMF", frame)),
+		webpFile(webpCanvas(0x02, 96, 72), animation, webpChunk("ANMF",
+			slices.Concat(frame, webpChunk("odd ", []byte(secret)))), webpChunk("ANMF", frame)),
 		webpFile(webpCanvas(0x02, 96, 72), animation, webpChunk("ANMF", frame), webpChunk("ANMF", frame))}
 	return planted
 }
@@ -280,7 +291,8 @@ func TestCleanImageMetadata(t *testing.T) {
 				t.Error("metadata has survived")
 			}
 			if !bytes.Equal(got, images[1]) {
-				t.Errorf("%d bytes become %d, want %d\n got %.200q\nwant %.200q", len(images[0]), len(got), len(images[1]), got, images[1])
+				t.Errorf("%d bytes become %d, want %d\n got %.200q\nwant %.200q", len(images[0]), len(got), len(images[1]), got,
+					images[1])
 			}
 			got, err = checkClean(t, name, images[1])
 			if err != nil || &got[0] != &images[1][0] {
@@ -354,8 +366,11 @@ func TestCleanImageRefused(t *testing.T) {
 		{"PNG, long", testkit.PNGClaiming(20_000_000, 2), 413, "a side"},
 		{"PNG without IDAT", slices.Concat(images["ada.png"][:33], pngEnd), 400, "no image data"},
 		{"PNG, wrong CRC", patched(images["ada.png"], 29, "0000"), 400, "CRC"},
-		{"PNG, unknown critical chunk", slices.Concat(images["ada.png"][:33], pngChunk("CgBI", nil), images["ada.png"][33:]), 400, "CgBI"},
-		{"PNG, 3 bits", slices.Concat(images["ada.png"][:8], pngChunk("IHDR", []byte("\x00\x00\x00\x01\x00\x00\x00\x01\x03\x02\x00\x00\x00")), images["ada.png"][33:]), 400, "header"},
+		{"PNG, unknown critical chunk", slices.Concat(images["ada.png"][:33], pngChunk("CgBI", nil), images["ada.png"][33:]),
+			400, "CgBI"},
+		{"PNG, 3 bits", slices.Concat(images["ada.png"][:8],
+			pngChunk("IHDR", []byte("\x00\x00\x00\x01\x00\x00\x00\x01\x03\x02\x00\x00\x00")), images["ada.png"][33:]), 400,
+			"header"},
 		{"GIF, huge", testkit.GIFClaiming(65535, 65535, 1), 413, "at most"},
 		{"JPEG, huge", testkit.JPEGClaiming(65500, 65500), 413, "at most"},
 		{"JPEG, arithmetic", patched(jpg, sof, "\xff\xc9"), 415, "arithmetic"},
@@ -417,7 +432,10 @@ func TestCleanImageTime(t *testing.T) {
 		"JPEG of stuffing": func(n int) []byte {
 			return slices.Concat(jpg[:len(jpg)-2], many(2*n, []byte("\xff\x00")), jpg[len(jpg)-2:])
 		},
-		"WebP of small chunks": func(n int) []byte { return webpFile(images["ada.webp"][12:], many(n/2, webpChunk("none", nil))) },
+		"WebP of small chunks": func(n int) []byte {
+			return webpFile(images["ada.webp"][12:],
+				many(n/2, webpChunk("none", nil)))
+		},
 	} {
 		data := build(1_000_000)
 		began := time.Now()
@@ -473,7 +491,8 @@ func BenchmarkCleanImage(b *testing.B) {
 		{"JPEG with EXIF", slices.Concat(jpg.Bytes()[:2], exif, jpg.Bytes()[2:])},
 		{"PNG", testkit.PNG(noise(1500, 1000))},
 		{"GIF", slices.Concat(anim[:len(anim)-1], bytes.Repeat(anim[at+19:len(anim)-1], 300), []byte(";"))},
-		{"WebP with EXIF", webpFile(webpCanvas(8, 96, 72), testkit.Must(os.ReadFile("testdata/images/ok.webp"))[12:], webpChunk("EXIF", make([]byte, 1<<20)))},
+		{"WebP with EXIF", webpFile(webpCanvas(8, 96, 72), testkit.Must(os.ReadFile("testdata/images/ok.webp"))[12:],
+			webpChunk("EXIF", make([]byte, 1<<20)))},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			b.SetBytes(int64(len(bench.data)))
@@ -531,7 +550,8 @@ func iccXYZ(name string, x, y, z float64) profileTag {
 }
 
 func iccGamma(name string, gamma float64) profileTag {
-	return profileTag{name, "curv\x00\x00\x00\x00\x00\x00\x00\x01" + string(binary.BigEndian.AppendUint16(nil, uint16(gamma*256)))}
+	return profileTag{name, "curv\x00\x00\x00\x00\x00\x00\x00\x01" +
+		string(binary.BigEndian.AppendUint16(nil, uint16(gamma*256)))}
 }
 
 // iccTexts are the description of a profile in its two types, of this length, and the copyright.
@@ -544,7 +564,8 @@ func iccTexts(text string) []profileTag {
 	record := binary.BigEndian.AppendUint32([]byte("enUS"), uint32(len(utf16)))
 	return []profileTag{
 		{"desc", "desc\x00\x00\x00\x00" + string(size) + text + string(make([]byte, 79))},
-		{"dscm", "mluc\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x0c" + string(record) + "\x00\x00\x00\x1c" + string(utf16)},
+		{"dscm", "mluc\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x0c" + string(record) + "\x00\x00\x00\x1c" +
+			string(utf16)},
 		{"cprt", "text\x00\x00\x00\x00Public domain\x00"},
 	}
 }
@@ -552,7 +573,8 @@ func iccTexts(text string) []profileTag {
 func rgbProfile(gamma float64, primaries [9]float64, more ...profileTag) []byte {
 	p := primaries
 	return iccProfile("RGB ", slices.Concat(iccTexts("Display of nobody"), []profileTag{
-		iccXYZ("wtpt", 0.9642, 1, 0.8249), iccXYZ("rXYZ", p[0], p[1], p[2]), iccXYZ("gXYZ", p[3], p[4], p[5]), iccXYZ("bXYZ", p[6], p[7], p[8]),
+		iccXYZ("wtpt", 0.9642, 1, 0.8249), iccXYZ("rXYZ", p[0], p[1], p[2]), iccXYZ("gXYZ", p[3], p[4], p[5]),
+		iccXYZ("bXYZ", p[6], p[7], p[8]),
 		iccGamma("rTRC", gamma), iccGamma("gTRC", gamma), iccGamma("bTRC", gamma),
 	}, more)...)
 }
@@ -570,7 +592,8 @@ var (
 // plantedProfile has the secret in every place, and the same profile without.
 func plantedProfile() (planted, clean []byte) {
 	more := []profileTag{
-		{"mmod", "mmod\x00\x00\x00\x00" + secret}, {"vcgt", "vcgt\x00\x00\x00\x00" + secret}, {"dmdd", iccTexts(secret)[0].content},
+		{"mmod", "mmod\x00\x00\x00\x00" + secret}, {"vcgt", "vcgt\x00\x00\x00\x00" + secret},
+		{"dmdd", iccTexts(secret)[0].content},
 	}
 	planted = rgbProfile(2.2, adobeRGB, append(iccTexts(secret)[:2], more...)...)
 	planted = append(planted, secret...) // in no tag
@@ -645,7 +668,8 @@ func withTestProfile(img, profile []byte) []byte {
 	parts := slices.Collect(slices.Chunk(profile, maxProfile))
 	var segments []byte
 	for i, part := range parts {
-		segments = append(segments, jpegSegment(0xe2, "ICC_PROFILE\x00", string([]byte{byte(i + 1), byte(len(parts))}), string(part))...)
+		segments = append(segments, jpegSegment(0xe2, "ICC_PROFILE\x00", string([]byte{byte(i + 1), byte(len(parts))}),
+			string(part))...)
 	}
 	return slices.Concat(img[:2], segments, img[2:])
 }
@@ -664,7 +688,8 @@ func FuzzCleanProfile(f *testing.F) {
 	f.Fuzz(func(t *testing.T, profile []byte) {
 		if clean := cleanProfile(slices.Clone(profile)); clean != nil {
 			table := 132 + 12*int(binary.BigEndian.Uint32(profile[128:]))
-			if len(clean) != len(profile) || !bytes.Equal(clean[:84], profile[:84]) || !bytes.Equal(clean[100:table], profile[100:table]) {
+			if len(clean) != len(profile) || !bytes.Equal(clean[:84], profile[:84]) ||
+				!bytes.Equal(clean[100:table], profile[100:table]) {
 				t.Errorf("profile: size, header or tag table changed: %q, want %q", clean, profile)
 			}
 		}

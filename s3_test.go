@@ -77,7 +77,8 @@ func TestFaultsOfS3(t *testing.T) {
 // TestImageEnd: a fault that only shows behind the last byte, as a wrong checksum may, is an error of the last piece.
 func TestImageEnd(t *testing.T) {
 	damaged := io.MultiReader(strings.NewReader("image"), iotest.ErrReader(errors.New("wrong checksum")))
-	body := &s3Body{ReadCloser: io.NopCloser(damaged), left: 5, ctx: t.Context(), log: &awsLog{Logger: slog.New(slog.DiscardHandler)},
+	body := &s3Body{ReadCloser: io.NopCloser(damaged), left: 5, ctx: t.Context(),
+		log:  &awsLog{Logger: slog.New(slog.DiscardHandler)},
 		wait: time.AfterFunc(time.Hour, func() {})}
 	defer body.wait.Stop()
 	_, err := io.CopyN(io.Discard, body, 5)

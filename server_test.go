@@ -146,7 +146,8 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, dynamo: testkit.NewDynamoDB(t), bucket: testkit.NewS3(t), client: &http.Client{Transport: &http.Transport{}}}
+	w := &world{t: t, dynamo: testkit.NewDynamoDB(t), bucket: testkit.NewS3(t),
+		client: &http.Client{Transport: &http.Transport{}}}
 	t.Cleanup(w.client.CloseIdleConnections)
 	w.bucket.Faults = w.dynamo.Faults
 	users, avatars := openTestAWS(t, w.dynamo.URL, w.bucket.URL)
@@ -249,7 +250,8 @@ func TestRequestLimit(t *testing.T) {
 	s := newTestServer(config{}, nil, nil, nil)
 	s.ready.Store(true)
 	s.inFlight.Store(maxInFlight)
-	for path, want := range map[string]int{"/version": http.StatusServiceUnavailable, "/users": http.StatusServiceUnavailable, "/livez": http.StatusOK, "/readyz": http.StatusOK} {
+	for path, want := range map[string]int{"/version": http.StatusServiceUnavailable,
+		"/users": http.StatusServiceUnavailable, "/livez": http.StatusOK, "/readyz": http.StatusOK} {
 		w := httptest.NewRecorder()
 		s.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
 		if w.Code != want || (w.Code == http.StatusServiceUnavailable) != (w.Header().Get("Retry-After") != "") {
@@ -311,7 +313,8 @@ func TestUploadMemory(t *testing.T) {
 	}
 }
 
-// TestResponseHeader: every response tells browsers to guess and run nothing, and the last one of a connection closes it.
+// TestResponseHeader: every response tells browsers to guess and run nothing, and the last one of a connection closes
+// it.
 func TestResponseHeader(t *testing.T) {
 	store := openTestLocal(t, t.TempDir())
 	s := newTestServer(config{}, localUsers{store}, localAvatars{store}, nil)
@@ -327,7 +330,8 @@ func TestResponseHeader(t *testing.T) {
 		{image, "default-src 'none'; sandbox; frame-ancestors 'none'"},
 	} {
 		h := request(t, s, "GET "+test.path, nil).Header()
-		if h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Content-Security-Policy") != test.policy || h.Get("Connection") != "" {
+		if h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Content-Security-Policy") != test.policy ||
+			h.Get("Connection") != "" {
 			t.Errorf("GET %s: header %v, want nosniff, no Connection and the policy %q", test.path, h, test.policy)
 		}
 	}
@@ -396,7 +400,8 @@ func TestCrossOrigin(t *testing.T) {
 		{"GET /version", "Origin", "https://evil.example", false},
 	} {
 		if w := request(t, s, test.target, nil, test.field, test.value); (w.Code == http.StatusForbidden) != test.refused {
-			t.Errorf("%s with %s: %s: status %d, refused should be %t", test.target, test.field, test.value, w.Code, test.refused)
+			t.Errorf("%s with %s: %s: status %d, refused should be %t", test.target, test.field, test.value, w.Code,
+				test.refused)
 		}
 	}
 }
@@ -486,7 +491,8 @@ func TestBodyTimeout(t *testing.T) {
 	if err := (localUsers{store}).Create(t.Context(), u); err != nil {
 		t.Fatal(err)
 	}
-	contentType, form := testkit.Form(testkit.PNG(testkit.Gradient(30, 30, 1)), map[string][]string{"name": {"Ada"}, "email": {"ada@example.com"}})
+	contentType, form := testkit.Form(testkit.PNG(testkit.Gradient(30, 30, 1)),
+		map[string][]string{"name": {"Ada"}, "email": {"ada@example.com"}})
 	for _, test := range []struct{ target, contentType, sent string }{
 		{"POST /user", "application/json", `{"name":`},
 		{"POST /user", "application/x-www-form-urlencoded", "name=Ada"},
@@ -575,7 +581,8 @@ func TestRequestID(t *testing.T) {
 		}
 	}
 	seen := map[string]bool{}
-	for _, bad := range []string{"", strings.Repeat("x", 65), "a b", "a\"b", "a\nb", "ä", "a;b", "<a>", "ada@example.com"} {
+	for _, bad := range []string{"", strings.Repeat("x", 65), "a b", "a\"b", "a\nb", "ä", "a;b", "<a>",
+		"ada@example.com"} {
 		got := requestID(&http.Request{Header: http.Header{"X-Request-Id": {bad}}})
 		if got == bad || len(got) < 20 || seen[got] {
 			t.Errorf("%q becomes %q", bad, got)
@@ -668,7 +675,8 @@ func TestMetricsTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	documented := map[string]string{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `(roster_\\w+)` \\| (.*) \\|$").FindAllStringSubmatch(string(page), -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `(roster_\\w+)` \\| (.*) \\|$").FindAllStringSubmatch(string(page),
+		-1) {
 		documented[m[1]] = m[2]
 	}
 	m := newMetrics(build{})

@@ -121,7 +121,8 @@ func testUsers(t *testing.T, users Users) {
 	// Without an image there is nothing to remove, but the condition still counts.
 	later = later.Add(time.Second)
 	wantUnchanged(Change{RemoveAvatar: true, At: later}, any, nil)
-	wantUnchanged(Change{RemoveAvatar: true, At: later}, Condition{Match: &tags{list: []string{"another"}}}, ErrPrecondition)
+	wantUnchanged(Change{RemoveAvatar: true, At: later}, Condition{Match: &tags{list: []string{"another"}}},
+		ErrPrecondition)
 
 	wantUnchanged(Change{Forget: a.Key, At: later}, any, nil)
 	want.Removed = ""
@@ -379,7 +380,8 @@ func testUserRaces(t *testing.T, users Users) {
 	var deleted atomic.Int64
 	testkit.Together(24, func(i int) {
 		a := testAvatar(nil)
-		changes := []Change{{Name: "again", At: u.CreatedAt}, {Avatar: a, At: u.CreatedAt}, {RemoveAvatar: true, At: u.CreatedAt}}
+		changes := []Change{{Name: "again", At: u.CreatedAt}, {Avatar: a, At: u.CreatedAt},
+			{RemoveAvatar: true, At: u.CreatedAt}}
 		var err error
 		if i%4 < 3 {
 			_, _, err = users.Update(ctx, u.ID, changes[i%4], Condition{})

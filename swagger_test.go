@@ -50,7 +50,8 @@ func TestSwaggerFiles(t *testing.T) {
 	if len(links) < 5 {
 		t.Fatalf("found only %q in the page", links)
 	}
-	types := map[string]string{".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
+	types := map[string]string{".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8",
+		".svg": "image/svg+xml"}
 	for _, link := range links {
 		name := link[1]
 		res := page(t, "/swagger/"+name)

@@ -94,8 +94,10 @@ func TestThumbnailOrientation(t *testing.T) {
 	jpg, pngImage := testkit.JPEG(marker()), testkit.PNG(marker())
 	vp8l := testkit.Must(os.ReadFile("testdata/marker.webp"))[12:] // the same, of 90 × 60
 	for o, corners := range map[byte][4]color.Color{               // top left, top right, bottom left, bottom right
-		1: {red, green, blue, yellow}, 2: {green, red, yellow, blue}, 3: {yellow, blue, green, red}, 4: {blue, yellow, red, green},
-		5: {red, blue, green, yellow}, 6: {blue, red, yellow, green}, 7: {yellow, green, blue, red}, 8: {green, yellow, red, blue},
+		1: {red, green, blue, yellow}, 2: {green, red, yellow, blue}, 3: {yellow, blue, green, red},
+		4: {blue, yellow, red, green},
+		5: {red, blue, green, yellow}, 6: {blue, red, yellow, green}, 7: {yellow, green, blue, red},
+		8: {green, yellow, red, blue},
 	} {
 		exif := exifWith(binary.LittleEndian, uint16(o))
 		for mediaType, original := range map[string][]byte{
@@ -629,7 +631,8 @@ func TestThumbnailBrowser(t *testing.T) {
 			t.Errorf("%s redirects to the image, and the contract does not list %q", img.name, img.redirect)
 		}
 	}
-	for _, kind := range []string{animatedWebP, tooManyPixels, tooMuchMemory, manyScans, notDecodable, cmyk, largeProfile, grayProfileA, otherGamma, otherSpace, hiddenDefault} {
+	for _, kind := range []string{animatedWebP, tooManyPixels, tooMuchMemory, manyScans, notDecodable, cmyk, largeProfile,
+		grayProfileA, otherGamma, otherSpace, hiddenDefault} {
 		if !seen[kind] {
 			t.Errorf("no image that redirects because of %q", kind)
 		}
@@ -822,7 +825,8 @@ func faded(img *image.NRGBA) *image.NRGBA {
 }
 
 func encodedGIF(screen image.Rectangle, frames ...*image.Paletted) []byte {
-	g := &gif.GIF{Image: frames, Delay: make([]int, len(frames)), Config: image.Config{Width: screen.Dx(), Height: screen.Dy()}}
+	g := &gif.GIF{Image: frames, Delay: make([]int, len(frames)),
+		Config: image.Config{Width: screen.Dx(), Height: screen.Dy()}}
 	for i := range g.Delay {
 		g.Delay[i] = 1000
 	}
@@ -888,8 +892,10 @@ func shownImages(t *testing.T) []*shownImage {
 		{name: "WebP lossy alpha", data: file("colors/lossy-alpha.webp")},
 		{name: "WebP lossless", data: file("colors/lossless.webp")},
 		{name: "WebP palette", data: file("colors/palette.webp")},
-		{name: "WebP lossy P3", data: webpFile(webpCanvas(webpFlags["ICCP"], 640, 480), webpChunk("ICCP", rgbProfile(2.2, displayP3)), vp8)},
-		{name: "WebP lossless P3", data: webpFile(webpCanvas(webpFlags["ICCP"], 320, 240), webpChunk("ICCP", rgbProfile(2.2, displayP3)), vp8l)},
+		{name: "WebP lossy P3", data: webpFile(webpCanvas(webpFlags["ICCP"], 640, 480),
+			webpChunk("ICCP", rgbProfile(2.2, displayP3)), vp8)},
+		{name: "WebP lossless P3", data: webpFile(webpCanvas(webpFlags["ICCP"], 320, 240),
+			webpChunk("ICCP", rgbProfile(2.2, displayP3)), vp8l)},
 		{name: "JPEG Adobe RGB sample", data: file("colors/adobe-rgb.jpg")},
 		{name: "JPEG Adobe RGB", data: withTestProfile(jpg, rgbProfile(2.2, adobeRGB))},
 		{name: "JPEG P3", data: withTestProfile(jpg, rgbProfile(2.2, displayP3))},
@@ -912,15 +918,21 @@ func shownImages(t *testing.T) []*shownImage {
 		{name: "PNG gAMA 1/2.2", data: pngWith(chunk("gAMA", []byte("\x00\x00\xb1\x8f")))},
 		{name: "PNG sRGB", data: pngWith(chunk("sRGB", []byte{0}))},
 		{name: "PNG cICP sRGB", data: pngWith(chunk("cICP", []byte(pngSRGB)))},
-		{name: "PNG sRGB's cHRM, gAMA", data: pngWith(chunk("gAMA", []byte("\x00\x00\xb1\x8f")), chunk("cHRM", sRGBChromaticities))},
-		{name: "PNG cHRM, gAMA", data: pngWith(chunk("gAMA", []byte("\x00\x00\xb1\x8f")), chunk("cHRM", otherChromaticities)), redirect: otherGamma},
-		{name: "PNG gAMA 1, sRGB", data: pngWith(chunk("gAMA", []byte("\x00\x01\x86\xa0")), chunk("sRGB", []byte{0})), redirect: otherGamma},
+		{name: "PNG sRGB's cHRM, gAMA", data: pngWith(chunk("gAMA", []byte("\x00\x00\xb1\x8f")),
+			chunk("cHRM", sRGBChromaticities))},
+		{name: "PNG cHRM, gAMA", data: pngWith(chunk("gAMA", []byte("\x00\x00\xb1\x8f")), chunk("cHRM", otherChromaticities)),
+			redirect: otherGamma},
+		{name: "PNG gAMA 1, sRGB", data: pngWith(chunk("gAMA", []byte("\x00\x01\x86\xa0")), chunk("sRGB", []byte{0})),
+			redirect: otherGamma},
 		{name: "WebP animated", data: file("animated.webp"), redirect: animatedWebP},
 		{name: "PNG 4001 x 4000", data: testkit.PNG(image.NewGray(image.Rect(0, 0, 4001, 4000))), redirect: tooManyPixels},
-		{name: "JPEG progressive 4:4:4 11 MP", data: patchedSize(file("colors/progressive-444.jpg"), 4000, 2800), redirect: tooMuchMemory},
+		{name: "JPEG progressive 4:4:4 11 MP", data: patchedSize(file("colors/progressive-444.jpg"), 4000, 2800),
+			redirect: tooMuchMemory},
 		{name: "JPEG 65 scans", data: file("images/jpg-65-scans.jpg"), redirect: manyScans},
-		{name: "JPEG CMYK, profile", data: withTestProfile(file("images/jpg-cmyk.jpg"), iccProfile("CMYK", iccTexts("CMYK")...)), redirect: cmyk},
-		{name: "JPEG profile of 80 kB", data: withTestProfile(jpg, rgbProfile(2.2, swappedRGB, profileTag{"prvt", string(make([]byte, 80_000))})), redirect: largeProfile},
+		{name: "JPEG CMYK, profile", data: withTestProfile(file("images/jpg-cmyk.jpg"),
+			iccProfile("CMYK", iccTexts("CMYK")...)), redirect: cmyk},
+		{name: "JPEG profile of 80 kB", data: withTestProfile(jpg,
+			rgbProfile(2.2, swappedRGB, profileTag{"prvt", string(make([]byte, 80_000))})), redirect: largeProfile},
 		{name: "PNG gray alpha, profile", data: withTestProfile(grayAlpha, grayProfile(1)), redirect: grayProfileA},
 		{name: "PNG gAMA 1", data: file("colors/gamma-1.0.png"), redirect: otherGamma},
 		{name: "PNG gAMA 1/1.8", data: pngWith(chunk("gAMA", []byte("\x00\x00\xd9\x03"))), redirect: otherGamma},
@@ -929,11 +941,13 @@ func shownImages(t *testing.T) []*shownImage {
 	}
 	for o := 2; o <= 8; o++ {
 		exif := jpegSegment(0xe1, exifHeader, string(exifOrientation(byte(o))))
-		images = append(images, &shownImage{name: fmt.Sprintf("JPEG orientation %d", o), data: slices.Concat(jpg[:2], exif, jpg[2:])})
+		images = append(images, &shownImage{name: fmt.Sprintf("JPEG orientation %d", o),
+			data: slices.Concat(jpg[:2], exif, jpg[2:])})
 	}
 	for line := range strings.Lines(string(file("images/INDEX.tsv"))) {
 		if field := strings.Split(line, "\t"); field[1] == "200" {
-			img := &shownImage{name: strings.TrimSuffix(field[0], filepath.Ext(field[0])), data: file("images/" + field[0]), tolerance: 6}
+			img := &shownImage{name: strings.TrimSuffix(field[0], filepath.Ext(field[0])), data: file("images/" + field[0]),
+				tolerance: 6}
 			clean, _, _ := cleanImage(img.data)
 			_, _, err := image.Decode(bytes.NewReader(clean))
 			switch {

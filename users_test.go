@@ -65,7 +65,8 @@ func TestParseListQuery(t *testing.T) {
 				return
 			}
 			if limit != test.limit || after != test.after || err != nil {
-				t.Errorf("query %q: limit %d, after %q, error %v; want %d and %q", test.query, limit, after, err, test.limit, test.after)
+				t.Errorf("query %q: limit %d, after %q, error %v; want %d and %q", test.query, limit, after, err, test.limit,
+					test.after)
 			}
 		})
 	}
@@ -94,7 +95,8 @@ type userJSON struct {
 
 // TestAppendUser: a user has the bytes of encoding/json.
 func TestAppendUser(t *testing.T) {
-	names := []string{"", "Ada Lovelace", "José", "\xff", "Ada\xe2\x80", "a\u2028b\u2029c", "👩‍🚀", strings.Repeat(`<&>"\\`, 100)}
+	names := []string{"", "Ada Lovelace", "José", "\xff", "Ada\xe2\x80", "a\u2028b\u2029c", "👩‍🚀",
+		strings.Repeat(`<&>"\\`, 100)}
 	for r := range rune(0x300) {
 		names = append(names, "Ada "+string(r)+"K")
 	}
@@ -192,10 +194,12 @@ func TestListUsers(t *testing.T) {
 func TestRefusedCreate(t *testing.T) {
 	t.Parallel()
 	_, bucket, _, u, url := serveOne(t)
-	contentType, form := testkit.Form(testkit.PNG(testkit.Gradient(20, 20, 1)), map[string][]string{"name": {"Ada"}, "email": {u.Email}})
+	contentType, form := testkit.Form(testkit.PNG(testkit.Gradient(20, 20, 1)),
+		map[string][]string{"name": {"Ada"}, "email": {u.Email}})
 	status, body, err := testkit.Send(http.DefaultClient, "POST", url+"/user", contentType, form)
 	if status != http.StatusConflict || bucket.Calls("PutObject") != 1 {
-		t.Errorf("POST /user: status %d %s, error %v, %d images stored; want 409 and 1", status, body, err, bucket.Calls("PutObject"))
+		t.Errorf("POST /user: status %d %s, error %v, %d images stored; want 409 and 1", status, body, err,
+			bucket.Calls("PutObject"))
 	}
 	testkit.Eventually(t, 10*time.Second, "the image is deleted", func() error {
 		if keys := bucket.Keys(); len(keys) > 0 {
@@ -277,7 +281,8 @@ func TestInvalidItems(t *testing.T) {
 	users, avatars := openTestAWS(t, dynamo.URL, bucket.URL)
 	var log strings.Builder
 	m := newMetrics(build{})
-	s := newServer(config{MaxAvatarBytes: 1 << 20}, users, avatars, nil, slog.New(slog.NewTextHandler(&log, nil)), m, build{})
+	s := newServer(config{MaxAvatarBytes: 1 << 20}, users, avatars, nil, slog.New(slog.NewTextHandler(&log, nil)), m,
+		build{})
 	var status int
 	send := func(method, path, contentType, body string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(method, path, strings.NewReader(body))
@@ -300,15 +305,18 @@ func TestInvalidItems(t *testing.T) {
 	}
 	image := string(testkit.Files(t, "testdata")["ada.png"])
 	change := map[string]func(item){
-		"no email":                       func(i item) { delete(i, "email") },
-		"no name":                        func(i item) { delete(i, "name") },
-		"an empty name":                  func(i item) { i["name"] = text("") },
-		"no created_at":                  func(i item) { delete(i, "created_at") },
-		"a malformed created_at":         func(i item) { i["created_at"] = text("yesterday") },
-		"no updated_at":                  func(i item) { delete(i, "updated_at") },
-		"an image without a key":         func(i item) { i["avatar"] = &types.AttributeValueMemberM{Value: item{"size": text("7")}} },
-		"an image with a malformed size": func(i item) { i["avatar"] = avatarValue(Avatar{Key: "key", Type: "image/png", Size: -1}) },
-		"nothing":                        func(i item) { clear(i) },
+		"no email":               func(i item) { delete(i, "email") },
+		"no name":                func(i item) { delete(i, "name") },
+		"an empty name":          func(i item) { i["name"] = text("") },
+		"no created_at":          func(i item) { delete(i, "created_at") },
+		"a malformed created_at": func(i item) { i["created_at"] = text("yesterday") },
+		"no updated_at":          func(i item) { delete(i, "updated_at") },
+		"an image without a key": func(i item) { i["avatar"] = &types.AttributeValueMemberM{Value: item{"size": text("7")}} },
+		"an image with a malformed size": func(i item) {
+			i["avatar"] = avatarValue(Avatar{Key: "key", Type: "image/png",
+				Size: -1})
+		},
+		"nothing": func(i item) { clear(i) },
 	}
 	repaired := map[string]string{"no name": "PATCH", "an empty name": "PATCH", "no updated_at": "PATCH",
 		"an image without a key": "PUT", "an image with a malformed size": "PUT"}
@@ -327,7 +335,8 @@ func TestInvalidItems(t *testing.T) {
 		put(i)
 		invalid[textOf(id)] = name
 	}
-	put(item{"id": text("config"), "name": text("a"), "email": text("b"), "created_at": timestamp(now()), "updated_at": timestamp(now())})
+	put(item{"id": text("config"), "name": text("a"), "email": text("b"), "created_at": timestamp(now()),
+		"updated_at": timestamp(now())})
 	put(item{"id": text("0f8fad5b-d9cb-469f-a165-70867728950e"), "value": text("a UUID of another version")})
 
 	wantListed := func(ids map[string]bool, query string) {
@@ -365,7 +374,8 @@ func TestInvalidItems(t *testing.T) {
 	}
 	w := httptest.NewRecorder()
 	m.handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
-	if logged := strings.Count(log.String(), "left out"); !strings.Contains(w.Body.String(), fmt.Sprintf("roster_invalid_items_total %d\n", logged)) {
+	if logged := strings.Count(log.String(), "left out"); !strings.Contains(w.Body.String(),
+		fmt.Sprintf("roster_invalid_items_total %d\n", logged)) {
 		t.Errorf("the metric does not count %d items left out", logged)
 	}
 
@@ -434,7 +444,8 @@ func TestDamagedRecord(t *testing.T) {
 		w := httptest.NewRecorder()
 		s.ServeHTTP(w, r)
 		body := w.Body.String()
-		if w.Code != step.status || !strings.Contains(body, step.want) || step.path == "/users" && strings.Contains(body, damaged.ID) {
+		if w.Code != step.status || !strings.Contains(body, step.want) || step.path == "/users" &&
+			strings.Contains(body, damaged.ID) {
 			t.Errorf("%s %s: status %d, want %d: %s", step.method, step.path, w.Code, step.status, body)
 		}
 	}
@@ -496,7 +507,8 @@ func FuzzName(f *testing.F) {
 		if fault != nil {
 			return
 		}
-		if n := utf8.RuneCountInString(name); n < 1 || n > maxNameLength || !norm.NFC.IsNormalString(name) || strings.TrimSpace(name) != name {
+		if n := utf8.RuneCountInString(name); n < 1 || n > maxNameLength || !norm.NFC.IsNormalString(name) ||
+			strings.TrimSpace(name) != name {
 			t.Errorf("%q passes as a name", name)
 		}
 		if again, fault := cleanName(name); fault != nil || again != name {

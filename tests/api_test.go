@@ -67,7 +67,8 @@ func runScript(t *testing.T, file string, env []string) {
 		t.Helper()
 		if expect != nil {
 			if err := matchAnswer(got, expect); err != nil {
-				t.Errorf("%s:%d: %s: %v\n%s %s\n%v\n%s", file, at, title, err, got.Request.Method, got.Request.URL, got.Header, got.body)
+				t.Errorf("%s:%d: %s: %v\n%s %s\n%v\n%s", file, at, title, err, got.Request.Method, got.Request.URL, got.Header,
+					got.body)
 			}
 		}
 		expect = nil
@@ -95,7 +96,8 @@ func runScript(t *testing.T, file string, env []string) {
 			}
 			path := func(url string) string { return url[max(strings.Index(url, "/users/"), 0):] }
 			vars = strings.NewReplacer("$id", u.ID, "$etag", got.Header.Get("ETag"), "$avatar_url", path(last.AvatarURL),
-				"$thumbnail_url", path(last.ThumbnailURL), "$previous_url", path(previous), "$version", filepath.Base(last.AvatarURL),
+				"$thumbnail_url", path(last.ThumbnailURL), "$previous_url", path(previous), "$version",
+				filepath.Base(last.AvatarURL),
 				"$bob", userID("bob@example.com"))
 		case line != "":
 			expect = append(expect, vars.Replace(line))

@@ -33,7 +33,8 @@ type target struct {
 func startTarget(t *testing.T, env ...string) *target {
 	t.Helper()
 	p := start(t, env...)
-	a := p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, []byte(`{"name":"Ada","email":"ada@example.com"}`))
+	a := p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}},
+		[]byte(`{"name":"Ada","email":"ada@example.com"}`))
 	return &target{p, a.want(t, http.StatusCreated).user(t)}
 }
 
@@ -118,7 +119,8 @@ func TestAttackSmuggling(t *testing.T) {
 	}{
 		{"well-formed", post("Content-Length: 2\r\n", "{}"), open, []int{400, 200}},
 		{"both lengths", post("Content-Length: 35\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"), !open, []int{400}},
-		{"both, the other way round", post("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n"), !open, []int{400}},
+		{"both, the other way round", post("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n"), !open,
+			[]int{400}},
 		{"two lengths that differ", post("Content-Length: 2\r\nContent-Length: 0\r\n", "{}"), !open, []int{400}},
 		{"list of lengths", post("Content-Length: 2, 2\r\n", "{}"), !open, []int{400}},
 		{"signed length", post("Content-Length: +2\r\n", "{}"), !open, []int{400}},
@@ -136,14 +138,19 @@ func TestAttackSmuggling(t *testing.T) {
 		{"chunked in HTTP/1.0", "POST /user HTTP/1.0\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, !open, []int{400}},
 		{"chunk extension", post("Transfer-Encoding: chunked\r\n", "2;a=b\r\n{}\r\n0\r\n\r\n"), !open, []int{400}},
 		{"chunk extension, bare LF", post("Transfer-Encoding: chunked\r\n", "2;\n{}\r\n0\r\n\r\n"), !open, []int{400}},
-		{"chunk extension of 40 kB", post("Transfer-Encoding: chunked\r\n", "2;"+strings.Repeat("a", 40000)+"\r\n{}\r\n0\r\n\r\n"), !open, []int{400}},
+		{"chunk extension of 40 kB", post("Transfer-Encoding: chunked\r\n",
+			"2;"+strings.Repeat("a", 40000)+"\r\n{}\r\n0\r\n\r\n"), !open, []int{400}},
 		{"chunks ended by bare LF", post("Transfer-Encoding: chunked\r\n", "2\n{}\n0\n\n"), !open, []int{400}},
 		{"chunk longer than it says", post("Transfer-Encoding: chunked\r\n", "1\r\n{}\r\n0\r\n\r\n"), !open, []int{400}},
 		{"negative chunk", post("Transfer-Encoding: chunked\r\n", "-2\r\n{}\r\n0\r\n\r\n"), !open, []int{400}},
-		{"chunk of 2^68 bytes", post("Transfer-Encoding: chunked\r\n", "100000000000000000\r\n{}\r\n0\r\n\r\n"), !open, []int{400}},
+		{"chunk of 2^68 bytes", post("Transfer-Encoding: chunked\r\n", "100000000000000000\r\n{}\r\n0\r\n\r\n"), !open,
+			[]int{400}},
 		{"chunk size with 0x", post("Transfer-Encoding: chunked\r\n", "0x2\r\n{}\r\n0\r\n\r\n"), !open, []int{400}},
-		{"length in the trailer", post("Trailer: Content-Length\r\nTransfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\nContent-Length: 9\r\n\r\n"), !open, []int{400}},
-		{"body of a GET", fmt.Sprintf("GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(smuggled), smuggled), open, []int{200}},
+		{"length in the trailer", post("Trailer: Content-Length\r\nTransfer-Encoding: chunked\r\n",
+			"2\r\n{}\r\n0\r\nContent-Length: 9\r\n\r\n"), !open, []int{400}},
+		{"body of a GET",
+			fmt.Sprintf("GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(smuggled), smuggled),
+			open, []int{200}},
 		{"two hosts", "GET /livez HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", !open, []int{400}},
 		{"no host", "GET /livez HTTP/1.1\r\n\r\n", !open, []int{400}},
 		{"space in the host", "GET /livez HTTP/1.1\r\nHost: x y\r\n\r\n", !open, []int{400}},
@@ -162,10 +169,12 @@ func TestAttackSmuggling(t *testing.T) {
 		{"HTTP/2 in HTTP/1's form", "GET /livez HTTP/2.0\r\nHost: x\r\n\r\n", !open, []int{505}},
 		{"HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00", !open, []int{400}},
 		{"upgrade to HTTP/2", "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n", open, []int{200}},
-		{"header of 30 kB", "GET /livez HTTP/1.1\r\nHost: x\r\nA: " + strings.Repeat("a", 30000) + "\r\n\r\n", !open, []int{431}},
+		{"header of 30 kB", "GET /livez HTTP/1.1\r\nHost: x\r\nA: " + strings.Repeat("a", 30000) + "\r\n\r\n", !open,
+			[]int{431}},
 		{"8,000 fields", "GET /livez HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("a: b\r\n", 8000) + "\r\n", !open, []int{431}},
 		{"target of 30 kB", "GET /" + strings.Repeat("a", 30000) + " HTTP/1.1\r\nHost: x\r\n\r\n", !open, []int{431}},
-		{"unknown expectation", "PATCH /users/x HTTP/1.1\r\nHost: x\r\nExpect: the-unexpected\r\nContent-Length: 2\r\n\r\n{}", !open, []int{417}},
+		{"unknown expectation", "PATCH /users/x HTTP/1.1\r\nHost: x\r\nExpect: the-unexpected\r\nContent-Length: 2\r\n\r\n{}",
+			!open, []int{417}},
 	}
 	// The connection is open if the service responds to one more request, which closes it.
 	const last = "GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Request-Id: last\r\n\r\n"
@@ -233,7 +242,8 @@ func TestAttackPaths(t *testing.T) {
 			}
 		}
 	}
-	contentType, body := testkit.Form(testkit.PNG(testkit.Gradient(2, 2, 1)), map[string][]string{"user_id": {"../../secret"}})
+	contentType, body := testkit.Form(testkit.PNG(testkit.Gradient(2, 2, 1)),
+		map[string][]string{"user_id": {"../../secret"}})
 	p.do(t, "POST /upload", http.Header{"Content-Type": {contentType}}, body).want(t, http.StatusBadRequest)
 	if _, err := os.Stat(secret); err != nil {
 		t.Errorf("the file outside DATA_DIR: %v", err)
@@ -274,13 +284,18 @@ func TestAttackHeaders(t *testing.T) {
 		{"hop-by-hop", "GET /users/" + p.ada.ID, "Connection: close, X-Request-Id, Host\r\n", ok},
 		{"another origin", "DELETE /users/" + p.ada.ID, "Origin: https://other.example\r\n", http.StatusForbidden},
 		{"another site", "DELETE /users/" + p.ada.ID, "Sec-Fetch-Site: cross-site\r\n", http.StatusForbidden},
-		{"CORS", "OPTIONS /users/" + p.ada.ID, "Origin: https://evil.example\r\nAccess-Control-Request-Method: DELETE\r\n", http.StatusMethodNotAllowed},
+		{"CORS", "OPTIONS /users/" + p.ada.ID, "Origin: https://evil.example\r\nAccess-Control-Request-Method: DELETE\r\n",
+			http.StatusMethodNotAllowed},
 		{"two content types", "POST /user", "Content-Type: application/json\r\nContent-Type: text/plain\r\nContent-Length: 0\r\n", http.StatusBadRequest},
-		{"content type of many parameters", "POST /user", "Content-Type: application/json" + strings.Repeat("; a", 3000) + "\r\nContent-Length: 0\r\n", http.StatusUnsupportedMediaType},
-		{"compressed body", "POST /user", "Content-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: 0\r\n", http.StatusUnsupportedMediaType},
+		{"content type of many parameters", "POST /user", "Content-Type: application/json" + strings.Repeat("; a", 3000) +
+			"\r\nContent-Length: 0\r\n", http.StatusUnsupportedMediaType},
+		{"compressed body", "POST /user", "Content-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: 0\r\n",
+			http.StatusUnsupportedMediaType},
 		{"thousands of parameters", "GET /users?" + strings.Repeat("a&b&c&", 10) + parameters, "", http.StatusBadRequest},
-		{"thousand ranges", "GET /users/" + p.ada.ID + "/avatar", "Range: bytes=0-0" + strings.Repeat(",0-0", 1000) + "\r\n", http.StatusNotFound},
-		{"thousand tags", "GET /users/" + p.ada.ID + "/avatar", "If-None-Match: " + strings.Repeat(`"a",`, 3000) + "\r\n", http.StatusBadRequest},
+		{"thousand ranges", "GET /users/" + p.ada.ID + "/avatar", "Range: bytes=0-0" + strings.Repeat(",0-0", 1000) + "\r\n",
+			http.StatusNotFound},
+		{"thousand tags", "GET /users/" + p.ada.ID + "/avatar", "If-None-Match: " + strings.Repeat(`"a",`, 3000) + "\r\n",
+			http.StatusBadRequest},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			answers := p.raw(t, test.target+" HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n"+test.header+"\r\n")
@@ -292,12 +307,14 @@ func TestAttackHeaders(t *testing.T) {
 				t.Errorf("%s: %s, want %d\n%s", test.target, a, test.status, a.body)
 			}
 			for name, values := range a.Header {
-				if text := strings.ToLower(name + strings.Join(values, " ")); strings.Contains(text, "evil") && name != "Location" || strings.Contains(name, "Access-Control") {
+				if text := strings.ToLower(name + strings.Join(values, " ")); strings.Contains(text, "evil") &&
+					name != "Location" || strings.Contains(name, "Access-Control") {
 					t.Errorf("%s: header %s: %q", test.target, name, values)
 				}
 			}
 			// On this host, not on one that the path named.
-			if to := a.Header.Get("Location"); to != "" && (to[0] != '/' || strings.HasPrefix(to, "//") || strings.HasPrefix(to, `/\`)) {
+			if to := a.Header.Get("Location"); to != "" && (to[0] != '/' || strings.HasPrefix(to, "//") ||
+				strings.HasPrefix(to, `/\`)) {
 				t.Errorf("%s: Location %q, want a path", test.target, to)
 			}
 			if len(a.body) > 16<<10 {
@@ -331,8 +348,10 @@ func TestPublicOrigin(t *testing.T) {
 		}
 	}
 	p := start(t, "PUBLIC_URL=https://people.example/roster")
-	for origin, status := range map[string]int{"https://people.example": 201, "https://evil.example": 403, "http://people.example": 403} {
-		a := p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}, "Origin": {origin}, "Sec-Fetch-Site": {"cross-site"}}, []byte(`{"name":"A","email":"a@example.com"}`))
+	for origin, status := range map[string]int{"https://people.example": 201, "https://evil.example": 403,
+		"http://people.example": 403} {
+		a := p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}, "Origin": {origin},
+			"Sec-Fetch-Site": {"cross-site"}}, []byte(`{"name":"A","email":"a@example.com"}`))
 		if a.want(t, status); status == 403 && !(strings.Contains(a.body, "Host") && strings.Contains(a.body, "PUBLIC_URL")) {
 			t.Errorf("POST from %s: 403 that does not name Host and PUBLIC_URL: %s", origin, a.body)
 		}
@@ -388,8 +407,10 @@ func TestAttackBodies(t *testing.T) {
 		{"15,000 form fields", isForm, strings.Repeat("a=&", 15000), 400},
 		{"form of 8 MiB", isForm, "name=" + strings.Repeat("a", 8<<20), 413},
 		{"4 MiB before the first part", isMIME, strings.Repeat("a", 4<<20) + "\r\n" + field + "--b--\r\n", 400},
-		{"part header of 4 MiB", isMIME, "--b\r\nContent-Disposition: form-data; name=\"" + strings.Repeat("a", 4<<20) + "\"\r\n\r\nx\r\n--b--\r\n", 400},
-		{"text part of 4 MiB", isMIME, "--b\r\nContent-Disposition: form-data; name=\"name\"\r\n\r\n" + strings.Repeat("a", 4<<20) + "\r\n--b--\r\n", 413},
+		{"part header of 4 MiB", isMIME, "--b\r\nContent-Disposition: form-data; name=\"" + strings.Repeat("a", 4<<20) +
+			"\"\r\n\r\nx\r\n--b--\r\n", 400},
+		{"text part of 4 MiB", isMIME, "--b\r\nContent-Disposition: form-data; name=\"name\"\r\n\r\n" +
+			strings.Repeat("a", 4<<20) + "\r\n--b--\r\n", 413},
 		{"image part of 8 MiB", isMIME, png + strings.Repeat("a", 8<<20) + "\r\n--b--\r\n", 413},
 		{"nested parts", isMIME, "--b\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n" + field + "--b--\r\n", 400},
 		{"encoded part", isMIME, "--b\r\nContent-Disposition: form-data; name=\"name\"\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" + strings.Repeat("=41=\r\n", 5000) + "\r\n--b--\r\n", 400},
@@ -416,7 +437,8 @@ func TestAttackBodies(t *testing.T) {
 				answer := testkit.Must(io.ReadAll(resp.Body))
 				resp.Body.Close()
 				if resp.StatusCode != test.status || len(answer) > 16<<10 {
-					t.Errorf("%s, %s: %s with %d bytes, want %d and few\n%.300s", test.name, length, resp.Status, len(answer), test.status, answer)
+					t.Errorf("%s, %s: %s with %d bytes, want %d and few\n%.300s", test.name, length, resp.Status, len(answer),
+						test.status, answer)
 				}
 			}
 		})
@@ -450,15 +472,19 @@ func TestAttackImages(t *testing.T) {
 		{"PNG of 6,300 × 6,300 with none there", testkit.PNGClaiming(6300, 6300), 400},
 		{"PNG whose text unpacks to 1 GiB", inserted("zTXt", append([]byte("bomb\x00\x00"), zeros...)), 200},
 		{"PNG whose profile unpacks to 1 GiB", inserted("iCCP", append([]byte("bomb\x00\x00"), zeros...)), 200},
-		{"PNG whose pixels unpack to 1 GiB", slices.Concat(testkit.PNGClaiming(1, 1)[:33], testkit.PNGChunk("IDAT", zeros), testkit.PNGChunk("IEND", nil)), 200},
+		{"PNG whose pixels unpack to 1 GiB", slices.Concat(testkit.PNGClaiming(1, 1)[:33], testkit.PNGChunk("IDAT", zeros),
+			testkit.PNGChunk("IEND", nil)), 200},
 		{"PNG with a chunk of 2³¹ bytes", slices.Concat(small[:33], []byte("\x80\x00\x00\x00teXt")), 400},
 		{"GIF of 65,535 × 65,535", testkit.GIFClaiming(65535, 65535, 1), 413},
 		{"GIF of 5,000 frames", testkit.GIFClaiming(1000, 1000, 5000), 200},
 		{"GIF of 100,000 frames without pixels", testkit.GIFClaiming(0, 0, 40000), 400},
-		{"GIF with 4 MiB of comments", slices.Concat(gif[:comments], bytes.Repeat([]byte("!\xfe\x01a\x00"), 800000), gif[comments:]), 200},
+		{"GIF with 4 MiB of comments", slices.Concat(gif[:comments], bytes.Repeat([]byte("!\xfe\x01a\x00"), 800000),
+			gif[comments:]), 200},
 		{"JPEG of 65,500 × 65,500, progressive", testkit.JPEGClaiming(65500, 65500), 413},
-		{"JPEG of a million scans", slices.Concat(testkit.JPEGClaiming(6000, 6000), bytes.Repeat([]byte("\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"), 400000)), 400},
-		{"JPEG of a million restarts", slices.Concat([]byte("\xff\xd8\xff\xe0"), bytes.Repeat([]byte("\x00\x02\xff\xe0"), 1000000)), 400},
+		{"JPEG of a million scans", slices.Concat(testkit.JPEGClaiming(6000, 6000),
+			bytes.Repeat([]byte("\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"), 400000)), 400},
+		{"JPEG of a million restarts", slices.Concat([]byte("\xff\xd8\xff\xe0"),
+			bytes.Repeat([]byte("\x00\x02\xff\xe0"), 1000000)), 400},
 		{"WebP of 16,383 × 16,383", testkit.WebPClaiming(16383, 16383), 413},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -607,8 +633,12 @@ func TestAttackSlow(t *testing.T) {
 	}{
 		{"no request", "", "", 0, 15 * time.Second},
 		{"header, bit by bit", "GET /livez HTTP/1.1\r\nHost: x\r\n", "A: b\r\n", 0, 15 * time.Second},
-		{"body, bit by bit", "PATCH /users/" + p.ada.ID + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n{", " ", http.StatusRequestTimeout, 30 * time.Second},
-		{"chunks, bit by bit", "PATCH /users/" + p.ada.ID + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", "1\r\n \r\n", http.StatusRequestTimeout, 30 * time.Second},
+		{"body, bit by bit", "PATCH /users/" + p.ada.ID +
+			" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n{", " ",
+			http.StatusRequestTimeout, 30 * time.Second},
+		{"chunks, bit by bit", "PATCH /users/" + p.ada.ID +
+			" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n",
+			"1\r\n \r\n", http.StatusRequestTimeout, 30 * time.Second},
 	} {
 		for range clients {
 			all.Go(func() {

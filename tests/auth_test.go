@@ -136,7 +136,8 @@ func TestTokenLastUse(t *testing.T) {
 	secret := mountSecret(t, "web:"+tokenA+"\nmobile:"+tokenB+":read\n")
 	p := start(t, "AUTH_TOKENS_FILE="+secret.path())
 	p.do(t, "GET /users", bearer(tokenA), nil).want(t, http.StatusOK)
-	if last := p.metric(t, `roster_auth_token_last_use_seconds{token="web"}`); time.Since(time.Unix(int64(last), 0)) > time.Minute {
+	last := p.metric(t, `roster_auth_token_last_use_seconds{token="web"}`)
+	if time.Since(time.Unix(int64(last), 0)) > time.Minute {
 		t.Errorf("last use of web: %.0f, want now", last)
 	}
 	if last := p.metric(t, `roster_auth_token_last_use_seconds{token="mobile"}`); last != 0 {
@@ -144,7 +145,8 @@ func TestTokenLastUse(t *testing.T) {
 	}
 	secret.update(t, "mobile:"+tokenB+"\n")
 	time.Sleep(1100 * time.Millisecond)
-	p.do(t, "POST /user", http.Header{"Authorization": {"Bearer " + tokenB}, "Content-Type": {"application/json"}}, []byte(`{"name":"A","email":"a@example.com"}`)).want(t, http.StatusCreated)
+	p.do(t, "POST /user", http.Header{"Authorization": {"Bearer " + tokenB}, "Content-Type": {"application/json"}},
+		[]byte(`{"name":"A","email":"a@example.com"}`)).want(t, http.StatusCreated)
 	if last := p.metric(t, `roster_auth_token_last_use_seconds{token="web"}`); last != 0 {
 		t.Errorf("last use of web, which is removed: %.0f, want none", last)
 	}

@@ -62,7 +62,8 @@ func (s awsServers) env() []string {
 // awsCredentials are those of the environment where it names real servers: no test
 // may find somebody's own account.
 func awsCredentials() map[string]string {
-	vars := map[string]string{"AWS_ACCESS_KEY_ID": "roster", "AWS_SECRET_ACCESS_KEY": "roster-secret", "AWS_REGION": "us-east-1"}
+	vars := map[string]string{"AWS_ACCESS_KEY_ID": "roster", "AWS_SECRET_ACCESS_KEY": "roster-secret",
+		"AWS_REGION": "us-east-1"}
 	for name := range vars {
 		if value := os.Getenv(name); value != "" && os.Getenv("ROSTER_TEST_S3") != "" {
 			vars[name] = value
@@ -129,7 +130,8 @@ func TestReplacedAvatar(t *testing.T) {
 	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	one, other := start(t, fakeEnv(dynamo, bucket)...), start(t, fakeEnv(dynamo, bucket)...)
 	images := [][]byte{testkit.PNG(testkit.Gradient(20, 20, 1)), testkit.PNG(testkit.Gradient(20, 20, 2))}
-	u := one.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, []byte(`{"name":"Anna","email":"anna@example.com"}`)).want(t, http.StatusCreated).user(t)
+	u := one.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}},
+		[]byte(`{"name":"Anna","email":"anna@example.com"}`)).want(t, http.StatusCreated).user(t)
 	bucket.Always("DeleteObjects", testkit.Fault{Status: 403, Code: "AccessDenied"})
 	put := func(image []byte) userJSON {
 		return one.do(t, "PUT /users/"+u.ID+"/avatar", nil, image).want(t, http.StatusOK).user(t)
@@ -144,7 +146,8 @@ func TestReplacedAvatar(t *testing.T) {
 	get(first.AvatarURL, images[0])
 	other.do(t, "GET "+first.ThumbnailURL, nil, nil).want(t, http.StatusOK)
 	second := put(images[1])
-	for old, current := range map[string]string{first.AvatarURL: second.AvatarURL, first.ThumbnailURL: second.ThumbnailURL} {
+	for old, current := range map[string]string{first.AvatarURL: second.AvatarURL,
+		first.ThumbnailURL: second.ThumbnailURL} {
 		if to := other.do(t, "GET "+old, nil, nil).want(t, http.StatusFound).Header.Get("Location"); to != current {
 			t.Errorf("%s redirects to %s, want %s", old, to, current)
 		}
@@ -172,7 +175,8 @@ func TestClientGone(t *testing.T) {
 	gate := make(chan struct{})
 	dynamo.Next("PutItem", testkit.Fault{Gate: gate})
 	w := dialWire(t, p.url)
-	w.write("POST /user HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 40\r\n\r\n" + `{"name":"Ada","email":"ada@example.com"}`)
+	w.write("POST /user HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 40\r\n\r\n" +
+		`{"name":"Ada","email":"ada@example.com"}`)
 	testkit.Eventually(t, 10*time.Second, "PutItem is called", func() error {
 		if dynamo.Calls("PutItem") == 0 {
 			return errors.New("no call")
@@ -233,7 +237,8 @@ func TestBrokenImage(t *testing.T) {
 	p := start(t, fakeEnv(dynamo, bucket)...)
 	u := p.create(t, "ada@example.com")
 	for size, image := range map[string][]byte{
-		"small": testkit.PNG(testkit.Gradient(64, 64, 1)), "large": testkit.PadPNG(testkit.PNG(testkit.Gradient(64, 64, 1)), 300<<10),
+		"small": testkit.PNG(testkit.Gradient(64, 64, 1)),
+		"large": testkit.PadPNG(testkit.PNG(testkit.Gradient(64, 64, 1)), 300<<10),
 	} {
 		path := p.do(t, "PUT /users/"+u.ID+"/avatar", nil, image).want(t, http.StatusOK).user(t).AvatarURL
 		for name, fault := range map[string]testkit.Fault{"cut": {Cut: true}, "corrupt": {Corrupt: true}} {

@@ -128,7 +128,10 @@ func newBenchWorld(b *testing.B, servers awsServers) *benchWorld {
 }
 
 func benchHTTPClient() *awshttp.BuildableClient {
-	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.MaxIdleConnsPerHost, t.MaxIdleConns = benchConns, 0 })
+	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+		t.MaxIdleConnsPerHost,
+			t.MaxIdleConns = benchConns, 0
+	})
 }
 
 // benchItem is the item of a user with an avatar, without the object.
@@ -281,7 +284,8 @@ func (w *benchWorld) compareLists(b *testing.B, n int) {
 		count := 0
 		var start map[string]types.AttributeValue
 		for {
-			out, err := w.dynamo.Scan(context.Background(), &dynamodb.ScanInput{TableName: &w.table, ExclusiveStartKey: start, Limit: aws.Int32(3000)},
+			out, err := w.dynamo.Scan(context.Background(), &dynamodb.ScanInput{TableName: &w.table, ExclusiveStartKey: start,
+				Limit: aws.Int32(3000)},
 				func(o *dynamodb.Options) {
 					o.HTTPClient = undecoded{scans}
 					o.DisableValidateResponseChecksum = true // the body was replaced
@@ -304,7 +308,8 @@ func (w *benchWorld) compareLists(b *testing.B, n int) {
 // the SDK.
 type undecoded struct{ aws.HTTPClient }
 
-var scanCount, scanNext = regexp.MustCompile(`"Count":\d+`), regexp.MustCompile(`"LastEvaluatedKey":\{"id":\{"S":"[^"]*"\}\}`)
+var scanCount, scanNext = regexp.MustCompile(`"Count":\d+`),
+	regexp.MustCompile(`"LastEvaluatedKey":\{"id":\{"S":"[^"]*"\}\}`)
 
 func (u undecoded) Do(req *http.Request) (*http.Response, error) {
 	resp, err := u.HTTPClient.Do(req)
@@ -409,7 +414,8 @@ func benchImages(b *testing.B) map[string][]byte {
 	}
 	small := testkit.PNG(testkit.Gradient(64, 64, 1))
 	padded := testkit.PadPNG(small, 1<<20)
-	b.Logf("PNG of %d KiB, JPEG of %d KiB, with a profile %d KiB", pngBytes.Len()>>10, jpegBytes.Len()>>10, len(padded)>>10)
+	b.Logf("PNG of %d KiB, JPEG of %d KiB, with a profile %d KiB", pngBytes.Len()>>10, jpegBytes.Len()>>10,
+		len(padded)>>10)
 	return map[string][]byte{"png": pngBytes.Bytes(), "jpeg": jpegBytes.Bytes(), "profile": padded}
 }
 
@@ -469,13 +475,14 @@ func (w *benchWorld) bareUpload(id string, image []byte) error {
 	}
 	item := benchItem("bare@example.com")
 	_, err = w.dynamo.UpdateItem(ctx, &dynamodb.UpdateItemInput{
-		TableName:                 &w.table,
-		Key:                       keyOf(id),
-		ConditionExpression:       aws.String("attribute_exists(id)"),
-		UpdateExpression:          aws.String("SET avatar = :avatar, updated_at = :at, #write = :write REMOVE removed"),
-		ExpressionAttributeNames:  map[string]string{"#write": "write"},
-		ExpressionAttributeValues: map[string]types.AttributeValue{":avatar": item["avatar"], ":at": item["updated_at"], ":write": item["write"]},
-		ReturnValues:              types.ReturnValueAllOld,
+		TableName:                &w.table,
+		Key:                      keyOf(id),
+		ConditionExpression:      aws.String("attribute_exists(id)"),
+		UpdateExpression:         aws.String("SET avatar = :avatar, updated_at = :at, #write = :write REMOVE removed"),
+		ExpressionAttributeNames: map[string]string{"#write": "write"},
+		ExpressionAttributeValues: map[string]types.AttributeValue{":avatar": item["avatar"], ":at": item["updated_at"],
+			":write": item["write"]},
+		ReturnValues: types.ReturnValueAllOld,
 	})
 	return err
 }
@@ -496,7 +503,8 @@ func benchRead(b *testing.B, servers awsServers, clients int) {
 	}
 	read := func(i int, to io.Writer) {
 		ctx := context.Background()
-		_, err := w.dynamo.GetItem(ctx, &dynamodb.GetItemInput{TableName: &w.table, Key: keyOf(users[i]), ConsistentRead: aws.Bool(true)})
+		_, err := w.dynamo.GetItem(ctx, &dynamodb.GetItemInput{TableName: &w.table, Key: keyOf(users[i]),
+			ConsistentRead: aws.Bool(true)})
 		if err != nil {
 			b.Error(err)
 			return
@@ -521,7 +529,9 @@ func benchRead(b *testing.B, servers awsServers, clients int) {
 			read(testkit.Must(strconv.Atoi(path.Base(r.URL.Path))), rw)
 		}))
 		defer server.Close()
-		w.compare(b, clients, 18*clients, bare, func(i int) { w.do(b, "GET", fmt.Sprintf("%s/%d", server.URL, i%len(users)), nil) })
+		w.compare(b, clients, 18*clients, bare, func(i int) {
+			w.do(b, "GET", fmt.Sprintf("%s/%d", server.URL, i%len(users)), nil)
+		})
 	})
 }
 

@@ -96,7 +96,8 @@ func TestFullDisk(t *testing.T) {
 	fill(t, filler)
 
 	// An image needs new blocks.
-	a := p.do(t, "PUT /users/"+userID(users[0])+"/avatar", nil, testkit.PNG(testkit.Gradient(300, 300, 9))).want(t, http.StatusServiceUnavailable)
+	a := p.do(t, "PUT /users/"+userID(users[0])+"/avatar", nil, testkit.PNG(testkit.Gradient(300, 300, 9))).want(t,
+		http.StatusServiceUnavailable)
 	if a.Header.Get("Retry-After") == "" || strings.Contains(a.body, "space") {
 		t.Errorf("upload to a full disk: Retry-After %q, body %s", a.Header.Get("Retry-After"), a.body)
 	}

@@ -83,7 +83,8 @@ func TestSettings(t *testing.T) {
 	}
 	page := readFile(t, "../README.md")
 	var program, readme [][]string
-	for _, m := range regexp.MustCompile(`(?m)^  ([A-Z][A-Z0-9_*]+) +(\S+) +(.*)$`).FindAllStringSubmatch(string(help), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^  ([A-Z][A-Z0-9_*]+) +(\S+) +(.*)$`).FindAllStringSubmatch(string(help),
+		-1) {
 		program = append(program, m[1:])
 	}
 	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z][A-Z0-9_*]+)` \\| (.*) \\| (.*) \\|$").FindAllStringSubmatch(page, -1) {
@@ -145,7 +146,8 @@ func TestLinks(t *testing.T) {
 		}
 		if headings[path] == nil {
 			headings[path] = map[string]bool{}
-			for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(code.ReplaceAllString(readFile(t, path), ""), -1) {
+			text := code.ReplaceAllString(readFile(t, path), "")
+			for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(text, -1) {
 				slug := regexp.MustCompile(`[^\w -]`).ReplaceAllString(strings.ToLower(m[1]), "")
 				headings[path][strings.ReplaceAll(slug, " ", "-")] = true
 			}

@@ -52,7 +52,8 @@ func testRollout(t *testing.T, env []string, clients int) {
 				switch want := http.StatusCreated; {
 				case n%2 == 0 || p == after && len(env) == 0: // it has not the users of the first
 					email = fmt.Sprintf("c%d-%d@example.com", i, n)
-					if a, err = w.exchange("POST", "/user", `{"name":"Ada","email":"`+email+`"}`); err == nil && a.StatusCode == want && p == before {
+					if a, err = w.exchange("POST", "/user", `{"name":"Ada","email":"`+email+`"}`); err == nil &&
+						a.StatusCode == want && p == before {
 						created.Add(1)
 					}
 				default:
@@ -112,7 +113,8 @@ func testRollout(t *testing.T, env []string, clients int) {
 	}
 	again := start(t, "DATA_DIR="+dir)
 	var users []userJSON
-	if err := json.Unmarshal([]byte(again.do(t, "GET /users", nil, nil).body), &users); err != nil || len(users) != int(created.Load()) {
+	if err := json.Unmarshal([]byte(again.do(t, "GET /users", nil, nil).body), &users); err != nil ||
+		len(users) != int(created.Load()) {
 		t.Errorf("the list after a restart: %d users, error %v; want the %d created ones", len(users), err, created.Load())
 	}
 }
@@ -178,8 +180,10 @@ func waitRefused(t *testing.T, p *process) {
 // halfUpload sends half of an upload, waits until the service reads it, and returns the rest.
 func halfUpload(t *testing.T, p *process, w *wire, email string) (rest string) {
 	t.Helper()
-	contentType, body := testkit.Form(testkit.PNG(testkit.Gradient(300, 300, 3)), map[string][]string{"name": {"Ada"}, "email": {email}})
-	head := fmt.Sprintf("POST /user HTTP/1.1\r\nHost: roster\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", contentType, len(body))
+	contentType, body := testkit.Form(testkit.PNG(testkit.Gradient(300, 300, 3)),
+		map[string][]string{"name": {"Ada"}, "email": {email}})
+	head := fmt.Sprintf("POST /user HTTP/1.1\r\nHost: roster\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n",
+		contentType, len(body))
 	half := len(body) / 2
 	if err := w.write(head + string(body[:half])); err != nil {
 		t.Fatal(err)
@@ -294,7 +298,8 @@ func TestDiscardLater(t *testing.T) {
 	t.Parallel()
 	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	p := start(t, fakeEnv(dynamo, bucket)...)
-	p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, []byte(`{"name":"Ada","email":"ada@example.com"}`)).want(t, http.StatusCreated)
+	p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}},
+		[]byte(`{"name":"Ada","email":"ada@example.com"}`)).want(t, http.StatusCreated)
 	put := "PUT /users/" + userID("ada@example.com") + "/avatar"
 	p.do(t, put, nil, testkit.PNG(testkit.Gradient(20, 20, 1))).want(t, http.StatusOK)
 	old := bucket.Keys()

@@ -84,8 +84,10 @@ func BenchmarkGrowth(b *testing.B) {
 func startQuiet(b *testing.B, dir string) *process {
 	b.Helper()
 	addr := "127.0.0.1:" + freePort(b)
-	p := &process{Cmd: exec.Command(rosterBinary()), url: "http://" + addr, dir: dir, log: &logLines{}, done: make(chan struct{})}
-	p.Env = append(cleanEnv(), "LISTEN_ADDR="+addr, "METRICS_ADDR=", "DATA_DIR="+dir, "LOG_LEVEL=warn", "SHUTDOWN_DELAY=0s")
+	p := &process{Cmd: exec.Command(rosterBinary()), url: "http://" + addr, dir: dir, log: &logLines{},
+		done: make(chan struct{})}
+	p.Env = append(cleanEnv(), "LISTEN_ADDR="+addr, "METRICS_ADDR=", "DATA_DIR="+dir, "LOG_LEVEL=warn",
+		"SHUTDOWN_DELAY=0s")
 	p.Stderr = p.log
 	if err := p.Start(); err != nil {
 		b.Fatal(err)

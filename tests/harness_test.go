@@ -89,7 +89,8 @@ func start(t testing.TB, env ...string) *process {
 func launch(t testing.TB, env ...string) *process {
 	t.Helper()
 	p := &process{Cmd: exec.Command(rosterBinary()), dir: t.TempDir(), log: &logLines{}, done: make(chan struct{})}
-	p.Env = append(cleanEnv(), "LISTEN_ADDR=127.0.0.1:0", "METRICS_ADDR=127.0.0.1:0", "DATA_DIR="+p.dir, "LOG_LEVEL=debug", "SHUTDOWN_DELAY=0s")
+	p.Env = append(cleanEnv(), "LISTEN_ADDR=127.0.0.1:0", "METRICS_ADDR=127.0.0.1:0", "DATA_DIR="+p.dir, "LOG_LEVEL=debug",
+		"SHUTDOWN_DELAY=0s")
 	p.Env = append(p.Env, env...)
 	for _, e := range env {
 		if dir, ok := strings.CutPrefix(e, "DATA_DIR="); ok {
@@ -257,7 +258,8 @@ func cleanEnv() []string {
 	for _, e := range os.Environ() {
 		name, _, _ := strings.Cut(e, "=")
 		switch name {
-		case "LISTEN_ADDR", "PORT", "METRICS_ADDR", "DYNAMODB_TABLE", "S3_BUCKET", "LOCALSTACK_HOST", "DATA_DIR", "MAX_AVATAR_BYTES",
+		case "LISTEN_ADDR", "PORT", "METRICS_ADDR", "DYNAMODB_TABLE", "S3_BUCKET", "LOCALSTACK_HOST", "DATA_DIR",
+			"MAX_AVATAR_BYTES",
 			"PUBLIC_URL", "AUTH_TOKENS_FILE", "AVATARS_PUBLIC", "LOG_LEVEL", "LOG_FORMAT", "SHUTDOWN_DELAY", "SHUTDOWN_TIMEOUT":
 		default:
 			if !strings.HasPrefix(name, "AWS_") {
@@ -358,7 +360,8 @@ func (p *process) try(target string, header http.Header, body []byte) (answer, e
 		return answer{}, err
 	}
 	record(req, body, resp, data)
-	if id := resp.Header.Get("X-Request-Id"); resp.StatusCode >= 400 && method != http.MethodHead && !strings.Contains(string(data), `"`+id+`"`) {
+	if id := resp.Header.Get("X-Request-Id"); resp.StatusCode >= 400 && method != http.MethodHead &&
+		!strings.Contains(string(data), `"`+id+`"`) {
 		return answer{}, fmt.Errorf("%s: the problem %s does not have the request id %q of the header", resp.Status, data, id)
 	}
 	return answer{resp, string(data)}, nil
@@ -392,7 +395,10 @@ func (a answer) want(t testing.TB, status int) answer {
 // raceEnabled reports whether the tests, and so the service, have the race detector.
 var raceEnabled = func() bool {
 	info, _ := debug.ReadBuildInfo()
-	return slices.ContainsFunc(info.Settings, func(s debug.BuildSetting) bool { return s.Key == "-race" && s.Value == "true" })
+	return slices.ContainsFunc(info.Settings, func(s debug.BuildSetting) bool {
+		return s.Key == "-race" &&
+			s.Value == "true"
+	})
 }()
 
 // A userJSON is a user, as the API returns it.

@@ -73,10 +73,12 @@ func TestSlowUploads(t *testing.T) {
 	p := start(t)
 	const size = 5 << 20
 	slow := 96 << 20 / size // bound of the memory for uploads
-	id := p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, []byte(`{"name":"Ada","email":"ada@example.com"}`)).want(t, http.StatusCreated).user(t).ID
+	id := p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}},
+		[]byte(`{"name":"Ada","email":"ada@example.com"}`)).want(t, http.StatusCreated).user(t).ID
 	for range slow {
 		w := dialWire(t, p.url)
-		if err := w.write(fmt.Sprintf("PUT /users/%s/avatar HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", id, size)); err != nil {
+		head := fmt.Sprintf("PUT /users/%s/avatar HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", id, size)
+		if err := w.write(head); err != nil {
 			t.Fatal(err)
 		}
 		go w.trickle(24<<10, size) // for more than three minutes
@@ -99,7 +101,8 @@ func TestSlowUploads(t *testing.T) {
 	}
 	p.do(t, "GET /users", nil, nil).want(t, http.StatusOK)
 	p.do(t, "GET /readyz", nil, nil).want(t, http.StatusOK)
-	p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}}, []byte(`{"name":"Eve","email":"eve@example.com"}`)).want(t, http.StatusCreated)
+	p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}},
+		[]byte(`{"name":"Eve","email":"eve@example.com"}`)).want(t, http.StatusCreated)
 	if n := p.metric(t, "roster_uploads_shed_total"); n != 1 {
 		t.Errorf("roster_uploads_shed_total is %v, want 1", n)
 	}
@@ -155,8 +158,10 @@ func TestSlowClients(t *testing.T) {
 		least         time.Duration // until the response
 		status        int
 	}{
-		{"no body, unknown path", "POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n", 10 * time.Second, http.StatusNotFound},
-		{"no image", "PUT /users/" + id + "/avatar HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{", 5 * time.Second, http.StatusRequestTimeout},
+		{"no body, unknown path", "POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n", 10 * time.Second,
+			http.StatusNotFound},
+		{"no image", "PUT /users/" + id + "/avatar HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{", 5 * time.Second,
+			http.StatusRequestTimeout},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -208,7 +213,8 @@ func TestExpectContinue(t *testing.T) {
 	} {
 		w := dialWire(t, p.url)
 		began := time.Now()
-		w.write(fmt.Sprintf("%s HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", test.request, test.length))
+		w.write(fmt.Sprintf("%s HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", test.request,
+			test.length))
 		a, err := w.read()
 		if err != nil || a.StatusCode != test.want {
 			t.Errorf("%s: %s, error %v; want %d", test.request, a, err, test.want)
@@ -272,7 +278,8 @@ func TestSlowBody(t *testing.T) {
 			a, err := w.read()
 			d := time.Since(begin)
 			if err != nil || a.StatusCode != test.status || d < 15*time.Second {
-				t.Errorf("body of %d bytes a second: %s after %v, error %v; want %d after 20 s or more", test.rate, a, d, err, test.status)
+				t.Errorf("body of %d bytes a second: %s after %v, error %v; want %d after 20 s or more", test.rate, a, d, err,
+					test.status)
 			}
 		})
 	}

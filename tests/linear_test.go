@@ -211,7 +211,8 @@ func (r *recorder) add(client int, op linearOp, out linearResult, call int64) {
 }
 
 // send sends a request. It returns false if the request never reached the service.
-func (r *recorder) send(method, path string, header map[string]string, body []byte) (status int, data []byte, sent bool) {
+func (r *recorder) send(method, path string, header map[string]string, body []byte) (status int, data []byte,
+	sent bool) {
 	req, _ := http.NewRequest(method, r.url+path, bytes.NewReader(body))
 	for k, v := range header {
 		req.Header.Set(k, v)
@@ -257,7 +258,8 @@ func (r *recorder) step(client int, users []string) {
 			record(linearOp{kind: "get"}, linearResult{status: status, name: u.Name, hasImage: u.AvatarURL != ""})
 		}
 	case n < 38: // rename
-		if status, _, sent := r.send("PATCH", path, map[string]string{"Content-Type": "application/json"}, []byte(`{"name":"`+name+`"}`)); sent {
+		header := map[string]string{"Content-Type": "application/json"}
+		if status, _, sent := r.send("PATCH", path, header, []byte(`{"name":"`+name+`"}`)); sent {
 			record(linearOp{kind: "rename", name: name}, linearResult{status: status})
 		}
 	case n < 56: // upload, one in three only if there is no image yet
@@ -382,7 +384,10 @@ func (r *recorder) check(t *testing.T) {
 			t.Logf("in order: %d-%d %+v %+v", op.Call/1000, op.Return/1000, op.Input, op.Output)
 		}
 		for _, op := range part {
-			if !slices.ContainsFunc(longest, func(o porcupine.Operation) bool { return o.Call == op.Call && o.ClientId == op.ClientId }) && op.Return < longest[len(longest)-1].Return+1e8 {
+			if !slices.ContainsFunc(longest, func(o porcupine.Operation) bool {
+				return o.Call == op.Call &&
+					o.ClientId == op.ClientId
+			}) && op.Return < longest[len(longest)-1].Return+1e8 {
 				t.Logf("not: %d-%d %+v %+v", op.Call/1000, op.Return/1000, op.Input, op.Output)
 			}
 		}
@@ -434,7 +439,8 @@ type lossyProxy struct{ target *url.URL }
 
 func (p *lossyProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	target := r.Header.Get("X-Amz-Target")
-	reads := r.Method == http.MethodGet || r.Method == http.MethodHead || strings.HasSuffix(target, "GetItem") || strings.HasSuffix(target, "Scan")
+	reads := r.Method == http.MethodGet || r.Method == http.MethodHead || strings.HasSuffix(target, "GetItem") ||
+		strings.HasSuffix(target, "Scan")
 	fault := rand.IntN(90)
 	if reads || fault > 2 {
 		fault = -1
@@ -444,7 +450,8 @@ func (p *lossyProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	body, _ := io.ReadAll(r.Body)
 	forward := r.Clone(context.WithoutCancel(r.Context()))
-	forward.Body, forward.ContentLength, forward.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
+	forward.Body, forward.ContentLength, forward.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)),
+		nil
 	proxy := &httputil.ReverseProxy{Rewrite: func(pr *httputil.ProxyRequest) {
 		pr.SetURL(p.target)
 		pr.Out.Host = pr.In.Host // which is signed
@@ -480,16 +487,18 @@ func TestLinearModel(t *testing.T) {
 		last porcupine.Operation
 		ok   bool
 	}{
-		"good":            {op(linearOp{kind: "get"}, linearResult{status: 200, name: "B", hasImage: true}), true},
-		"lost update":     {op(linearOp{kind: "get"}, linearResult{status: 200, name: "A", hasImage: true}), false},
-		"stale read":      {op(linearOp{kind: "image"}, linearResult{status: 200, image: 1}), false},
-		"missing image":   {op(linearOp{kind: "image"}, linearResult{status: 200, image: -1}), false},
-		"revived":         {op(linearOp{kind: "get"}, linearResult{status: 404}), false},
-		"stale thumbnail": {op(linearOp{kind: "thumbnail"}, linearResult{status: 200, image: packedColor(linearImage(1))}), false},
-		"created twice":   {op(linearOp{kind: "create", name: "C"}, linearResult{status: 201}), false},
-		"first, second":   {op(linearOp{kind: "first", image: 3}, linearResult{status: 200}), false},
+		"good":          {op(linearOp{kind: "get"}, linearResult{status: 200, name: "B", hasImage: true}), true},
+		"lost update":   {op(linearOp{kind: "get"}, linearResult{status: 200, name: "A", hasImage: true}), false},
+		"stale read":    {op(linearOp{kind: "image"}, linearResult{status: 200, image: 1}), false},
+		"missing image": {op(linearOp{kind: "image"}, linearResult{status: 200, image: -1}), false},
+		"revived":       {op(linearOp{kind: "get"}, linearResult{status: 404}), false},
+		"stale thumbnail": {op(linearOp{kind: "thumbnail"}, linearResult{status: 200, image: packedColor(linearImage(1))}),
+			false},
+		"created twice": {op(linearOp{kind: "create", name: "C"}, linearResult{status: 201}), false},
+		"first, second": {op(linearOp{kind: "first", image: 3}, linearResult{status: 200}), false},
 	} {
-		if ok := porcupine.CheckOperations(linearModel, []porcupine.Operation{create, upload, rename, test.last}); ok != test.ok {
+		history := []porcupine.Operation{create, upload, rename, test.last}
+		if ok := porcupine.CheckOperations(linearModel, history); ok != test.ok {
 			t.Errorf("%s: linearizable is %v", name, ok)
 		}
 	}

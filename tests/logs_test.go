@@ -160,7 +160,8 @@ func TestRequestLog(t *testing.T) {
 		{"DELETE /users", bearer(tokenA), "DELETE", "unmatched", "", 405, "INFO", ""},
 		{"BREW /users", bearer(tokenA), "other", "unmatched", "", 405, "INFO", ""},
 		{"GET /livez", nil, "GET", "/livez", "", 200, "DEBUG", ""},
-		{"GET /version", http.Header{"Traceparent": {"00-" + trace + "-00f067aa0ba902b7-01"}}, "GET", "/version", "", 200, "INFO", trace},
+		{"GET /version", http.Header{"Traceparent": {"00-" + trace + "-00f067aa0ba902b7-01"}}, "GET", "/version", "", 200,
+			"INFO", trace},
 		{"GET /version", http.Header{"Traceparent": {trace}}, "GET", "/version", "", 200, "INFO", ""},
 	} {
 		t.Run(test.target, func(t *testing.T) {

@@ -53,7 +53,8 @@ func TestMigrate(t *testing.T) {
 			env := b.env(t)
 			to := start(t, env...)
 			before := to.do(t, "POST /user", http.Header{"Content-Type": {"application/x-www-form-urlencoded"}},
-				[]byte(url.Values{"name": {"Was here before"}, "email": {"user0@example.com"}}.Encode())).want(t, http.StatusCreated).user(t)
+				[]byte(url.Values{"name": {"Was here before"}, "email": {"user0@example.com"}}.Encode())).want(t,
+				http.StatusCreated).user(t)
 			want[before.ID] = before
 			delete(images, before.ID)
 
@@ -123,7 +124,8 @@ func TestMigrateFails(t *testing.T) {
 	p := start(t, "DATA_DIR="+dir)
 	wantExit(2, "another process", env...)
 
-	u := p.do(t, "PUT /users/"+userID("user1@example.com")+"/avatar", nil, testkit.PNG(testkit.Gradient(20, 20, 1))).want(t, http.StatusOK).user(t)
+	u := p.do(t, "PUT /users/"+userID("user1@example.com")+"/avatar", nil,
+		testkit.PNG(testkit.Gradient(20, 20, 1))).want(t, http.StatusOK).user(t)
 	p.stop(t)
 	image := filepath.Join(dir, "avatars", u.ID, filepath.Base(u.AvatarURL))
 	data := testkit.Must(os.ReadFile(image))

@@ -29,7 +29,8 @@ type outage struct {
 }
 
 func newOutage(t testing.TB, url string) *outage {
-	o := &outage{t: t, addr: "127.0.0.1:" + freePort(t), target: strings.TrimPrefix(url, "http://"), conns: map[net.Conn]bool{}}
+	o := &outage{t: t, addr: "127.0.0.1:" + freePort(t), target: strings.TrimPrefix(url, "http://"),
+		conns: map[net.Conn]bool{}}
 	o.up()
 	t.Cleanup(o.refuse)
 	return o

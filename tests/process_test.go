@@ -48,7 +48,8 @@ func wantStartError(t *testing.T, want string, env ...string) {
 			lines = append(lines, line)
 		}
 	}
-	if cmd.ProcessState.ExitCode() != 2 || len(lines) != 1 || !strings.HasPrefix(lines[0], "roster: ") || !strings.Contains(lines[0], want) {
+	if cmd.ProcessState.ExitCode() != 2 || len(lines) != 1 || !strings.HasPrefix(lines[0], "roster: ") ||
+		!strings.Contains(lines[0], want) {
 		t.Errorf("%q: status %d, want 2 and a line with %q:\n%s", env, cmd.ProcessState.ExitCode(), want, stderr.String())
 	}
 	if strings.Contains(stderr.String(), `"msg":"serving"`) {
@@ -66,13 +67,20 @@ func TestStartErrors(t *testing.T) {
 	os.WriteFile(file, []byte("web short\n"), 0o600)
 	t.Run("invalid setting", func(t *testing.T) { wantStartError(t, "MAX_AVATAR_BYTES", "MAX_AVATAR_BYTES=5MB") })
 	t.Run("no region", func(t *testing.T) {
-		wantStartError(t, "AWS_REGION", "DYNAMODB_TABLE=a", "S3_BUCKET=b", "AWS_CONFIG_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true")
+		wantStartError(t, "AWS_REGION", "DYNAMODB_TABLE=a", "S3_BUCKET=b", "AWS_CONFIG_FILE=/dev/null",
+			"AWS_EC2_METADATA_DISABLED=true")
 	})
 	t.Run("malformed tokens", func(t *testing.T) { wantStartError(t, "line 1", "AUTH_TOKENS_FILE="+file) })
 	t.Run("no tokens file", func(t *testing.T) { wantStartError(t, "AUTH_TOKENS_FILE", "AUTH_TOKENS_FILE="+file+"x") })
-	t.Run("tokens file is a directory", func(t *testing.T) { wantStartError(t, "AUTH_TOKENS_FILE", "AUTH_TOKENS_FILE="+dir) })
+	t.Run("tokens file is a directory", func(t *testing.T) {
+		wantStartError(t, "AUTH_TOKENS_FILE",
+			"AUTH_TOKENS_FILE="+dir)
+	})
 	t.Run("data directory is a file", func(t *testing.T) { wantStartError(t, "DATA_DIR", "DATA_DIR="+file) })
-	t.Run("data directory cannot be created", func(t *testing.T) { wantStartError(t, "DATA_DIR", "DATA_DIR=/proc/roster") })
+	t.Run("data directory cannot be created", func(t *testing.T) {
+		wantStartError(t, "DATA_DIR",
+			"DATA_DIR=/proc/roster")
+	})
 	t.Run("no store in the file", func(t *testing.T) {
 		dir := t.TempDir()
 		os.WriteFile(filepath.Join(dir, "roster.db"), []byte(strings.Repeat("not a database\n", 10_000)), 0o600)
@@ -121,7 +129,8 @@ func TestFlags(t *testing.T) {
 		cmd.Run()
 		return cmd.ProcessState.ExitCode(), out.String(), err.String()
 	}
-	if status, stdout, _ := run("-version"); status != 0 || !regexp.MustCompile(`^roster \S+ \(commit \S*, go1\.\S+\)\n$`).MatchString(stdout) {
+	if status, stdout, _ := run("-version"); status != 0 ||
+		!regexp.MustCompile(`^roster \S+ \(commit \S*, go1\.\S+\)\n$`).MatchString(stdout) {
 		t.Errorf("-version: exit status %d, want 0; output %q", status, stdout)
 	}
 	if status, _, stderr := run("-help"); status != 0 || !strings.Contains(stderr, "-healthcheck") {
@@ -147,7 +156,8 @@ func TestHealthcheck(t *testing.T) {
 		t.Errorf("-healthcheck before the start: exit status %d, want 1; %s", status, out)
 	}
 	p := start(t, "LISTEN_ADDR=127.0.0.1:"+port)
-	for _, addr := range []string{"LISTEN_ADDR=127.0.0.1:" + port, "LISTEN_ADDR=0.0.0.0:" + port, "LISTEN_ADDR=:" + port, "PORT=" + port} {
+	for _, addr := range []string{"LISTEN_ADDR=127.0.0.1:" + port, "LISTEN_ADDR=0.0.0.0:" + port, "LISTEN_ADDR=:" + port,
+		"PORT=" + port} {
 		if status, out := check(addr); status != 0 {
 			t.Errorf("-healthcheck with %s: exit status %d, want 0; %s", addr, status, out)
 		}

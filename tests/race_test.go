@@ -19,7 +19,8 @@ var jsonHeader = http.Header{"Content-Type": {"application/json"}}
 
 func (p *process) create(t testing.TB, email string) userJSON {
 	t.Helper()
-	return p.do(t, "POST /user", jsonHeader, []byte(`{"name":"Ada","email":"`+email+`"}`)).want(t, http.StatusCreated).user(t)
+	return p.do(t, "POST /user", jsonHeader, []byte(`{"name":"Ada","email":"`+email+`"}`)).want(t,
+		http.StatusCreated).user(t)
 }
 
 // storedFiles returns the files of the embedded store's images, and empty directories.
@@ -67,7 +68,8 @@ func TestPreconditionRace(t *testing.T) {
 			race(put("If-Match", p.do(t, "GET "+path+"/avatar", nil, nil).Header.Get("ETag")))
 			etag := p.do(t, "GET "+path, nil, nil).Header.Get("ETag")
 			race(func(i int) answer {
-				return p.do(t, "PATCH "+path, http.Header{"Content-Type": {"application/json"}, "If-Match": {etag}}, fmt.Appendf(nil, `{"name":"Ada %d"}`, i))
+				return p.do(t, "PATCH "+path, http.Header{"Content-Type": {"application/json"}, "If-Match": {etag}},
+					fmt.Appendf(nil, `{"name":"Ada %d"}`, i))
 			})
 		})
 	}
@@ -89,7 +91,8 @@ func TestDeleteRace(t *testing.T) {
 				for i := range 6 {
 					uploads.Go(func() {
 						for range 5 {
-							if status := p.do(t, "PUT "+path+"/avatar", nil, testkit.PNG(testkit.Gradient(40, 40, i))).StatusCode; status != 200 && status != 404 {
+							if status := p.do(t, "PUT "+path+"/avatar", nil,
+								testkit.PNG(testkit.Gradient(40, 40, i))).StatusCode; status != 200 && status != 404 {
 								t.Errorf("PUT while the user is deleted: status %d, want 200 or 404", status)
 							}
 						}

@@ -21,7 +21,8 @@ func TestSoak(t *testing.T) {
 		warmUp, length = 24*time.Second, 2*time.Minute
 	}
 	p := start(t, "LOG_LEVEL=info", "GOMEMLIMIT=400MiB")
-	pictures := [][]byte{testkit.PNG(testkit.Gradient(64, 64, 1)), testkit.JPEG(testkit.Gradient(600, 600, 3)), testkit.GIF(32, 32, 4)}
+	pictures := [][]byte{testkit.PNG(testkit.Gradient(64, 64, 1)), testkit.JPEG(testkit.Gradient(600, 600, 3)),
+		testkit.GIF(32, 32, 4)}
 	type figures struct{ memory, fds, goroutines float64 }
 	// As many users are deleted as created: a growing store is not a leak.
 	load := func(d time.Duration) {

@@ -129,7 +129,8 @@ func (f *DynamoDB) do(w http.ResponseWriter, r *http.Request, operation string) 
 	defer f.mu.Unlock()
 	out, err := f.operation(operation, in)
 	if err != nil {
-		body := map[string]any{"__type": "com.amazonaws.dynamodb.v20120810#" + err.code, "message": "the fake says " + err.code}
+		body := map[string]any{"__type": "com.amazonaws.dynamodb.v20120810#" + err.code, "message": "the fake says " +
+			err.code}
 		if err.item != nil {
 			body["Item"] = err.item
 		}
@@ -154,7 +155,8 @@ func (f *DynamoDB) operation(operation string, in dynamoRequest) (map[string]any
 		case table != nil:
 			return nil, &dynamoError{code: "ResourceInUseException"}
 		}
-		f.tables[in.TableName] = &dynamoTable{key: in.KeySchema[0].AttributeName, items: map[string]dynamoItem{}, stale: map[string]dynamoItem{}}
+		f.tables[in.TableName] = &dynamoTable{key: in.KeySchema[0].AttributeName, items: map[string]dynamoItem{},
+			stale: map[string]dynamoItem{}}
 		return map[string]any{"TableDescription": map[string]any{"TableName": in.TableName, "TableStatus": "CREATING"}}, nil
 	}
 

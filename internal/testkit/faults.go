@@ -116,7 +116,8 @@ func (f *Faults) take(operation string) Fault {
 
 // serve performs an operation, or its fault. refuse writes an error in the format of the
 // protocol.
-func (f *Faults) serve(w http.ResponseWriter, r *http.Request, operation string, do http.HandlerFunc, refuse func(w http.ResponseWriter, status int, code string)) {
+func (f *Faults) serve(w http.ResponseWriter, r *http.Request, operation string, do http.HandlerFunc,
+	refuse func(w http.ResponseWriter, status int, code string)) {
 	what := f.take(operation)
 	if what.Gate != nil {
 		select {

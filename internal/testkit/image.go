@@ -164,7 +164,8 @@ func WebPClaiming(width, height uint16) []byte {
 	return append(binary.LittleEndian.AppendUint16(data, height), make([]byte, 8)...)
 }
 
-// PNGGrayAlpha is a PNG of gray with transparency, which Go does not write: brighter to the right, clearer to the bottom.
+// PNGGrayAlpha is a PNG of gray with transparency, which Go does not write: brighter to the right, clearer to the
+// bottom.
 func PNGGrayAlpha(width, height int) []byte {
 	var rows bytes.Buffer
 	w := zlib.NewWriter(&rows)
@@ -177,5 +178,6 @@ func PNGGrayAlpha(width, height int) []byte {
 	}
 	w.Close()
 	header := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, uint32(width)), uint32(height))
-	return slices.Concat([]byte("\x89PNG\r\n\x1a\n"), PNGChunk("IHDR", append(header, 8, 4, 0, 0, 0)), PNGChunk("IDAT", rows.Bytes()), PNGChunk("IEND", nil))
+	return slices.Concat([]byte("\x89PNG\r\n\x1a\n"), PNGChunk("IHDR", append(header, 8, 4, 0, 0, 0)),
+		PNGChunk("IDAT", rows.Bytes()), PNGChunk("IEND", nil))
 }

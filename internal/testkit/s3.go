@@ -153,7 +153,8 @@ func receive(r *http.Request, body []byte) (s3Object, string) {
 	if sum := sha256.Sum256(body); hash != "UNSIGNED-PAYLOAD" && hash != hex.EncodeToString(sum[:]) {
 		return s3Object{}, "XAmzContentSHA256Mismatch"
 	}
-	object := s3Object{body: body, contentType: r.Header.Get("Content-Type"), checksum: http.Header{}, modified: time.Now()}
+	object := s3Object{body: body, contentType: r.Header.Get("Content-Type"), checksum: http.Header{},
+		modified: time.Now()}
 	sum := base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(body)))
 	if sent := r.Header.Get("X-Amz-Checksum-Crc32"); sent != "" {
 		if b, err := base64.StdEncoding.DecodeString(sent); err != nil || len(b) != 4 {
@@ -229,7 +230,8 @@ func (f *S3) list(w http.ResponseWriter, r *http.Request, bucket string, objects
 			out.NextContinuationToken = out.Contents[limit-1].Key
 			break
 		}
-		out.Contents = append(out.Contents, content{key, objects[key].modified.UTC().Format("2006-01-02T15:04:05.000Z"), len(objects[key].body)})
+		out.Contents = append(out.Contents, content{key, objects[key].modified.UTC().Format("2006-01-02T15:04:05.000Z"),
+			len(objects[key].body)})
 	}
 	answerS3(w, http.StatusOK, out)
 }

@@ -254,7 +254,8 @@ func (m mutant) try(overlay string) (result string, code int) {
 // goTest runs tests, with the overlay unless it is "". Skipping is an error.
 func goTest(overlay, pkg, tests string, flags []string) (out string, err error) {
 	// Without optimisation and debug information, compiling takes half the time.
-	args := []string{"test", "-count=1", "-vet=off", "-gcflags=-N -l", "-ldflags=-w", "-v", "-run", "^(" + tests + ")$", pkg}
+	args := []string{"test", "-count=1", "-vet=off", "-gcflags=-N -l", "-ldflags=-w", "-v", "-run", "^(" + tests + ")$",
+		pkg}
 	cmd := exec.Command("go", append(args, flags...)...)
 	if overlay != "" { // also for builds that the test starts
 		cmd.Env = append(os.Environ(), "GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -overlay="+overlay))

@@ -86,19 +86,23 @@ func TestSwaggerUI(t *testing.T) {
 			t.Skip("without tokens, runs with -long")
 		}
 		b := openPage(t, base, token)
-		shown := b.try(t, "", step{operation: "createUser", mediaType: "application/json", body: `{"name": "Ada Lovelace", "email": "` + email("ada") + `"}`, status: "201", shows: email("ada")})
+		shown := b.try(t, "", step{operation: "createUser", mediaType: "application/json",
+			body: `{"name": "Ada Lovelace", "email": "` + email("ada") + `"}`, status: "201", shows: email("ada")})
 		ada := idOf(t, shown)
 		t.Cleanup(func() { remove(t, base, token, ada) })
 		id := map[string]string{"id": ada}
 		try(t, b, []step{
-			{operation: "createUser", mediaType: "application/json", body: `{"name": "Ada", "email": "` + email("ADA") + `"}`, status: "409", shows: "urn:roster:problem:email-taken"},
+			{operation: "createUser", mediaType: "application/json", body: `{"name": "Ada", "email": "` + email("ADA") + `"}`,
+				status: "409", shows: "urn:roster:problem:email-taken"},
 			{operation: "listUsers", values: map[string]string{"limit": "2"}, status: "200", shows: "created_at"},
 			{operation: "listUsers", values: map[string]string{"limit": ""}, status: "200", shows: "created_at"},
 			{operation: "listUsers", values: map[string]string{"email": email("ADA")}, status: "200", shows: "Ada Lovelace"},
 			{operation: "getUser", values: id, status: "200", shows: "Ada Lovelace"},
 			{operation: "renameUser", values: id, body: `{"name": "Ada King"}`, status: "200", shows: "Ada King"},
-			{operation: "uploadAvatar", values: map[string]string{"email": email("ada")}, file: "avatar", status: "200", shows: "/avatar/"},
-			{operation: "uploadAvatar", values: map[string]string{"user_id": ada, "email": ""}, file: "avatar", status: "200", shows: "/avatar/"},
+			{operation: "uploadAvatar", values: map[string]string{"email": email("ada")}, file: "avatar", status: "200",
+				shows: "/avatar/"},
+			{operation: "uploadAvatar", values: map[string]string{"user_id": ada, "email": ""}, file: "avatar", status: "200",
+				shows: "/avatar/"},
 			{operation: "deleteUser", values: id, status: "204"},
 			{operation: "getUser", values: id, status: "404", shows: "urn:roster:problem:not-found"},
 			{operation: "getLiveness", status: "200", shows: "ok"},
@@ -118,8 +122,10 @@ func TestSwaggerUI(t *testing.T) {
 			t.Cleanup(func() { remove(t, base, token, id) })
 			return id
 		}
-		create(step{mediaType: "application/x-www-form-urlencoded", values: map[string]string{"name": "Grace Hopper", "email": email("grace")}, shows: "Grace Hopper"})
-		create(step{values: map[string]string{"name": "Mary Ward", "email": email("mary")}, file: "avatar", shows: "/avatar/"})
+		create(step{mediaType: "application/x-www-form-urlencoded",
+			values: map[string]string{"name": "Grace Hopper", "email": email("grace")}, shows: "Grace Hopper"})
+		create(step{values: map[string]string{"name": "Mary Ward", "email": email("mary")}, file: "avatar",
+			shows: "/avatar/"})
 		emmy := create(step{values: map[string]string{"name": "Emmy Noether", "email": email("emmy")}, shows: "Emmy Noether"})
 		id := map[string]string{"id": emmy}
 		with := func(pairs ...string) map[string]string {
@@ -139,9 +145,11 @@ func TestSwaggerUI(t *testing.T) {
 			{operation: "getPictureByHash", values: map[string]string{"hash": email("emmy")}, status: "200", shows: "image"},
 			{operation: "getAvatarVersion", values: with("version", "replaced"), status: "200", shows: "image"},
 			{operation: "getThumbnailVersion", values: with("version", "replaced"), status: "200", shows: "image"},
-			{operation: "putAvatar", mediaType: "image/*", values: with("If-None-Match", "*"), file: "body", status: "412", shows: "urn:roster:problem:precondition-failed"},
+			{operation: "putAvatar", mediaType: "image/*", values: with("If-None-Match", "*"), file: "body", status: "412",
+				shows: "urn:roster:problem:precondition-failed"},
 			{operation: "deleteAvatar", values: id, status: "204"},
-			{operation: "putAvatar", mediaType: "application/octet-stream", values: with("If-None-Match", ""), file: "body", status: "200", shows: "/avatar/"},
+			{operation: "putAvatar", mediaType: "application/octet-stream", values: with("If-None-Match", ""), file: "body",
+				status: "200", shows: "/avatar/"},
 		})
 	})
 }
@@ -189,11 +197,13 @@ func TestWatch(t *testing.T) {
 	b := startBrowser(t, base)
 	b.load(t)
 	for name, tt := range map[string]struct{ script, want string }{
-		"other origin":  {`new Image().src = "http://other.invalid/x.png"`, "other.invalid"},
-		"inline script": {`document.head.appendChild(document.createElement("script")).textContent = "window.ran = true"`, "script-src"},
-		"inline style":  {`document.head.appendChild(document.createElement("style")).textContent = "body { color: red }"`, "style-src"},
-		"console":       {`console.error("it hurts")`, "it hurts"},
-		"exception":     {`setTimeout(() => { throw new Error("it broke") })`, "it broke"},
+		"other origin": {`new Image().src = "http://other.invalid/x.png"`, "other.invalid"},
+		"inline script": {`document.head.appendChild(document.createElement("script")).textContent = "window.ran = true"`,
+			"script-src"},
+		"inline style": {`document.head.appendChild(document.createElement("style")).textContent = "body { color: red }"`,
+			"style-src"},
+		"console":   {`console.error("it hurts")`, "it hurts"},
+		"exception": {`setTimeout(() => { throw new Error("it broke") })`, "it broke"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b.mu.Lock()
@@ -353,7 +363,8 @@ func (b *browser) try(t *testing.T, picture string, s step) (body string) {
 				`document.querySelector(%q)?.innerText ?? ""`, answer+" .response-col_description code")))
 		}
 		if err == nil && s.shows == "image" {
-			_, err = chromedp.Run(ctx, chromedp.Poll[bool](fmt.Sprintf(`document.querySelector(%q)?.naturalWidth > 0`, answer+" img")))
+			_, err = chromedp.Run(ctx, chromedp.Poll[bool](fmt.Sprintf(`document.querySelector(%q)?.naturalWidth > 0`,
+				answer+" img")))
 		}
 		if err != nil {
 			b.screenshot(t)
@@ -387,7 +398,8 @@ func (b *browser) execute(ctx context.Context, picture string, s step) error {
 	}
 	actions := []chromedp.Action[chromedp.Void]{click(block + " .opblock-summary-control")}
 	if b.used[s.operation] { // its form is as the previous step left it
-		actions = append(actions, click(block+" .btn-clear"), chromedp.WaitNotPresent(chromedp.CSS(block+" .live-responses-table")))
+		actions = append(actions, click(block+" .btn-clear"),
+			chromedp.WaitNotPresent(chromedp.CSS(block+" .live-responses-table")))
 	} else {
 		actions = append(actions,
 			click(block+" .try-out__btn"),
@@ -446,26 +458,33 @@ func (b *browser) run(t *testing.T, actions ...chromedp.Action[chromedp.Void]) {
 // pageLayout checks the page as it is loaded.
 const pageLayout = `(() => {
 	const all = (selector) => [...document.querySelectorAll(selector)];
-	const check = (what, got, want) => { if (got !== want) throw new Error("page: " + what + ": " + got + ", want " + want); };
+	const check = (what, got, want) => {
+		if (got !== want) throw new Error("page: " + what + ": " + got + ", want " + want);
+	};
+	const failed = performance.getEntriesByType("resource").filter((e) => e.responseStatus >= 400);
+	const schemas = all(".models .model-container, .models .json-schema-2020-12");
 	const root = document.documentElement;
 	check("pixels wider than the screen", root.scrollWidth - root.clientWidth, 0);
 	check("first operation", all(".opblock")[0].id, "operations-users-createUser");
 	check("padlocks", all(".authorize, .authorization__btn").length > 0, %t);
 	check("closed padlocks", all('.authorization__btn[aria-label$=" locked"], .authorize.locked').length, 0);
-	check("schemas", all(".models .model-container, .models .json-schema-2020-12").filter((e) => e.checkVisibility()).length, 0);
-	check("failed requests", performance.getEntriesByType("resource").filter((e) => e.responseStatus >= 400).map((e) => e.name).join(), "");
+	check("schemas", schemas.filter((e) => e.checkVisibility()).length, 0);
+	check("failed requests", failed.map((e) => e.name).join(), "");
 })()`
 
 // operationLayout checks an operation as it is opened, and unfolds its headers.
 const operationLayout = `(() => {
 	const block = document.querySelector(%q);
 	const visible = (selector) => [...block.querySelectorAll(selector)].filter((e) => e.checkVisibility());
-	const check = (what, got, want) => { if (got !== want) throw new Error(block.id + ": " + what + ": " + got + ", want " + want); };
+	const check = (what, got, want) => {
+		if (got !== want) throw new Error(block.id + ": " + what + ": " + got + ", want " + want);
+	};
+	const errors = visible("tr.response").filter((e) => e.dataset.code >= "400");
 	const root = document.documentElement;
 	check("pixels wider than the screen", root.scrollWidth - root.clientWidth, 0);
 	check("parameters without a name", visible(".parameter__name").filter((e) => e.textContent.trim() == "").length, 0);
 	check("unfolded headers", visible('[data-param-in="header"] input').length, 0);
-	check("unfolded errors", visible("tr.response").filter((e) => e.dataset.code >= "400").map((e) => e.dataset.code).join(), "");
+	check("unfolded errors", errors.map((e) => e.dataset.code).join(), "");
 	for (const e of visible('[data-property-name="avatar"] .parameter__type')) {
 		check("label of the file", getComputedStyle(e, "::after").content, '"file"');
 	}
@@ -505,7 +524,8 @@ func click(selector string) chromedp.Action[chromedp.Void] {
 }
 
 // debounce waits until Swagger UI uses what was filled in, which is 350 ms later. The page's timers run in order.
-var debounce = chromedp.Evaluate[chromedp.Void](`new Promise((done) => setTimeout(done, 360))`, chromedp.EvalAwaitPromise)
+var debounce = chromedp.Evaluate[chromedp.Void](`new Promise((done) => setTimeout(done, 360))`,
+	chromedp.EvalAwaitPromise)
 
 // fill gives an input, text area or list a value, in the way that React notices.
 func fill(selector, value string) chromedp.Action[chromedp.Void] {

@@ -1,4 +1,5 @@
-// Package chart tests the Helm chart and the Kustomize overlays. The real programs render them, and the tests decode the
+// Package chart tests the Helm chart and the Kustomize overlays. The real programs render them, and the tests decode
+// the
 // manifests strictly into the types of the Kubernetes API.
 package chart
 
@@ -75,7 +76,8 @@ func valuesFile(t *testing.T, values string) string {
 
 func template(t *testing.T, helm, values string) (string, error) {
 	t.Helper()
-	return run(helms[helm](), "template", release, chartDir, kubeVersion, "--namespace", namespace, "--values", valuesFile(t, values))
+	return run(helms[helm](), "template", release, chartDir, kubeVersion, "--namespace", namespace, "--values",
+		valuesFile(t, values))
 }
 
 // render renders the chart and decodes it.

@@ -51,7 +51,8 @@ func TestTags(t *testing.T) {
 // TestIgnored checks that git ignores the files with secrets that the documents' commands write.
 func TestIgnored(t *testing.T) {
 	for _, path := range []string{
-		"tokens", "roster-values.yaml", "terraform/tokens", "terraform/values.yaml", "terraform/plan", "terraform/terraform.tfvars",
+		"tokens", "roster-values.yaml", "terraform/tokens", "terraform/values.yaml", "terraform/plan",
+		"terraform/terraform.tfvars",
 	} {
 		if err := exec.Command("git", "-C", root, "check-ignore", "--quiet", path).Run(); err != nil { // #nosec G204
 			t.Errorf("git does not ignore %s: %v", path, err)

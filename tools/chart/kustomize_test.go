@@ -25,10 +25,13 @@ func build(t *testing.T, helm, dir string) objects {
 // TestKustomize builds every overlay of the repository.
 func TestKustomize(t *testing.T) {
 	want := map[string][]string{
-		"dev": {"Deployment/roster", "Namespace/roster", "NetworkPolicy/roster", "PersistentVolumeClaim/roster", "Service/roster", "ServiceAccount/roster"},
+		"dev": {"Deployment/roster", "Namespace/roster", "NetworkPolicy/roster", "PersistentVolumeClaim/roster",
+			"Service/roster", "ServiceAccount/roster"},
 		"production": {
-			"ConfigMap/roster-dashboard", "Deployment/roster", "HorizontalPodAutoscaler/roster", "Ingress/roster", "Namespace/roster",
-			"NetworkPolicy/default-deny", "NetworkPolicy/roster", "PodDisruptionBudget/roster", "PriorityClass/roster", "PrometheusRule/roster",
+			"ConfigMap/roster-dashboard", "Deployment/roster", "HorizontalPodAutoscaler/roster", "Ingress/roster",
+			"Namespace/roster",
+			"NetworkPolicy/default-deny", "NetworkPolicy/roster", "PodDisruptionBudget/roster", "PriorityClass/roster",
+			"PrometheusRule/roster",
 			"Service/roster", "Service/roster-metrics", "ServiceAccount/roster", "ServiceMonitor/roster",
 		},
 	}
@@ -112,7 +115,8 @@ func TestOwnRepository(t *testing.T) {
 	if diff := cmp.Diff(want, build(t, "helm4", published)); diff != "" {
 		t.Errorf("published chart (-overlay +example):\n%s", diff)
 	}
-	if image := get[*appsv1.Deployment](t, build(t, "helm4", patched)).Spec.Template.Spec.Containers[0].Image; image != "registry.example.com/roster:1.0.0" {
+	deployment := get[*appsv1.Deployment](t, build(t, "helm4", patched))
+	if image := deployment.Spec.Template.Spec.Containers[0].Image; image != "registry.example.com/roster:1.0.0" {
 		t.Errorf("patched overlay: image %s", image)
 	}
 }
@@ -133,7 +137,8 @@ func TestGitOps(t *testing.T) {
 		t.Fatal(err)
 	}
 	own := get[*appsv1.Deployment](t, render(t, "helm4", awsValues)).Spec.Template.Spec.Containers[0].Image
-	for name, values := range map[string]any{"Argo CD": application.Spec.Source.Helm.ValuesObject, "Flux": release.Spec.Values} {
+	for name, values := range map[string]any{"Argo CD": application.Spec.Source.Helm.ValuesObject,
+		"Flux": release.Spec.Values} {
 		text, err := yaml.Marshal(values)
 		if err != nil {
 			t.Fatal(err)

@@ -75,7 +75,8 @@ func serverIdleTimeout(t *testing.T) time.Duration {
 // has the labels for readiness gates.
 func TestClusterYAML(t *testing.T) {
 	namespace := build(t, "helm4", root+"/kustomize/namespace")["Namespace/roster"]
-	for _, label := range []string{"eks.amazonaws.com/pod-readiness-gate-inject", "elbv2.k8s.aws/pod-readiness-gate-inject"} {
+	for _, label := range []string{"eks.amazonaws.com/pod-readiness-gate-inject",
+		"elbv2.k8s.aws/pod-readiness-gate-inject"} {
 		if got := namespace.GetLabels()[label]; got != "enabled" {
 			t.Errorf("label %s of the namespace: %q, want enabled", label, got)
 		}
@@ -93,7 +94,8 @@ func TestClusterYAML(t *testing.T) {
 		kinds[o.Kind] = o
 	}
 	class := kinds["StorageClass"]
-	if class.Provisioner != "ebs.csi.eks.amazonaws.com" || class.Metadata.Annotations["storageclass.kubernetes.io/is-default-class"] != "true" {
+	if class.Provisioner != "ebs.csi.eks.amazonaws.com" ||
+		class.Metadata.Annotations["storageclass.kubernetes.io/is-default-class"] != "true" {
 		t.Errorf("default StorageClass of Auto Mode: %+v", class)
 	}
 	params := kinds["IngressClassParams"].Spec

@@ -48,15 +48,18 @@ var matrix = []struct {
 }{
 	{
 		"aws", awsValues,
-		[]string{"Deployment/rel-roster", "HorizontalPodAutoscaler/rel-roster", "NetworkPolicy/rel-roster", "Pod/rel-roster-test", "PodDisruptionBudget/rel-roster", "Service/rel-roster", "ServiceAccount/rel-roster"},
+		[]string{"Deployment/rel-roster", "HorizontalPodAutoscaler/rel-roster", "NetworkPolicy/rel-roster",
+			"Pod/rel-roster-test", "PodDisruptionBudget/rel-roster", "Service/rel-roster", "ServiceAccount/rel-roster"},
 	},
 	{
 		"embedded", embeddedValues,
-		[]string{"Deployment/rel-roster", "NetworkPolicy/rel-roster", "PersistentVolumeClaim/rel-roster", "Pod/rel-roster-test", "Service/rel-roster", "ServiceAccount/rel-roster"},
+		[]string{"Deployment/rel-roster", "NetworkPolicy/rel-roster", "PersistentVolumeClaim/rel-roster",
+			"Pod/rel-roster-test", "Service/rel-roster", "ServiceAccount/rel-roster"},
 	},
 	{
 		"terraform", terraformValues,
-		[]string{"Deployment/rel-roster", "HorizontalPodAutoscaler/rel-roster", "NetworkPolicy/rel-roster", "Pod/rel-roster-test", "PodDisruptionBudget/rel-roster", "Service/rel-roster", "ServiceAccount/roster"},
+		[]string{"Deployment/rel-roster", "HorizontalPodAutoscaler/rel-roster", "NetworkPolicy/rel-roster",
+			"Pod/rel-roster-test", "PodDisruptionBudget/rel-roster", "Service/rel-roster", "ServiceAccount/roster"},
 	},
 	{
 		"irsa", awsValues + `
@@ -64,7 +67,8 @@ serviceAccount:
   name: roster
   annotations: {eks.amazonaws.com/role-arn: "arn:aws:iam::111122223333:role/roster"}
 `,
-		[]string{"Deployment/rel-roster", "HorizontalPodAutoscaler/rel-roster", "NetworkPolicy/rel-roster", "Pod/rel-roster-test", "PodDisruptionBudget/rel-roster", "Service/rel-roster", "ServiceAccount/roster"},
+		[]string{"Deployment/rel-roster", "HorizontalPodAutoscaler/rel-roster", "NetworkPolicy/rel-roster",
+			"Pod/rel-roster-test", "PodDisruptionBudget/rel-roster", "Service/rel-roster", "ServiceAccount/roster"},
 	},
 	{
 		"emulator", `
@@ -97,7 +101,9 @@ httpRoute: {enabled: true, parentRefs: [{name: gateway, namespace: infra, sectio
 networkPolicy: {ingressFrom: [{ipBlock: {cidr: 10.0.0.0/16}}], metricsFrom: [{namespaceSelector: {matchLabels: {name: monitoring}}, podSelector: {}}, {ipBlock: {cidr: 10.0.0.0/8}}]}
 monitoring: {labels: {release: prometheus}, serviceMonitor: true, prometheusRule: true, dashboard: true}
 `,
-		[]string{"ConfigMap/people-dashboard", "Deployment/people", "HTTPRoute/people", "HorizontalPodAutoscaler/people", "Ingress/people", "NetworkPolicy/people", "Pod/people-test", "PodDisruptionBudget/people", "PrometheusRule/people", "Service/people", "Service/people-metrics", "ServiceAccount/people", "ServiceMonitor/people"},
+		[]string{"ConfigMap/people-dashboard", "Deployment/people", "HTTPRoute/people", "HorizontalPodAutoscaler/people",
+			"Ingress/people", "NetworkPolicy/people", "Pod/people-test", "PodDisruptionBudget/people", "PrometheusRule/people",
+			"Service/people", "Service/people-metrics", "ServiceAccount/people", "ServiceMonitor/people"},
 	},
 	{
 		"embedded with everything", `
@@ -107,7 +113,9 @@ monitoring: {serviceMonitor: true, prometheusRule: true, dashboard: true}
 ingress: {enabled: true}
 httpRoute: {enabled: true, parentRefs: [{name: gateway}]}
 `,
-		[]string{"ConfigMap/rel-roster-dashboard", "Deployment/rel-roster", "HTTPRoute/rel-roster", "Ingress/rel-roster", "NetworkPolicy/rel-roster", "PersistentVolumeClaim/rel-roster", "Pod/rel-roster-test", "PrometheusRule/rel-roster", "Service/rel-roster", "Service/rel-roster-metrics", "ServiceAccount/rel-roster", "ServiceMonitor/rel-roster"},
+		[]string{"ConfigMap/rel-roster-dashboard", "Deployment/rel-roster", "HTTPRoute/rel-roster", "Ingress/rel-roster",
+			"NetworkPolicy/rel-roster", "PersistentVolumeClaim/rel-roster", "Pod/rel-roster-test", "PrometheusRule/rel-roster",
+			"Service/rel-roster", "Service/rel-roster-metrics", "ServiceAccount/rel-roster", "ServiceMonitor/rel-roster"},
 	},
 }
 
@@ -139,7 +147,8 @@ func TestLint(t *testing.T) {
 		for _, test := range matrix {
 			t.Run(helm+" "+test.name, func(t *testing.T) {
 				t.Parallel()
-				if out, err := run(path(), "lint", "--strict", kubeVersion, "--values", valuesFile(t, test.values), chartDir); err != nil {
+				values := valuesFile(t, test.values)
+				if out, err := run(path(), "lint", "--strict", kubeVersion, "--values", values, chartDir); err != nil {
 					t.Errorf("%v\n%s", err, out)
 				}
 			})
@@ -191,10 +200,12 @@ func checkPods(t *testing.T, found objects) {
 			if readOnly := c.SecurityContext.ReadOnlyRootFilesystem; readOnly == nil || !*readOnly {
 				t.Errorf("%s: the root file system can be written", name)
 			}
-			if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() || c.Resources.Limits.Memory().IsZero() {
+			if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() ||
+				c.Resources.Limits.Memory().IsZero() {
 				t.Errorf("%s: resources %v", name, c.Resources)
 			}
-			if c.ImagePullPolicy != corev1.PullIfNotPresent || strings.HasSuffix(c.Image, ":latest") || !strings.Contains(c.Image, ":") {
+			if c.ImagePullPolicy != corev1.PullIfNotPresent || strings.HasSuffix(c.Image, ":latest") ||
+				!strings.Contains(c.Image, ":") {
 				t.Errorf("%s: image %s, pulled %s", name, c.Image, c.ImagePullPolicy)
 			}
 		}
@@ -207,21 +218,26 @@ func checkPods(t *testing.T, found objects) {
 	timeout, err2 := time.ParseDuration(env["SHUTDOWN_TIMEOUT"])
 	grace := time.Duration(*pod.TerminationGracePeriodSeconds) * time.Second
 	if err1 != nil || err2 != nil || grace < delay+timeout+5*time.Second {
-		t.Errorf("a grace period of %v is too short for SHUTDOWN_DELAY=%s and SHUTDOWN_TIMEOUT=%s", grace, env["SHUTDOWN_DELAY"], env["SHUTDOWN_TIMEOUT"])
+		t.Errorf("a grace period of %v is too short for SHUTDOWN_DELAY=%s and SHUTDOWN_TIMEOUT=%s", grace,
+			env["SHUTDOWN_DELAY"], env["SHUTDOWN_TIMEOUT"])
 	}
 	embedded := env["DATA_DIR"] != ""
 	// The readiness probe must fail before the delay ends.
 	probe := container.ReadinessProbe
-	if unready := time.Duration(probe.PeriodSeconds*probe.FailureThreshold+probe.TimeoutSeconds) * time.Second; !embedded && delay < unready {
+	unready := time.Duration(probe.PeriodSeconds*probe.FailureThreshold+probe.TimeoutSeconds) * time.Second
+	if !embedded && delay < unready {
 		t.Errorf("SHUTDOWN_DELAY=%v ends before the readiness probe has failed (%v)", delay, unready)
 	}
-	if container.LivenessProbe.HTTPGet.Path != "/livez" || container.StartupProbe.HTTPGet.Path != "/livez" || probe.HTTPGet.Path != "/readyz" {
-		t.Errorf("probes request %s, %s, %s", container.StartupProbe.HTTPGet.Path, probe.HTTPGet.Path, container.LivenessProbe.HTTPGet.Path)
+	if container.LivenessProbe.HTTPGet.Path != "/livez" || container.StartupProbe.HTTPGet.Path != "/livez" ||
+		probe.HTTPGet.Path != "/readyz" {
+		t.Errorf("probes request %s, %s, %s", container.StartupProbe.HTTPGet.Path, probe.HTTPGet.Path,
+			container.LivenessProbe.HTTPGet.Path)
 	}
 	if embedded && delay != time.Second {
 		t.Errorf("SHUTDOWN_DELAY=%v with the embedded store, want 1s", delay)
 	}
-	if *deployment.Spec.ProgressDeadlineSeconds <= container.StartupProbe.PeriodSeconds*container.StartupProbe.FailureThreshold {
+	started := container.StartupProbe.PeriodSeconds * container.StartupProbe.FailureThreshold
+	if *deployment.Spec.ProgressDeadlineSeconds <= started {
 		t.Error("the progress deadline is shorter than the startup probe")
 	}
 	strategy := deployment.Spec.Strategy
@@ -237,7 +253,8 @@ func checkPods(t *testing.T, found objects) {
 	checkSpread(t, pod.TopologySpreadConstraints)
 }
 
-// checkSpread checks that the spread over zones is a preference. The one over nodes is a preference too, or requires two
+// checkSpread checks that the spread over zones is a preference. The one over nodes is a preference too, or requires
+// two
 // nodes that pods can use.
 func checkSpread(t *testing.T, constraints []corev1.TopologySpreadConstraint) {
 	t.Helper()
@@ -337,7 +354,8 @@ func checkReferences(t *testing.T, found objects) {
 			selects(key, o.Spec.Selector.MatchLabels, pod.Labels, true)
 		case *networkingv1.NetworkPolicy:
 			selects(key, o.Spec.PodSelector.MatchLabels, pod.Labels, true)
-			if o.Spec.Ingress[0].Ports[0].Port.IntVal != portOf("http") || o.Spec.Ingress[1].Ports[0].Port.IntVal != portOf("metrics") {
+			if o.Spec.Ingress[0].Ports[0].Port.IntVal != portOf("http") ||
+				o.Spec.Ingress[1].Ports[0].Port.IntVal != portOf("metrics") {
 				t.Errorf("%s opens %v", key, o.Spec.Ingress)
 			}
 			if len(o.Spec.PolicyTypes) != 2 {
@@ -398,7 +416,8 @@ func checkMonitoring(t *testing.T, found objects) {
 	}
 	if dashboard := get[*corev1.ConfigMap](t, found); dashboard != nil {
 		for name, got := range dashboard.Data {
-			if diff := cmp.Diff(strings.TrimSpace(string(readFile(t, "files/dashboard.json"))), strings.TrimSpace(got)); diff != "" || got == "" {
+			want := strings.TrimSpace(string(readFile(t, "files/dashboard.json")))
+			if diff := cmp.Diff(want, strings.TrimSpace(got)); diff != "" || got == "" {
 				t.Errorf("%s (-file +rendered):\n%s", name, diff)
 			}
 		}
@@ -416,7 +435,8 @@ func readFile(t *testing.T, name string) []byte {
 
 func TestRunbookURL(t *testing.T) {
 	const url = "https://wiki.example/roster"
-	rule := get[*monitoringv1.PrometheusRule](t, render(t, "helm4", awsValues+"monitoring: {prometheusRule: true, runbookUrl: '"+url+"'}"))
+	rule := get[*monitoringv1.PrometheusRule](t, render(t, "helm4",
+		awsValues+"monitoring: {prometheusRule: true, runbookUrl: '"+url+"'}"))
 	alerts := 0
 	for _, group := range rule.Spec.Groups {
 		for _, r := range group.Rules {
@@ -437,7 +457,8 @@ func TestRunbookURL(t *testing.T) {
 // TestKubeVersion checks the oldest supported version, also as EKS reports it.
 func TestKubeVersion(t *testing.T) {
 	for helm, path := range helms {
-		for version, want := range map[string]bool{"v1.30.14": false, "v1.31.0": true, "v1.31.2-eks-7f9249a": true, "v1.36.1": true} {
+		for version, want := range map[string]bool{"v1.30.14": false, "v1.31.0": true, "v1.31.2-eks-7f9249a": true,
+			"v1.36.1": true} {
 			_, err := run(path(), "template", release, chartDir, "--kube-version", version, "--set", "embedded.enabled=true")
 			if got := err == nil; got != want {
 				t.Errorf("%s, Kubernetes %s: %v", helm, version, err)

@@ -292,7 +292,8 @@ const (
 )
 
 // corePanels are the panel types that need no plugin.
-var corePanels = []string{"timeseries", "stat", "gauge", "bargauge", "table", "heatmap", "piechart", "barchart", "text", "row"}
+var corePanels = []string{"timeseries", "stat", "gauge", "bargauge", "table", "heatmap", "piechart", "barchart", "text",
+	"row"}
 
 var legendLabel = regexp.MustCompile(`\{\{\s*(\w+)\s*\}\}`)
 var labelValues = regexp.MustCompile(`^label_values\((.+),\s*(\w+)\)$`)

@@ -53,7 +53,8 @@ func TestCheck(t *testing.T) {
 	}{
 		{"nothing", "", "", ""},
 		{"metric renamed in an alert", "rate(app_requests_total", "rate(app_request_total", `no metric "app_request_total"`},
-		{"metric renamed on the dashboard", "app_seconds_bucket{job", "app_second_bucket{job", `no metric "app_second_bucket"`},
+		{"metric renamed on the dashboard", "app_seconds_bucket{job", "app_second_bucket{job",
+			`no metric "app_second_bucket"`},
 		{"recorded series renamed", "expr: job:bad:rate5m", "expr: job:bad:rate1m", `no metric "job:bad:rate1m"`},
 		{"unknown label", `{code=~`, `{status=~`, "no label status"},
 		{"value that never occurs", `route=\"/users\"`, `route=\"/user\"`, "no series seen matches"},
@@ -68,12 +69,14 @@ func TestCheck(t *testing.T) {
 		{"legend of a lost label", "{{route}}", "{{method}}", "legend uses the label method"},
 		{"quantile without buckets", "sum by (le, route)", "sum by (route)", "without le"},
 		{"bound that Prometheus 3 respells", `route=\"/users\"`, `le=\"1\"`, "Prometheus 3 writes 1.0"},
-		{"variable of an unknown label", "label_values(app_build_info, job)", "label_values(app_build_info, zone)", "no label zone"},
+		{"variable of an unknown label", "label_values(app_build_info, job)", "label_values(app_build_info, zone)",
+			"no label zone"},
 		{"id used twice", `"id": 2`, `"id": 1`, "has the same id as"},
 		{"overlap", `"x": 12`, `"x": 11`, "overlaps"},
 		{"outside the grid", `"x": 12`, `"x": 13`, "outside the grid"},
 		{"no unit", `"unit": "s"`, `"unit": ""`, "no unit"},
-		{"fixed datasource", `"uid": "${datasource}"}, "legendFormat"`, `"uid": "abc"}, "legendFormat"`, "not the variable's"},
+		{"fixed datasource", `"uid": "${datasource}"}, "legendFormat"`, `"uid": "abc"}, "legendFormat"`,
+			"not the variable's"},
 		{"plugin", `"timeseries"`, `"natel-discrete-panel"`, "needs a plugin"},
 	}
 	for _, test := range tests {

@@ -69,7 +69,8 @@ func (c *checker) selected(where string, e *parser.VectorSelector) labels {
 		if m.Name == model.MetricNameLabel {
 			continue
 		}
-		if bound := m.Name == "le" || m.Name == "quantile"; bound && m.Type == promlabels.MatchEqual && integer.MatchString(m.Value) {
+		if bound := m.Name == "le" || m.Name == "quantile"; bound && m.Type == promlabels.MatchEqual &&
+			integer.MatchString(m.Value) {
 			c.fault(where, "%s: Prometheus 3 writes %s.0", m, m.Value)
 		}
 		values, ok := have[m.Name]

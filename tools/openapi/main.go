@@ -311,7 +311,8 @@ func (c *contract) checkFallback(x exchange, req *http.Request, pathDeclared boo
 	if location := x.ResponseHeader.Get("Location"); x.Status/100 == 3 && location != "" {
 		target, err := req.URL.Parse(location)
 		if err == nil {
-			if item, _, _ := paths.FindPath(&http.Request{Method: http.MethodGet, URL: target}, c.model, c.options); item != nil {
+			get := &http.Request{Method: http.MethodGet, URL: target}
+			if item, _, _ := paths.FindPath(get, c.model, c.options); item != nil {
 				return nil
 			}
 		}

@@ -191,7 +191,8 @@ func (l *load) run(ctx context.Context, number int) {
 func (c *client) round(number, n int) error {
 	defer c.http.CloseIdleConnections()
 	u := user{Name: fmt.Sprintf("Client %d Round %d", number, n), image: randomPNG()}
-	body, _ := json.Marshal(map[string]string{"name": "Nobody", "email": fmt.Sprintf("%d-%d-%s@example.com", number, n, rand.Text())})
+	body, _ := json.Marshal(map[string]string{"name": "Nobody",
+		"email": fmt.Sprintf("%d-%d-%s@example.com", number, n, rand.Text())})
 	answer, again, err := c.do("POST", "/user", "application/json", body, http.StatusCreated, http.StatusConflict)
 	if err != nil {
 		return err
@@ -253,7 +254,8 @@ func (c *client) check(u user) error {
 		return err
 	}
 	// A busy service redirects to the image.
-	if config, err := png.DecodeConfig(bytes.NewReader(answer)); err != nil || config.Width != 256 && !bytes.Equal(answer, u.image) {
+	config, err := png.DecodeConfig(bytes.NewReader(answer))
+	if err != nil || config.Width != 256 && !bytes.Equal(answer, u.image) {
 		return fmt.Errorf("user %s has a thumbnail of %d × %d pixels (%v)", u.ID, config.Width, config.Height, err)
 	}
 	return nil

@@ -35,7 +35,8 @@ func main() {
 	id := client.GetUserParams{ID: uuid.UUID(created.Response.ID)}
 
 	again := as[*client.EmailTakenHeaders]("create again")(c.CreateUser(ctx, ada))
-	check("create again", again.Response.Type == client.EmailTakenTypeUrnRosterProblemEmailTaken && again.Location == created.Location)
+	check("create again", again.Response.Type == client.EmailTakenTypeUrnRosterProblemEmailTaken &&
+		again.Location == created.Location)
 
 	form := client.AvatarFormMultipart{Email: client.NewOptString("ada@ogen.example")}
 	form.Avatar = ht.MultipartFile{Name: "ada.png", File: bytes.NewReader(picture)}
@@ -54,7 +55,8 @@ func main() {
 
 	image := as[*client.ImageContentImagePNGHeaders]("image")(c.GetAvatar(ctx, client.GetAvatarParams{ID: id.ID}))
 	check("image", bytes.Equal(must(io.ReadAll(image.Response)), picture))
-	thumbnail := as[*client.ThumbnailImageJpegHeaders]("thumbnail")(c.GetThumbnail(ctx, client.GetThumbnailParams{ID: id.ID}))
+	thumbnail := as[*client.ThumbnailImageJpegHeaders]("thumbnail")(c.GetThumbnail(ctx,
+		client.GetThumbnailParams{ID: id.ID}))
 	check("thumbnail", len(must(io.ReadAll(thumbnail.Response))) > 0)
 
 	found := as[*client.OneUserHeaders]("get")(c.GetUser(ctx, id))
