@@ -435,7 +435,7 @@ func TestLogOnce(t *testing.T) {
 		for range 3 {
 			users.Get(ctx, u.ID)
 			users.Create(ctx, u)
-			listAll(ctx, users, "", 0)
+			listAll(ctx, users)
 			avatars.Put(ctx, u.ID, "key", "image/png", nil)
 			avatars.DeleteStale(ctx, u.ID, time.Now())
 		}
@@ -569,7 +569,7 @@ func TestObserve(t *testing.T) {
 	dynamo.Next("Scan", testkit.Fault{Hang: true})
 	soon, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 	defer cancel()
-	listAll(soon, users, "", 0)
+	users.Page(soon, "", 10)
 
 	if diff := gocmp.Diff([]string{
 		"DynamoDB PutItem OK 3",
@@ -625,7 +625,7 @@ func TestUnreachable(t *testing.T) {
 		for name, do := range map[string]func(context.Context) error{
 			"Create": func(ctx context.Context) error { return users.Create(ctx, u) },
 			"Get":    func(ctx context.Context) error { _, err := users.Get(ctx, u.ID); return err },
-			"List":   func(ctx context.Context) error { _, err := listAll(ctx, users, "", 0); return err },
+			"List":   func(ctx context.Context) error { _, err := listAll(ctx, users); return err },
 			"Update": func(ctx context.Context) error {
 				_, _, err := users.Update(ctx, u.ID, Change{Name: "A", At: u.CreatedAt}, Condition{})
 				return err

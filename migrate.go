@@ -62,12 +62,7 @@ func (mig *migration) copyUsers(ctx context.Context) error {
 	workers.SetLimit(16)
 	defer workers.Wait()
 	logged := time.Now()
-	after := ""
-	for {
-		page, next, err := localUsers{mig.from}.Page(ctx, after, 0)
-		if err != nil {
-			return err
-		}
+	return localUsers{mig.from}.List(ctx, func(page []User) error {
 		for _, u := range page {
 			workers.Go(func() error {
 				mig.copyUser(ctx, u)
@@ -79,11 +74,8 @@ func (mig *migration) copyUsers(ctx context.Context) error {
 				logged = time.Now()
 			}
 		}
-		if next == "" {
-			return nil
-		}
-		after = next
-	}
+		return nil
+	})
 }
 
 // copyUser copies a user, with four tries while the backend is unavailable.

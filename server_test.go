@@ -703,16 +703,14 @@ type brokenUsers struct {
 	first int
 }
 
-func (s brokenUsers) Page(_ context.Context, after string, _ int) (page []User, next string, err error) {
-	if after != "" || s.first == 0 {
-		return nil, "", ErrUnavailable
-	}
+func (s brokenUsers) List(_ context.Context, send func([]User) error) error {
+	var page []User
 	for i := range s.first {
 		u := testUser(strconv.Itoa(i) + "@example.com")
 		u.Name = strings.Repeat("x", 100)
 		page = append(page, u)
 	}
-	return page, "more", nil
+	return errors.Join(send(page), ErrUnavailable)
 }
 
 // TestPartialList: a list that fails after its first bytes breaks the connection. Before them, it gets 503.

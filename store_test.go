@@ -239,7 +239,7 @@ func testList(t *testing.T, users Users) {
 		all[u.ID] = u
 		wantError(t, users.Create(ctx, u), nil)
 	}
-	list, err := listAll(ctx, users, "", 0)
+	list, err := listAll(ctx, users)
 	wantError(t, err, nil)
 	if len(list) != n {
 		t.Fatalf("%d users, want %d", len(list), n)
@@ -248,11 +248,12 @@ func testList(t *testing.T, users Users) {
 		wantUser(t, u, all[u.ID])
 	}
 
-	// Pages of any size add up to the same list.
+	// Pages of any size add up to the same list, in an order of their own.
+	var inOrder []User
 	for _, size := range []int{1, 2, 10, 19, n - 1, n, n + 1, 1000} {
 		var pages []User
 		for after := ""; ; {
-			page, err := listAll(ctx, users, after, size)
+			page, err := pageOf(ctx, users, after, size)
 			wantError(t, err, nil)
 			if len(page) > size {
 				t.Fatalf("a page of %d users, want at most %d", len(page), size)
@@ -263,15 +264,28 @@ func testList(t *testing.T, users Users) {
 			}
 			after = page[len(page)-1].ID
 		}
-		if diff := cmp.Diff(list, pages); diff != "" {
+		byID := func(a, b User) int { return strings.Compare(a.ID, b.ID) }
+		if diff := cmp.Diff(slices.SortedFunc(slices.Values(list), byID), slices.SortedFunc(slices.Values(pages), byID)); diff != "" {
 			t.Fatalf("pages of %d differ from the list (-list +pages):\n%s", size, diff)
 		}
+		if inOrder == nil {
+			inOrder = pages
+		}
+		if diff := cmp.Diff(inOrder, pages); diff != "" {
+			t.Fatalf("pages of %d have another order than pages of 1 (-want +got):\n%s", size, diff)
+		}
 	}
+	again, err := listAll(ctx, users)
+	wantError(t, err, nil)
+	if diff := cmp.Diff(list, again); diff != "" {
+		t.Errorf("the second list differs from the first one (-first +second):\n%s", diff)
+	}
+	list = inOrder
 
 	// The user that a page ended with may be gone when the next one is asked for.
 	_, err = users.Delete(ctx, list[20], Condition{})
 	wantError(t, err, nil)
-	rest, err := listAll(ctx, users, list[20].ID, 0)
+	rest, err := pageOf(ctx, users, list[20].ID, n)
 	wantError(t, err, nil)
 	if diff := cmp.Diff(list[21:], rest); diff != "" {
 		t.Errorf("the list after a user who is gone (-want +got):\n%s", diff)
@@ -280,7 +294,7 @@ func testList(t *testing.T, users Users) {
 	// A failure is returned, not an incomplete list.
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
-	if got, err := listAll(ended, users, "", 0); err == nil {
+	if got, err := listAll(ended, users); err == nil {
 		t.Errorf("list after the end of its context: %d users and no error", len(got))
 	}
 
@@ -559,15 +573,25 @@ func testAvatar(image []byte) Avatar {
 	return Avatar{Key: newKey(), Type: "image/png", Size: max(1, int64(len(image)))}
 }
 
-func listAll(ctx context.Context, users Users, after string, limit int) ([]User, error) {
-	var list []User
-	for {
-		page, next, err := users.Page(ctx, after, max(limit-len(list), 0))
-		list = append(list, page...)
-		if after = next; err != nil || after == "" || len(list) == limit {
-			return list, err
+func listAll(ctx context.Context, users Users) (all []User, err error) {
+	err = users.List(ctx, func(page []User) error {
+		all = append(all, page...)
+		return nil
+	})
+	return all, err
+}
+
+// pageOf returns a page of limit users, or fewer at the end: what Page returns may be shorter.
+func pageOf(ctx context.Context, users Users, after string, limit int) (page []User, err error) {
+	for len(page) < limit {
+		part, next, err := users.Page(ctx, after, limit-len(page))
+		page = append(page, part...)
+		if err != nil || next == "" {
+			return page, err
 		}
+		after = next
 	}
+	return page, nil
 }
 
 func wantError(t testing.TB, got, want error) {
@@ -592,7 +616,7 @@ func wantUsers(t *testing.T, users Users, want ...User) {
 		wantError(t, err, nil)
 		wantUser(t, got, w)
 	}
-	got, err := listAll(t.Context(), users, "", 0)
+	got, err := listAll(t.Context(), users)
 	wantError(t, err, nil)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Fatalf("the list of all users (-want +got):\n%s", diff)

@@ -123,25 +123,18 @@ func (s *server) sendPage(w *response, r *http.Request, after string, limit int)
 
 // streamUsers sends all users while it reads them.
 func (s *server) streamUsers(w *response, r *http.Request) error {
-	limit := 0
-	if r.Method == http.MethodHead {
-		limit = 1 // enough for an error
-	}
 	list := s.newUserList(w)
-	after := ""
-	for {
-		page, next, err := s.users.Page(r.Context(), after, limit)
-		if err != nil {
+	if r.Method == http.MethodHead {
+		if _, _, err := s.users.Page(r.Context(), "", 1); err != nil {
 			return err
 		}
-		if err := list.add(s.validUsers(page)); err != nil {
-			return err
-		}
-		if next == "" || r.Method == http.MethodHead {
-			return list.end()
-		}
-		after = next
+		return list.end()
 	}
+	err := s.users.List(r.Context(), func(page []User) error { return list.add(s.validUsers(page)) })
+	if err != nil {
+		return err
+	}
+	return list.end()
 }
 
 // validUsers returns the valid users of a page.

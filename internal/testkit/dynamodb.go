@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -74,7 +75,7 @@ type dynamoRequest struct {
 	ReturnValues                        string
 	ReturnValuesOnConditionCheckFailure string
 	ConsistentRead                      bool
-	Limit                               *int
+	Limit, Segment, TotalSegments       *int
 	KeySchema                           []struct{ AttributeName, KeyType string }
 	AttributeDefinitions                []struct{ AttributeName, AttributeType string }
 	BillingMode                         string
@@ -264,6 +265,18 @@ func (f *DynamoDB) scan(table *dynamoTable, in dynamoRequest) (map[string]any, *
 		table.order = slices.Sorted(maps.Keys(table.items))
 	}
 	keys := table.order
+	if in.TotalSegments != nil {
+		if in.Segment == nil || *in.Segment < 0 || *in.Segment >= *in.TotalSegments || *in.TotalSegments > 256 {
+			return nil, errValidation
+		}
+		// A range of the hashes.
+		begin := sort.SearchStrings(keys, fmt.Sprintf("%02x", *in.Segment*256 / *in.TotalSegments))
+		end := sort.SearchStrings(keys, fmt.Sprintf("%02x", (*in.Segment+1)*256 / *in.TotalSegments))
+		if *in.Segment+1 == *in.TotalSegments {
+			end = len(keys)
+		}
+		keys = keys[begin:end]
+	}
 	if in.ExclusiveStartKey != nil {
 		after, err := table.keyOf(in.ExclusiveStartKey)
 		if err != nil {
