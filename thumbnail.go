@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"image"
@@ -116,7 +117,7 @@ func prepareThumbnail(data []byte) (w walker, cost int64, err error) {
 }
 
 // thumbnail returns the middle square of an image, upright, as a JPEG, or as a PNG if pixels are
-// transparent. Scaling takes up to 13 MB, or 64 MB with a palette, which takes up to 32 MB decoded.
+// transparent. Scaling takes up to 7 MB.
 func (w *walker) thumbnail(ctx context.Context) (thumb []byte, err error) {
 	defer func() {
 		if fault := recover(); fault != nil { // in a decoder
@@ -138,8 +139,12 @@ func (w *walker) scale(img image.Image) *image.RGBA {
 	part := img.(interface {
 		SubImage(image.Rectangle) image.Image
 	}).SubImage(square)
-	// The averages of whole pixels first: the filter is 10 times as slow.
-	small := reduce(part, max(1, side/(2*thumbnailSide)))
+	// The averages of whole pixels first: the filter is 20 times as slow.
+	k := 1
+	for k < 8 && side/k >= 640 {
+		k *= 2
+	}
+	small := reduce(part, k)
 	if w.mediaType == "image/webp" {
 		widenRange(small)
 	}
@@ -161,7 +166,8 @@ func (w *walker) encode(thumb *image.RGBA) ([]byte, error) {
 	case !thumb.Opaque() && w.gray && len(w.profile) > 0:
 		return nil, errors.New("image/png does not write transparent gray")
 	case !thumb.Opaque():
-		err = png.Encode(&b, thumb)
+		encoder := png.Encoder{CompressionLevel: png.BestSpeed} // 8 instead of 35 ms for a photo, 7 % larger
+		err = encoder.Encode(&b, thumb)
 	case w.gray:
 		img := image.NewGray(thumb.Rect)
 		draw.Draw(img, img.Rect, thumb, image.Point{}, draw.Src)
@@ -193,111 +199,133 @@ func (c contextReader) Read(p []byte) (int, error) {
 // reduce returns an image at 1/k of its size, each pixel the average of k × k, fewer at the right and lower edge.
 // It takes what Go's decoders return for the images that are rendered: RGBA and RGBA64 are opaque.
 func reduce(img image.Image, k int) image.Image {
-	bounds := img.Bounds()
-	size := bounds.Size()
+	if k == 1 {
+		return img
+	}
+	size := img.Bounds().Size()
 	width := (size.X + k - 1) / k
 	small := image.Rect(0, 0, width, (size.Y+k-1)/k)
+	plane := func(pix []byte, stride, depth int, size image.Point) []byte {
+		return averages(size, depth, k, func(row []byte, y int) { copy(row, pix[y*stride:]) })
+	}
+	pixels := func(pixelSize int, read func(row []byte, y int)) image.Image {
+		return &image.RGBA{Pix: averages(size, pixelSize, k, read), Stride: 4 * width, Rect: small}
+	}
 	switch img := img.(type) {
 	case *image.Gray:
-		return &image.Gray{Pix: averageSamples(img.Pix, img.Stride, size, k), Stride: width, Rect: small}
+		return &image.Gray{Pix: plane(img.Pix, img.Stride, 1, size), Stride: width, Rect: small}
 	case *image.Gray16:
-		upper := make([]byte, 0, len(img.Pix)/2)
-		for i := 0; i < len(img.Pix); i += 2 {
-			upper = append(upper, img.Pix[i])
-		}
-		return reduce(&image.Gray{Pix: upper, Stride: img.Stride / 2, Rect: bounds}, k)
+		return &image.Gray{Pix: plane(img.Pix, img.Stride, 2, size), Stride: width, Rect: small}
 	case *image.YCbCr:
-		last := img.COffset(bounds.Max.X-1, bounds.Max.Y-1) - img.COffset(bounds.Min.X, bounds.Min.Y)
+		corner := img.Rect.Max.Sub(image.Pt(1, 1))
+		last := img.COffset(corner.X, corner.Y) - img.COffset(img.Rect.Min.X, img.Rect.Min.Y)
 		colors := image.Pt(last%img.CStride+1, last/img.CStride+1)
 		return &image.YCbCr{
-			Y:       averageSamples(img.Y, img.YStride, size, k),
-			Cb:      averageSamples(img.Cb, img.CStride, colors, k),
-			Cr:      averageSamples(img.Cr, img.CStride, colors, k),
+			Y:       plane(img.Y, img.YStride, 1, size),
+			Cb:      plane(img.Cb, img.CStride, 1, colors),
+			Cr:      plane(img.Cr, img.CStride, 1, colors),
 			YStride: width, CStride: (colors.X + k - 1) / k, SubsampleRatio: img.SubsampleRatio, Rect: small,
 		}
 	case *image.NYCbCrA:
 		colors := reduce(&img.YCbCr, k).(*image.YCbCr)
-		return &image.NYCbCrA{YCbCr: *colors, A: averageSamples(img.A, img.AStride, size, k), AStride: width}
+		return &image.NYCbCrA{YCbCr: *colors, A: plane(img.A, img.AStride, 1, size), AStride: width}
 	case *image.RGBA:
-		return averagePixels(img.Pix, img.Stride, 1, size, k)
-	case *image.NRGBA:
-		return averagePixels(img.Pix, img.Stride, 1, size, k)
+		return pixels(4, func(row []byte, y int) { copy(row, img.Pix[y*img.Stride:]) })
 	case *image.RGBA64:
-		return averagePixels(img.Pix, img.Stride, 2, size, k)
+		return pixels(8, func(row []byte, y int) { copy(row, img.Pix[y*img.Stride:]) })
+	case *image.NRGBA:
+		return pixels(4, func(row []byte, y int) { premultiply(row, 1, img.Pix[y*img.Stride:]) })
 	case *image.NRGBA64:
-		return averagePixels(img.Pix, img.Stride, 2, size, k)
+		return pixels(8, func(row []byte, y int) { premultiply(row, 2, img.Pix[y*img.Stride:]) })
 	case *image.Paletted:
-		return averagePixels(withoutPalette(img), 4*size.X, 1, size, k)
+		var palette [256]uint32
+		for i, c := range img.Palette {
+			p := color.RGBAModel.Convert(c).(color.RGBA)
+			palette[i] = binary.LittleEndian.Uint32([]byte{p.R, p.G, p.B, p.A})
+		}
+		return pixels(4, func(row []byte, y int) {
+			for x, index := range img.Pix[y*img.Stride:][:size.X] {
+				binary.LittleEndian.PutUint32(row[4*x:], palette[index])
+			}
+		})
 	}
 	panic(fmt.Sprintf("an image of %T", img))
 }
 
-// averageSamples averages k × k samples of one channel.
-func averageSamples(pix []byte, stride int, size image.Point, k int) []byte {
+// averages returns the averages of k × k pixels, where k is 2, 4 or 8. A pixel has pixelSize bytes: one channel of
+// 8 or 16 bits, or four. read reads a row.
+func averages(size image.Point, pixelSize, k int, read func(row []byte, y int)) []byte {
+	width, block := (size.X+k-1)/k, k*pixelSize
+	row := make([]byte, (width*block+7)&^7)
+	even, odd := make([]uint64, len(row)/8), make([]uint64, len(row)/8) // sums of columns
+	mask := ^uint64(0) >> (64 - min(64, 8*block))                       // #nosec G115 -- of a block in eight bytes
 	var averages []byte
 	for top := 0; top < size.Y; top += k {
-		for left := 0; left < size.X; left += k {
-			rows, columns := min(k, size.Y-top), min(k, size.X-left)
-			n := uint32(rows * columns) // #nosec G115 -- at most k × k
-			sum := uint32(0)
-			for y := top; y < top+rows; y++ {
-				for _, sample := range pix[y*stride+left:][:columns] {
-					sum += uint32(sample)
-				}
-			}
-			averages = append(averages, average(sum, n))
+		rows := min(k, size.Y-top)
+		for y := range rows {
+			read(row[:size.X*pixelSize], top+y)
+			addRow(even, odd, row)
 		}
+		for x := range width {
+			var e, o uint64
+			for i := x * block; i < (x+1)*block; i += 8 {
+				e += even[i/8] >> (i % 8 * 8) & mask
+				o += odd[i/8] >> (i % 8 * 8) & mask
+			}
+			averages = appendAverages(averages, e, o, pixelSize, min(k, size.X-x*k)*rows)
+		}
+		clear(even)
+		clear(odd)
 	}
 	return averages
 }
 
-// averagePixels averages k × k pixels of red, green, blue and alpha. Colors count by their alpha. A channel has
-// depth bytes, of which the first counts.
-func averagePixels(pix []byte, stride, depth int, size image.Point, k int) *image.NRGBA {
-	small := image.NewNRGBA(image.Rect(0, 0, (size.X+k-1)/k, (size.Y+k-1)/k))
-	for top := 0; top < size.Y; top += k {
-		for left := 0; left < size.X; left += k {
-			rows, columns := min(k, size.Y-top), min(k, size.X-left)
-			n := uint32(rows * columns) // #nosec G115 -- at most k × k
-			var red, green, blue, alpha uint32
-			for y := top; y < top+rows; y++ {
-				at := y*stride + 4*depth*left
-				for range columns {
-					weight := uint32(pix[at+3*depth])
-					red += weight * uint32(pix[at])
-					green += weight * uint32(pix[at+depth])
-					blue += weight * uint32(pix[at+2*depth])
-					alpha += weight
-					at += 4 * depth
-				}
-			}
-			small.SetNRGBA(left/k, top/k, color.NRGBA{
-				average(red, alpha), average(green, alpha), average(blue, alpha), average(alpha, n),
-			})
-		}
+// lanes are the bytes with an even index in eight bytes. Each has room for a sum of 16 bits.
+const lanes = 0x00ff_00ff_00ff_00ff
+
+// addRow adds the bytes of a row with an even and an odd index. Eight at a time take a third of the time of one by one.
+func addRow(even, odd []uint64, row []byte) {
+	odd = odd[:len(even)]
+	for i := range even {
+		eight := binary.LittleEndian.Uint64(row)
+		row = row[8:]
+		even[i] += eight & lanes
+		odd[i] += eight >> 8 & lanes
 	}
-	return small
 }
 
-// average returns the average of n bytes, 0 of no bytes.
-func average(sum, n uint32) byte {
-	return byte((sum + n/2) / max(n, 1)) // #nosec G115 -- an average of bytes
+// appendAverages appends the averages of the channels of n pixels.
+func appendAverages(averages []byte, even, odd uint64, pixelSize, n int) []byte {
+	// #nosec G115 -- n is at most 64, and a sum has 16 bits
+	average := func(sum uint64) byte { return byte((uint32(sum&0xffff) + uint32(n)/2) / uint32(n)) }
+	sum := func(lanes uint64) uint64 { return lanes * 0x0001_0001_0001_0001 >> 48 }
+	switch pixelSize {
+	case 1:
+		return append(averages, average(sum(even+odd)))
+	case 2:
+		return append(averages, average(sum(even)))
+	case 4:
+		even, odd = even+even>>32, odd+odd>>32
+		return append(averages, average(even), average(odd), average(even>>16), average(odd>>16))
+	}
+	return append(averages, average(even), average(even>>16), average(even>>32), average(even>>48))
 }
 
-// withoutPalette returns the pixels of a paletted image: red, green, blue and alpha.
-func withoutPalette(img *image.Paletted) []byte {
-	var palette [256][4]byte
-	for i, c := range img.Palette {
-		p := color.NRGBAModel.Convert(c).(color.NRGBA)
-		palette[i] = [4]byte{p.R, p.G, p.B, p.A}
-	}
-	pix := make([]byte, 0, 4*img.Rect.Dx()*img.Rect.Dy())
-	for y := range img.Rect.Dy() {
-		for _, index := range img.Pix[y*img.Stride:][:img.Rect.Dx()] {
-			pix = append(pix, palette[index][:]...)
+// premultiply copies a row and multiplies its colors by alpha, so that they count by it. A channel has depth bytes, of
+// which the first counts.
+func premultiply(row []byte, depth int, from []byte) {
+	copy(row, from)
+	for red := 0; red < len(row); red += 4 * depth {
+		alpha := uint32(row[red+3*depth])
+		if alpha == 255 {
+			continue
 		}
+		alpha += alpha >> 7                                                 // of 256
+		weigh := func(i int) { row[i] = byte(uint32(row[i]) * alpha >> 8) } // #nosec G115 -- at most 255
+		weigh(red)
+		weigh(red + depth)
+		weigh(red + 2*depth)
 	}
-	return pix
 }
 
 // widenRange converts the limited range of a lossy WebP, Y from 16 to 235, Cb and Cr from 16 to 240

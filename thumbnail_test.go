@@ -15,6 +15,7 @@ import (
 	"image/jpeg"
 	"io"
 	"math"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -472,20 +473,81 @@ func BenchmarkThumbnail(b *testing.B) {
 	}
 }
 
-// BenchmarkThumbnailScale measures what 12 megapixels take beyond decoding, by kind of image.
-func BenchmarkThumbnailScale(b *testing.B) {
-	rect := image.Rect(0, 0, 4000, 3000)
-	for _, img := range []image.Image{
+// TestReduce compares an image at 1/k of its size with the averages of its pixels, at odd sizes and offsets.
+func TestReduce(t *testing.T) {
+	rect := image.Rect(0, 0, 77, 61)
+	for _, img := range scaledImages(rect) {
+		fill(img)
+		part := img.(interface {
+			SubImage(image.Rectangle) image.Image
+		}).SubImage(image.Rect(16, 8, 77, 51))
+		for _, k := range []int{1, 2, 4, 8} {
+			small := reduce(part, k)
+			if size, want := small.Bounds().Size(), image.Pt((61+k-1)/k, (43+k-1)/k); size != want {
+				t.Fatalf("%T at 1/%d: %v, want %v", img, k, size, want)
+			}
+			worst := 0
+			for y := range small.Bounds().Dy() {
+				for x := range small.Bounds().Dx() {
+					at := small.Bounds().Min
+					worst = max(worst, distance(small.At(at.X+x, at.Y+y), averageColor(part, x*k, y*k, k)))
+				}
+			}
+			if worst > 7 { // at an edge within a color sample of 4:2:0; 2 otherwise
+				t.Errorf("%T at 1/%d: a pixel differs by %d, want at most 7", img, k, worst)
+			}
+		}
+	}
+}
+
+// averageColor averages up to k × k pixels of an image, which begin x and y from its corner.
+func averageColor(img image.Image, x, y, k int) color.Color {
+	var sum [4]uint32
+	var n uint32
+	corner := img.Bounds().Min.Add(image.Pt(x, y))
+	block := image.Rectangle{corner, corner.Add(image.Pt(k, k))}.Intersect(img.Bounds())
+	for y := block.Min.Y; y < block.Max.Y; y++ {
+		for x := block.Min.X; x < block.Max.X; x++ {
+			r, g, b, a := img.At(x, y).RGBA()
+			sum = [4]uint32{sum[0] + r, sum[1] + g, sum[2] + b, sum[3] + a}
+			n++
+		}
+	}
+	return color.RGBA64{uint16(sum[0] / n), uint16(sum[1] / n), uint16(sum[2] / n), uint16(sum[3] / n)}
+}
+
+// distance returns the largest difference of a channel, of 255.
+func distance(a, b color.Color) int {
+	r, g, b1, a1 := a.RGBA()
+	r2, g2, b2, a2 := b.RGBA()
+	worst := 0
+	for _, d := range []int{int(r) - int(r2), int(g) - int(g2), int(b1) - int(b2), int(a1) - int(a2)} {
+		worst = max(worst, d/257, -d/257)
+	}
+	return worst
+}
+
+// scaledImages are an image of each type that Go's decoders return.
+func scaledImages(rect image.Rectangle) []image.Image {
+	return []image.Image{
 		image.NewGray(rect),
 		image.NewGray16(rect),
 		image.NewYCbCr(rect, image.YCbCrSubsampleRatio420),
 		image.NewYCbCr(rect, image.YCbCrSubsampleRatio444),
 		image.NewNYCbCrA(rect, image.YCbCrSubsampleRatio420),
 		image.NewRGBA(rect),
+		image.NewRGBA64(rect),
 		image.NewNRGBA(rect),
 		image.NewNRGBA64(rect),
 		image.NewPaletted(rect, webSafe()),
-	} {
+	}
+}
+
+// BenchmarkThumbnailScale measures what 12 megapixels take beyond decoding, by kind of image.
+func BenchmarkThumbnailScale(b *testing.B) {
+	rect := image.Rect(0, 0, 4000, 3000)
+	for _, img := range scaledImages(rect) {
+		fill(img)
 		b.Run(fmt.Sprintf("%T", img), func(b *testing.B) {
 			w := walker{width: rect.Dx(), height: rect.Dy()}
 			for b.Loop() {
@@ -494,6 +556,57 @@ func BenchmarkThumbnailScale(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// fill fills the planes of an image with a gradient and a little noise. Half of what can be transparent is.
+func fill(img image.Image) {
+	plane := func(pix []byte, width, levels int) {
+		noise := rand.New(rand.NewPCG(1, 2))
+		for i := range pix {
+			pix[i] = byte((i/width/12 + i%width*levels/width + noise.IntN(4)) % levels)
+		}
+	}
+	alpha := func(pix []byte, width, at, pixel int) {
+		for i := at; i < len(pix); i += pixel {
+			pix[i] = byte(min(i%width*512/width, 255))
+		}
+	}
+	switch img := img.(type) {
+	case *image.Gray:
+		plane(img.Pix, img.Stride, 256)
+	case *image.Gray16:
+		plane(img.Pix, img.Stride, 256)
+	case *image.YCbCr:
+		plane(img.Y, img.YStride, 256)
+		plane(img.Cb, img.CStride, 256)
+		plane(img.Cr, img.CStride, 256)
+		for _, samples := range [][]byte{img.Y, img.Cb, img.Cr} {
+			for i, sample := range samples {
+				samples[i] = 96 + sample/4 // colors that RGB has
+			}
+		}
+	case *image.NYCbCrA:
+		fill(&img.YCbCr)
+		alpha(img.A, img.AStride, 0, 1)
+	case *image.RGBA:
+		plane(img.Pix, img.Stride, 256)
+		for i := 3; i < len(img.Pix); i += 4 {
+			img.Pix[i] = 255
+		}
+	case *image.RGBA64:
+		plane(img.Pix, img.Stride, 256)
+		for i := 6; i < len(img.Pix); i += 8 {
+			img.Pix[i], img.Pix[i+1] = 255, 255
+		}
+	case *image.NRGBA:
+		plane(img.Pix, img.Stride, 256)
+		alpha(img.Pix, img.Stride, 3, 4)
+	case *image.NRGBA64:
+		plane(img.Pix, img.Stride, 256)
+		alpha(img.Pix, img.Stride, 6, 8)
+	case *image.Paletted:
+		plane(img.Pix, img.Stride, len(img.Palette))
 	}
 }
 
