@@ -136,32 +136,6 @@ func serve(ctx context.Context, c config, log *slog.Logger, b build) error {
 	return <-stopped
 }
 
-// shutDown takes the steps of Shutdown in docs/architecture.md.
-func (s *server) shutDown(httpServer *http.Server) error {
-	s.log.Info("shutting down", "delay", s.ShutdownDelay.String(), "timeout", s.ShutdownTimeout.String())
-	s.draining.Store(true)
-	s.metrics.ready.Set(0)
-	time.Sleep(s.ShutdownDelay)
-	ctx, cancel := context.WithTimeout(context.Background(), s.ShutdownTimeout)
-	defer cancel()
-	if err := httpServer.Shutdown(ctx); err != nil {
-		httpServer.Close()
-		return fmt.Errorf("requests were in flight after SHUTDOWN_TIMEOUT (%v): %w", s.ShutdownTimeout, err)
-	}
-	deleted := make(chan struct{})
-	go func() {
-		s.background.Wait()
-		close(deleted)
-	}()
-	select {
-	case <-deleted:
-	case <-ctx.Done():
-		s.log.Warn("replaced images were not deleted before SHUTDOWN_TIMEOUT")
-	}
-	s.log.Info("stopped")
-	return nil
-}
-
 // openStores opens the configured stores. They need no close: answered writes are durable.
 func openStores(ctx context.Context, c config, log *slog.Logger, m *metrics) (Users, Avatars, error) {
 	if c.Table != "" {

@@ -220,6 +220,32 @@ func (s *server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	s.mux.ServeHTTP(w, r)
 }
 
+// shutDown takes the steps of Shutdown in docs/architecture.md.
+func (s *server) shutDown(httpServer *http.Server) error {
+	s.log.Info("shutting down", "delay", s.ShutdownDelay.String(), "timeout", s.ShutdownTimeout.String())
+	s.draining.Store(true)
+	s.metrics.ready.Set(0)
+	time.Sleep(s.ShutdownDelay)
+	ctx, cancel := context.WithTimeout(context.Background(), s.ShutdownTimeout)
+	defer cancel()
+	if err := httpServer.Shutdown(ctx); err != nil {
+		httpServer.Close()
+		return fmt.Errorf("requests were in flight after SHUTDOWN_TIMEOUT (%v): %w", s.ShutdownTimeout, err)
+	}
+	deleted := make(chan struct{})
+	go func() {
+		s.background.Wait()
+		close(deleted)
+	}()
+	select {
+	case <-deleted:
+	case <-ctx.Done():
+		s.log.Warn("replaced images were not deleted before SHUTDOWN_TIMEOUT")
+	}
+	s.log.Info("stopped")
+	return nil
+}
+
 // observe logs and measures a completed request.
 func (s *server) observe(w *response) {
 	elapsed := time.Since(w.start).Seconds()
