@@ -86,7 +86,7 @@ func averageRows(begin, end, width, pixelSize, k int, read func(row []byte, y in
 	row := make([]byte, ((width+k-1)/k*block+7)&^7)
 	even, odd := make([]uint64, len(row)/8), make([]uint64, len(row)/8) // sums of columns
 	mask := ^uint64(0) >> (64 - min(64, 8*block))                       // of a block in eight bytes
-	var averages []byte
+	var small []byte
 	for top := begin; top < end; top += k {
 		rows := min(k, end-top)
 		for y := range rows {
@@ -99,12 +99,12 @@ func averageRows(begin, end, width, pixelSize, k int, read func(row []byte, y in
 				e += even[i/8] >> (i % 8 * 8) & mask
 				o += odd[i/8] >> (i % 8 * 8) & mask
 			}
-			averages = appendAverages(averages, e, o, pixelSize, min(k, width-left)*rows)
+			small = appendAverages(small, e, o, pixelSize, min(k, width-left)*rows)
 		}
 		clear(even)
 		clear(odd)
 	}
-	return averages
+	return small
 }
 
 // lanes are the bytes with an even index in eight bytes. Each has room for a sum of 16 bits.
@@ -122,20 +122,20 @@ func addRow(even, odd []uint64, row []byte) {
 }
 
 // appendAverages appends the averages of the channels of n pixels.
-func appendAverages(averages []byte, even, odd uint64, pixelSize, n int) []byte {
+func appendAverages(small []byte, even, odd uint64, pixelSize, n int) []byte {
 	// #nosec G115 -- n is at most 64, and a sum has 16 bits
 	average := func(sum uint64) byte { return byte((uint32(sum&0xffff) + uint32(n)/2) / uint32(n)) }
-	sum := func(lanes uint64) uint64 { return lanes * 0x0001_0001_0001_0001 >> 48 }
+	sum := func(four uint64) uint64 { return four * 0x0001_0001_0001_0001 >> 48 }
 	switch pixelSize {
 	case 1:
-		return append(averages, average(sum(even+odd)))
+		return append(small, average(sum(even+odd)))
 	case 2:
-		return append(averages, average(sum(even)))
+		return append(small, average(sum(even)))
 	case 4:
 		even, odd = even+even>>32, odd+odd>>32
-		return append(averages, average(even), average(odd), average(even>>16), average(odd>>16))
+		return append(small, average(even), average(odd), average(even>>16), average(odd>>16))
 	}
-	return append(averages, average(even), average(even>>16), average(even>>32), average(even>>48))
+	return append(small, average(even), average(even>>16), average(even>>32), average(even>>48))
 }
 
 // premultiply copies a row and multiplies its colors by alpha, so that they count by it. A channel has depth bytes, of

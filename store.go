@@ -100,8 +100,8 @@ type Users interface {
 	// missing, as in any Scan. A page has everything that is stored: see User.check.
 	List(ctx context.Context, send func(page []User) error) error
 
-	// Page returns at most limit of these users, in another stable order, behind the id after, and
-	// the id to continue after, "" at the end.
+	// Page returns at most limit users behind the id after, in a stable order of its own, and the id to
+	// continue after, "" at the end.
 	Page(ctx context.Context, after string, limit int) (page []User, next string, err error)
 
 	// Update makes a change of a user who meets the condition. It returns the user before and after
