@@ -82,10 +82,10 @@ func averages(size image.Point, pixelSize, k int, read func(row []byte, y int)) 
 
 // averageRows returns the averages of the rows from begin to end.
 func averageRows(begin, end, width, pixelSize, k int, read func(row []byte, y int)) []byte {
-	block := k * pixelSize
+	block := k * pixelSize // bytes of a row
 	row := make([]byte, ((width+k-1)/k*block+7)&^7)
-	even, odd := make([]uint64, len(row)/8), make([]uint64, len(row)/8) // sums of columns
-	mask := ^uint64(0) >> (64 - min(64, 8*block))                       // of a block in eight bytes
+	even, odd := make([]uint64, len(row)/8), make([]uint64, len(row)/8)
+	mask := ^uint64(0) >> (64 - min(64, 8*block)) // of a block that is less than eight bytes
 	var small []byte
 	for top := begin; top < end; top += k {
 		rows := min(k, end-top)
@@ -94,12 +94,13 @@ func averageRows(begin, end, width, pixelSize, k int, read func(row []byte, y in
 			addRow(even, odd, row)
 		}
 		for left := 0; left < width; left += k {
-			var e, o uint64
+			var evens, odds uint64 // of the block
 			for i := left * pixelSize; i < left*pixelSize+block; i += 8 {
-				e += even[i/8] >> (i % 8 * 8) & mask
-				o += odd[i/8] >> (i % 8 * 8) & mask
+				shift := i % 8 * 8
+				evens += even[i/8] >> shift & mask
+				odds += odd[i/8] >> shift & mask
 			}
-			small = appendAverages(small, e, o, pixelSize, min(k, width-left)*rows)
+			small = appendAverages(small, evens, odds, pixelSize, min(k, width-left)*rows)
 		}
 		clear(even)
 		clear(odd)
@@ -107,10 +108,11 @@ func averageRows(begin, end, width, pixelSize, k int, read func(row []byte, y in
 	return small
 }
 
-// lanes are the bytes with an even index in eight bytes. Each has room for a sum of 16 bits.
+// lanes are the bytes with an even index in eight bytes, each with 16 bits for its sum: enough for 257 bytes. Those
+// with an odd index are shifted there. To add eight bytes at a time takes a third of the time.
 const lanes = 0x00ff_00ff_00ff_00ff
 
-// addRow adds the bytes of a row with an even and an odd index. Eight at a time take a third of the time of one by one.
+// addRow adds a row to the sums of its columns, those with an even and those with an odd index.
 func addRow(even, odd []uint64, row []byte) {
 	odd = odd[:len(even)]
 	for i := range even {
@@ -121,7 +123,7 @@ func addRow(even, odd []uint64, row []byte) {
 	}
 }
 
-// appendAverages appends the averages of the channels of n pixels.
+// appendAverages appends the average of each channel of n pixels, from the sums of their bytes.
 func appendAverages(small []byte, even, odd uint64, pixelSize, n int) []byte {
 	// #nosec G115 -- n is at most 64, and a sum has 16 bits
 	average := func(sum uint64) byte { return byte((uint32(sum&0xffff) + uint32(n)/2) / uint32(n)) }
@@ -147,7 +149,8 @@ func premultiply(row []byte, depth int, from []byte) {
 		if alpha == 255 {
 			continue
 		}
-		alpha += alpha >> 7                                                 // of 256
+		alpha += alpha >> 7 // of 256
+
 		weigh := func(i int) { row[i] = byte(uint32(row[i]) * alpha >> 8) } // #nosec G115 -- at most 255
 		weigh(red)
 		weigh(red + depth)
