@@ -19,8 +19,11 @@ func reduce(img image.Image, k int) image.Image {
 	size := img.Bounds().Size()
 	width := (size.X + k - 1) / k
 	small := image.Rect(0, 0, width, (size.Y+k-1)/k)
+	unchanged := func(pix []byte, stride int) func(row []byte, y int) {
+		return func(row []byte, y int) { copy(row, pix[y*stride:]) }
+	}
 	plane := func(pix []byte, stride, depth int, size image.Point) []byte {
-		return averages(size, depth, k, func(row []byte, y int) { copy(row, pix[y*stride:]) })
+		return averages(size, depth, k, unchanged(pix, stride))
 	}
 	pixels := func(pixelSize int, read func(row []byte, y int)) image.Image {
 		return &image.RGBA{Pix: averages(size, pixelSize, k, read), Stride: 4 * width, Rect: small}
@@ -44,9 +47,9 @@ func reduce(img image.Image, k int) image.Image {
 		colors := reduce(&img.YCbCr, k).(*image.YCbCr)
 		return &image.NYCbCrA{YCbCr: *colors, A: plane(img.A, img.AStride, 1, size), AStride: width}
 	case *image.RGBA:
-		return pixels(4, func(row []byte, y int) { copy(row, img.Pix[y*img.Stride:]) })
+		return pixels(4, unchanged(img.Pix, img.Stride))
 	case *image.RGBA64:
-		return pixels(8, func(row []byte, y int) { copy(row, img.Pix[y*img.Stride:]) })
+		return pixels(8, unchanged(img.Pix, img.Stride))
 	case *image.NRGBA:
 		return pixels(4, func(row []byte, y int) { premultiply(row, 1, img.Pix[y*img.Stride:]) })
 	case *image.NRGBA64:

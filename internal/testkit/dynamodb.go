@@ -12,7 +12,6 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -270,8 +269,8 @@ func (f *DynamoDB) scan(table *dynamoTable, in dynamoRequest) (map[string]any, *
 			return nil, errValidation
 		}
 		// A range of the hashes.
-		begin := sort.SearchStrings(keys, fmt.Sprintf("%02x", *in.Segment*256 / *in.TotalSegments))
-		end := sort.SearchStrings(keys, fmt.Sprintf("%02x", (*in.Segment+1)*256 / *in.TotalSegments))
+		begin, _ := slices.BinarySearch(keys, fmt.Sprintf("%02x", *in.Segment*256 / *in.TotalSegments))
+		end, _ := slices.BinarySearch(keys, fmt.Sprintf("%02x", (*in.Segment+1)*256 / *in.TotalSegments))
 		if *in.Segment+1 == *in.TotalSegments {
 			end = len(keys)
 		}
