@@ -48,8 +48,8 @@ func TestRefusedUpload(t *testing.T) {
 		{"nobody", nil, "nobody@example.com", image, http.StatusNotFound},
 		{"nobody, stored late", map[string]testkit.Fault{"PutObject": slow}, "nobody@example.com", image,
 			http.StatusNotFound},
-		{"no answer from S3", map[string]testkit.Fault{"PutObject": {Applied: true, Drop: true}}, "ada@example.com", image,
-			http.StatusServiceUnavailable},
+		{"no answer from S3", map[string]testkit.Fault{"PutObject": {Applied: true, Drop: true}}, "ada@example.com",
+			image, http.StatusServiceUnavailable},
 		{"not an image", nil, "ada@example.com", broken, http.StatusBadRequest},
 		{"not an image, for nobody", nil, "nobody@example.com", broken, http.StatusBadRequest},
 	} {
@@ -68,8 +68,8 @@ func TestRefusedUpload(t *testing.T) {
 				{"PUT", "/users/" + userID(test.email) + "/avatar", "", test.image},
 				{"POST", "/upload", contentType, form},
 			} {
-				status, body, err := testkit.Send(http.DefaultClient, request.method, url+request.path, request.contentType,
-					request.body)
+				status, body, err := testkit.Send(http.DefaultClient, request.method, url+request.path,
+					request.contentType, request.body)
 				if err != nil || status != test.want {
 					t.Errorf("%s: %d %s %v, want %d", request.method, status, body, err, test.want)
 				}
@@ -198,8 +198,8 @@ func TestReplacedWhileRead(t *testing.T) {
 	url := serveStores(t, users, &replacedAvatars{Avatars: avatars, users: users, left: 5})
 	status, body, err := testkit.Send(http.DefaultClient, "GET", url+"/users/"+u.ID+"/avatar", "", nil)
 	if status != http.StatusOK || string(body) != "new" || err != nil {
-		t.Errorf("GET of an image that is replaced five times: status %d %q, error %v; want 200 and the last image", status,
-			body, err)
+		t.Errorf("GET of an image that is replaced five times: status %d %q, error %v; want 200 and the last image",
+			status, body, err)
 	}
 }
 

@@ -146,7 +146,8 @@ func TestLocalstackEndpoint(t *testing.T) {
 		"a b":                     "",
 	} {
 		got := localstackEndpoint(in)
-		if err := checkTarget(&got, "us-east-1"); want == "" && err == nil || want != "" && (err != nil || got != want) {
+		err := checkTarget(&got, "us-east-1")
+		if want == "" && err == nil || want != "" && (err != nil || got != want) {
 			t.Errorf("%q: %q, %v, want %q", in, got, err, want)
 		}
 	}
@@ -168,7 +169,8 @@ func TestOpenAWS(t *testing.T) {
 		{name: "AWS_ENDPOINT_URL before LOCALSTACK_HOST", localstack: "stack",
 			env:      map[string]string{"AWS_ENDPOINT_URL": "http://one:1"},
 			dynamodb: "http://one:1", s3: "http://one:1", pathStyle: true},
-		{name: "a service's own first", localstack: "stack", env: map[string]string{"AWS_ENDPOINT_URL_S3": "http://two:2"},
+		{name: "a service's own first", localstack: "stack",
+			env:      map[string]string{"AWS_ENDPOINT_URL_S3": "http://two:2"},
 			dynamodb: "http://stack:4566", s3: "http://two:2", pathStyle: true},
 		{name: "DynamoDB's own only", env: map[string]string{"AWS_ENDPOINT_URL_DYNAMODB": "http://two:2"},
 			dynamodb: "http://two:2"},
@@ -179,13 +181,17 @@ func TestOpenAWS(t *testing.T) {
 		{name: "no region", env: map[string]string{"AWS_REGION": ""}, error: "AWS_REGION"},
 		{name: "a new partition", env: map[string]string{"AWS_REGION": "eusc-de-east-1"}},
 		{name: "a partition of its own", env: map[string]string{"AWS_REGION": "us-gov-west-1"}},
-		{name: "a zone", env: map[string]string{"AWS_REGION": "us-east-1a"}, error: `"us-east-1a" is not an AWS region`},
+		{name: "a zone", env: map[string]string{"AWS_REGION": "us-east-1a"},
+			error: `"us-east-1a" is not an AWS region`},
 		{name: "a word", env: map[string]string{"AWS_REGION": "Frankfurt"}, error: "not an AWS region"},
 		{name: "a region cut short", env: map[string]string{"AWS_REGION": "eu-central"}, error: "not an AWS region"},
-		{name: "a region with a space", env: map[string]string{"AWS_REGION": "eu-central-1 "}, error: "not an AWS region"},
+		{name: "a region with a space", env: map[string]string{"AWS_REGION": "eu-central-1 "},
+			error: "not an AWS region"},
 		{name: "an endpoint for one service only, and no region of AWS",
-			env: map[string]string{"AWS_ENDPOINT_URL_S3": "http://two:2", "AWS_REGION": "garage"}, error: "not an AWS region"},
-		{name: "a region of an emulator", env: map[string]string{"AWS_ENDPOINT_URL": "http://one:1", "AWS_REGION": "garage"},
+			env:   map[string]string{"AWS_ENDPOINT_URL_S3": "http://two:2", "AWS_REGION": "garage"},
+			error: "not an AWS region"},
+		{name: "a region of an emulator", env: map[string]string{"AWS_ENDPOINT_URL": "http://one:1",
+			"AWS_REGION": "garage"},
 			dynamodb: "http://one:1", s3: "http://one:1", pathStyle: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -193,7 +199,8 @@ func TestOpenAWS(t *testing.T) {
 				t.Setenv(name, value)
 			}
 			var log bytes.Buffer
-			users, avatars, err := openAWS(t.Context(), config{Table: "table", Bucket: "bucket", LocalStackHost: tt.localstack},
+			users, avatars, err := openAWS(t.Context(), config{Table: "table", Bucket: "bucket",
+				LocalStackHost: tt.localstack},
 				ignoreCalls, slog.New(slog.NewTextHandler(&log, nil)))
 			if tt.error != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.error) {
@@ -212,7 +219,8 @@ func TestOpenAWS(t *testing.T) {
 			if options.UsePathStyle != tt.pathStyle {
 				t.Errorf("path style %t, want %t", options.UsePathStyle, tt.pathStyle)
 			}
-			for _, want := range []string{"table=table", "bucket=bucket", "region=" + options.Region, tt.dynamodb, tt.s3} {
+			for _, want := range []string{"table=table", "bucket=bucket", "region=" + options.Region, tt.dynamodb,
+				tt.s3} {
 				if !strings.Contains(log.String(), want) {
 					t.Errorf("the log does not contain %q: %s", want, &log)
 				}
@@ -429,7 +437,8 @@ func TestLogOnce(t *testing.T) {
 		{"no permission", testkit.Fault{Status: 400, Code: "AccessDeniedException"}, 5},
 	} {
 		var log bytes.Buffer
-		users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, ignoreCalls, slog.New(slog.NewTextHandler(&log, nil)))
+		users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, ignoreCalls,
+			slog.New(slog.NewTextHandler(&log, nil)))
 		dynamo.Always("*", tt.fault)
 		bucket.Always("*", tt.fault)
 		for range 3 {
@@ -635,8 +644,11 @@ func TestUnreachable(t *testing.T) {
 				_, err := avatars.Get(ctx, u.ID, a.Key, 0)
 				return err
 			},
-			"avatar Delete":      func(ctx context.Context) error { return avatars.Delete(ctx, u.ID, a.Key) },
-			"avatar DeleteStale": func(ctx context.Context) error { return avatars.DeleteStale(ctx, u.ID, u.CreatedAt) },
+			"avatar Delete": func(ctx context.Context) error { return avatars.Delete(ctx, u.ID, a.Key) },
+			"avatar DeleteStale": func(ctx context.Context) error {
+				return avatars.DeleteStale(ctx, u.ID,
+					u.CreatedAt)
+			},
 		} {
 			calls.Go(func() {
 				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

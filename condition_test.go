@@ -42,7 +42,8 @@ func TestReadCondition(t *testing.T) {
 		for field, want := range map[string]*tags{"If-Match": test.match, "If-None-Match": test.noneMatch} {
 			c, err := readCondition(&http.Request{Header: http.Header{field: test.lines}})
 			if want == nil {
-				if err == nil || problemOf(err).Status != http.StatusBadRequest || !strings.Contains(err.Error(), field) {
+				if err == nil || problemOf(err).Status != http.StatusBadRequest ||
+					!strings.Contains(err.Error(), field) {
 					t.Errorf("%s: %q: error %v, want 400 that names the field", field, test.lines, err)
 				}
 				continue

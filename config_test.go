@@ -64,7 +64,8 @@ func TestBadConfig(t *testing.T) {
 			if !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("%s: error %q, want one line with %q", test.setting, err, test.want)
 			}
-			if name, value, _ := strings.Cut(test.setting, "="); test.want == name && !strings.Contains(value, "secret") &&
+			if name, value, _ := strings.Cut(test.setting, "="); test.want == name &&
+				!strings.Contains(value, "secret") &&
 				!strings.Contains(err.Error(), strconv.Quote(value)) {
 				t.Errorf("%s: error %q does not quote the value", test.setting, err)
 			}
@@ -109,7 +110,8 @@ func TestLoadConfig(t *testing.T) {
 			"AVATARS_PUBLIC=true",
 			"LOG_LEVEL=warn", "LOG_FORMAT=text", "SHUTDOWN_DELAY=5s", "SHUTDOWN_TIMEOUT=1m"}, func(c *config) {
 			c.DataDir, c.MaxAvatarBytes, c.TokensFile, c.AvatarsPublic = "/data", 64<<20, "/tokens", true
-			c.LogLevel, c.LogFormat, c.ShutdownDelay, c.ShutdownTimeout = slog.LevelWarn, "text", 5*time.Second, time.Minute
+			c.LogLevel, c.LogFormat, c.ShutdownDelay, c.ShutdownTimeout = slog.LevelWarn, "text", 5*time.Second,
+				time.Minute
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -171,7 +173,8 @@ func TestWarnings(t *testing.T) {
 		c := config{Table: test.table}
 		c.warn(slog.New(slog.NewTextHandler(&log, nil)), []string{"HOME=/", test.variable})
 		name, _, _ := strings.Cut(test.variable, "=")
-		if got := strings.Contains(log.String(), "level=WARN") && strings.Contains(log.String(), name); got != test.want {
+		if got := strings.Contains(log.String(), "level=WARN") &&
+			strings.Contains(log.String(), name); got != test.want {
 			t.Errorf("%s with table %q: warning %t, want %t: %s", test.variable, test.table, got, test.want, &log)
 		}
 		if c.Table != test.table {

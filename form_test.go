@@ -30,8 +30,8 @@ func TestReadJSON(t *testing.T) {
 		want       map[string]string // nil: rejected
 		fields     []string          // with an error
 	}{
-		{"both", `{"name":"Ada","email":"ada@example.com"}`, map[string]string{"name": "Ada", "email": "ada@example.com"},
-			nil},
+		{"both", `{"name":"Ada","email":"ada@example.com"}`,
+			map[string]string{"name": "Ada", "email": "ada@example.com"}, nil},
 		{"white space", " \n{ \"name\" : \"Ada\" }\r\n\t", map[string]string{"name": "Ada"}, nil},
 		{"escapes", `{"name":"\u0041\ud83d\ude00\n"}`, map[string]string{"name": "A😀\n"}, nil},
 		{"escaped name of a member", `{"n\u0061me":"Ada"}`, map[string]string{"name": "Ada"}, nil},
@@ -74,7 +74,8 @@ func TestReadURLEncoded(t *testing.T) {
 		want       map[string]string
 		fields     []string
 	}{
-		{"both", "name=Ada+L&email=ada%40example.com", map[string]string{"name": "Ada L", "email": "ada@example.com"}, nil},
+		{"both", "name=Ada+L&email=ada%40example.com", map[string]string{"name": "Ada L", "email": "ada@example.com"},
+			nil},
 		{"empty", "", map[string]string{}, nil},
 		{"empty value", "name=", map[string]string{"name": ""}, nil},
 		{"unknown", "name=Ada&admin=1", nil, []string{"admin"}},
@@ -154,14 +155,15 @@ func TestReadMultipart(t *testing.T) {
 		{"field", name + "--b--", map[string]string{"name": "Ada"}, "", 0},
 		{"field and image", name + image + "--b--", map[string]string{"name": "Ada"}, "bytes", 0},
 		{"file", part(`form-data; name="file"; filename="x"`, "bytes") + "--b--", map[string]string{}, "bytes", 0},
-		{"image without a file name", part(`form-data; name="avatar"`, "bytes") + "--b--", map[string]string{}, "bytes", 0},
+		{"image without a file name", part(`form-data; name="avatar"`, "bytes") + "--b--", map[string]string{}, "bytes",
+			0},
 		{"no file was chosen", part(`form-data; name="avatar"; filename=""`, "") + "--b--", map[string]string{}, "", 0},
 		{"path as a file name", part(`form-data; name="avatar"; filename="../../etc/passwd"`, "bytes") + "--b--",
 			map[string]string{}, "bytes", 0},
 		{"largest image", part(`form-data; name="avatar"; filename="x"`, strings.Repeat("x", maxImage)) + "--b--",
 			map[string]string{}, strings.Repeat("x", maxImage), 0},
-		{"image too large", part(`form-data; name="avatar"; filename="x"`, strings.Repeat("x", maxImage+1)) + "--b--", nil,
-			"", http.StatusRequestEntityTooLarge},
+		{"image too large", part(`form-data; name="avatar"; filename="x"`, strings.Repeat("x", maxImage+1)) + "--b--",
+			nil, "", http.StatusRequestEntityTooLarge},
 		{"field too large", part(`form-data; name="name"`, strings.Repeat("x", maxFormBytes+1)) + "--b--", nil, "",
 			http.StatusRequestEntityTooLarge},
 		{"two images", image + image + "--b--", nil, "", http.StatusBadRequest},
@@ -188,8 +190,10 @@ func TestReadMultipart(t *testing.T) {
 			if err != nil {
 				f, status = &form{}, problemOf(err).Status
 			}
-			if diff := cmp.Diff(test.fields, f.fields); diff != "" || status != test.status || string(f.image) != test.image {
-				t.Errorf("form: status %d (%v), image %q, want %d and %q\n%s", status, err, f.image, test.status, test.image, diff)
+			if diff := cmp.Diff(test.fields, f.fields); diff != "" || status != test.status ||
+				string(f.image) != test.image {
+				t.Errorf("form: status %d (%v), image %q, want %d and %q\n%s", status, err, f.image, test.status,
+					test.image, diff)
 			}
 		})
 	}
@@ -223,8 +227,8 @@ func TestReadBody(t *testing.T) {
 				status = problemOf(err).Status
 			}
 			if status != test.status || len(data) != test.content {
-				t.Errorf("body of %d bytes: %d bytes, error %v; want %d and status %d", test.sent, len(data), err, test.content,
-					test.status)
+				t.Errorf("body of %d bytes: %d bytes, error %v; want %d and status %d", test.sent, len(data), err,
+					test.content, test.status)
 			}
 		})
 	}
@@ -238,7 +242,8 @@ func TestContentType(t *testing.T) {
 		ok     bool
 	}{
 		{"plain", http.Header{"Content-Type": {"application/json"}}, "application/json", true},
-		{"case and parameter", http.Header{"Content-Type": {"Application/JSON; charset=utf-8"}}, "application/json", true},
+		{"case and parameter", http.Header{"Content-Type": {"Application/JSON; charset=utf-8"}}, "application/json",
+			true},
 		{"none", http.Header{}, "", false},
 		{"not accepted", http.Header{"Content-Type": {"application/xml"}}, "", false},
 		{"twice", http.Header{"Content-Type": {"application/json", "text/plain"}}, "", false},
@@ -264,7 +269,8 @@ func TestAcceptedTypes(t *testing.T) {
 	for _, test := range []struct{ method, contentType, detail, acceptPatch string }{
 		{"POST", "", `Content-Type is missing; it must be one of application/json, text/plain`, ""},
 		{"POST", "text/html; x", `Content-Type must be one of application/json, text/plain; it is "text/html; x"`, ""},
-		{"PATCH", "a", `Content-Type must be one of application/json, text/plain; it is "a"`, "application/json, text/plain"},
+		{"PATCH", "a", `Content-Type must be one of application/json, text/plain; it is "a"`,
+			"application/json, text/plain"},
 	} {
 		r := httptest.NewRequest(test.method, "/", nil)
 		r.Header.Set("Content-Type", test.contentType)
@@ -297,7 +303,8 @@ func TestBoundary(t *testing.T) {
 		`text/plain; boundary=a=b`:                                  "",
 		`multipart/form-data; charset=a=b; boundary=c`:              "",
 	} {
-		_, params, err := contentType(&http.Request{Header: http.Header{"Content-Type": {header}}}, "multipart/form-data")
+		_, params, err := contentType(&http.Request{Header: http.Header{"Content-Type": {header}}},
+			"multipart/form-data")
 		if params["boundary"] != want || (err == nil) != (want != "") {
 			t.Errorf("%s: boundary %q, error %v, want %q", header, params["boundary"], err, want)
 		}

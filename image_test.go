@@ -266,7 +266,8 @@ func plantedImages(t testing.TB) map[string][2][]byte {
 	planted["WebP"] = [2][]byte{
 		webpFile(webpCanvas(0x2c, 96, 72), webpChunk("ICCP", []byte(icc)), webpChunk("odd ", []byte(secret+".")), vp8,
 			webpChunk("EXIF", []byte(exif)), webpChunk("XMP ", []byte(secret))),
-		webpFile(webpCanvas(0x28, 96, 72), webpChunk("ICCP", []byte(cleanICC)), vp8, webpChunk("EXIF", exifOrientation(6)))}
+		webpFile(webpCanvas(0x28, 96, 72), webpChunk("ICCP", []byte(cleanICC)), vp8,
+			webpChunk("EXIF", exifOrientation(6)))}
 	planted["WebP, upright"] = [2][]byte{
 		webpFile(webpCanvas(0x0c, 96, 72), vp8, webpChunk("EXIF", []byte(exifHeader+upright))),
 		webpFile(webpCanvas(0, 96, 72), vp8)}
@@ -291,8 +292,8 @@ func TestCleanImageMetadata(t *testing.T) {
 				t.Error("metadata has survived")
 			}
 			if !bytes.Equal(got, images[1]) {
-				t.Errorf("%d bytes become %d, want %d\n got %.200q\nwant %.200q", len(images[0]), len(got), len(images[1]), got,
-					images[1])
+				t.Errorf("%d bytes become %d, want %d\n got %.200q\nwant %.200q", len(images[0]), len(got),
+					len(images[1]), got, images[1])
 			}
 			got, err = checkClean(t, name, images[1])
 			if err != nil || &got[0] != &images[1][0] {
@@ -314,7 +315,8 @@ func TestCleanImageOrientation(t *testing.T) {
 			exif := exifWith(order, o)
 			w := walker{}
 			got := w.keepOrientation(exif)
-			if w.orientation != want || want == 1 && got != nil || want > 1 && !bytes.Equal(got, exifOrientation(want)) {
+			if w.orientation != want || want == 1 && got != nil ||
+				want > 1 && !bytes.Equal(got, exifOrientation(want)) {
 				t.Errorf("%v, %d: %d, written as %q", order, o, w.orientation, got)
 			}
 			for n := range exif {
@@ -366,10 +368,11 @@ func TestCleanImageRefused(t *testing.T) {
 		{"PNG, long", testkit.PNGClaiming(20_000_000, 2), 413, "a side"},
 		{"PNG without IDAT", slices.Concat(images["ada.png"][:33], pngEnd), 400, "no image data"},
 		{"PNG, wrong CRC", patched(images["ada.png"], 29, "0000"), 400, "CRC"},
-		{"PNG, unknown critical chunk", slices.Concat(images["ada.png"][:33], pngChunk("CgBI", nil), images["ada.png"][33:]),
-			400, "CgBI"},
+		{"PNG, unknown critical chunk", slices.Concat(images["ada.png"][:33], pngChunk("CgBI", nil),
+			images["ada.png"][33:]), 400, "CgBI"},
 		{"PNG, 3 bits", slices.Concat(images["ada.png"][:8],
-			pngChunk("IHDR", []byte("\x00\x00\x00\x01\x00\x00\x00\x01\x03\x02\x00\x00\x00")), images["ada.png"][33:]), 400,
+			pngChunk("IHDR", []byte("\x00\x00\x00\x01\x00\x00\x00\x01\x03\x02\x00\x00\x00")), images["ada.png"][33:]),
+			400,
 			"header"},
 		{"GIF, huge", testkit.GIFClaiming(65535, 65535, 1), 413, "at most"},
 		{"JPEG, huge", testkit.JPEGClaiming(65500, 65500), 413, "at most"},
@@ -422,13 +425,19 @@ func TestCleanImageTime(t *testing.T) {
 	at := 13 + gifColors(gif[10])
 	many := func(n int, part []byte) []byte { return bytes.Repeat(part, n) }
 	for name, build := range map[string]func(n int) []byte{
-		"GIF of comments": func(n int) []byte { return slices.Concat(gif[:at], many(n, []byte("!\xfe\x01a\x00")), gif[at:]) },
-		"GIF of padding":  func(n int) []byte { return slices.Concat(gif[:at], make([]byte, 5*n), gif[at:]) },
+		"GIF of comments": func(n int) []byte {
+			return slices.Concat(gif[:at], many(n, []byte("!\xfe\x01a\x00")),
+				gif[at:])
+		},
+		"GIF of padding": func(n int) []byte { return slices.Concat(gif[:at], make([]byte, 5*n), gif[at:]) },
 		"PNG of small chunks": func(n int) []byte {
 			return slices.Concat(images["ada.png"][:33], many(n/2, pngChunk("teXt", nil)), images["ada.png"][33:])
 		},
-		"JPEG of comments": func(n int) []byte { return slices.Concat(jpg[:2], many(n, jpegSegment(0xfe, "a")), jpg[2:]) },
-		"JPEG of fill":     func(n int) []byte { return slices.Concat(jpg[:2], many(5*n, []byte{0xff}), jpg[2:]) },
+		"JPEG of comments": func(n int) []byte {
+			return slices.Concat(jpg[:2], many(n, jpegSegment(0xfe, "a")),
+				jpg[2:])
+		},
+		"JPEG of fill": func(n int) []byte { return slices.Concat(jpg[:2], many(5*n, []byte{0xff}), jpg[2:]) },
 		"JPEG of stuffing": func(n int) []byte {
 			return slices.Concat(jpg[:len(jpg)-2], many(2*n, []byte("\xff\x00")), jpg[len(jpg)-2:])
 		},
@@ -532,7 +541,8 @@ func iccProfile(space string, tags ...profileTag) []byte {
 	for _, tag := range tags {
 		at := len(header) + 4 + 12*len(tags) + len(content)
 		table = append(table, tag.name...)
-		table = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(table, uint32(at)), uint32(len(tag.content)))
+		table = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(table, uint32(at)),
+			uint32(len(tag.content)))
 		content = append(content, tag.content...)
 		content = append(content, make([]byte, -len(content)&3)...)
 	}

@@ -46,7 +46,8 @@ func TestFaultsOfS3(t *testing.T) {
 		body, err := avatars.Get(ctx, id, a.Key, 0)
 		wantError(t, err, nil)
 		if got, err := io.ReadAll(body); !errors.Is(err, ErrUnavailable) || len(got) >= len(image) {
-			t.Errorf("%s: %d of %d bytes and error %v, want fewer and %v", name, len(got), len(image), err, ErrUnavailable)
+			t.Errorf("%s: %d of %d bytes and error %v, want fewer and %v", name, len(got), len(image), err,
+				ErrUnavailable)
 		}
 		wantError(t, body.Close(), nil)
 		bucket.Next("GetObject", what)
@@ -130,10 +131,12 @@ func TestChecksumSettings(t *testing.T) {
 			r := <-requests
 			got := len(r.Trailer) > 0 || r.Header.Get("X-Amz-Trailer") != ""
 			for name := range r.Header {
-				got = got || strings.HasPrefix(name, "X-Amz-Checksum-") || strings.HasPrefix(name, "X-Amz-Sdk-Checksum-")
+				got = got || strings.HasPrefix(name, "X-Amz-Checksum-") ||
+					strings.HasPrefix(name, "X-Amz-Sdk-Checksum-")
 			}
 			if got != want {
-				t.Errorf("%s, %q: an upload with a checksum: %t, want %t: %v %v", url, setting, got, want, r.Header, r.Trailer)
+				t.Errorf("%s, %q: an upload with a checksum: %t, want %t: %v %v", url, setting, got, want, r.Header,
+					r.Trailer)
 			}
 			hash := r.Header.Get("X-Amz-Content-Sha256")
 			if unsigned := strings.Contains(hash, "UNSIGNED-PAYLOAD"); unsigned != (r.TLS != nil) {

@@ -278,7 +278,8 @@ func TestTransferLimit(t *testing.T) {
 		transfers *atomic.Int64
 		want      map[string]int
 	}{
-		{&s.downloads, map[string]int{download: http.StatusServiceUnavailable, upload: http.StatusUnsupportedMediaType}},
+		{&s.downloads, map[string]int{download: http.StatusServiceUnavailable,
+			upload: http.StatusUnsupportedMediaType}},
 		{&s.uploads, map[string]int{download: http.StatusOK, upload: http.StatusServiceUnavailable}},
 	} {
 		test.transfers.Store(maxTransfers)
@@ -405,7 +406,8 @@ func TestCrossOrigin(t *testing.T) {
 		{"POST /user", "User-Agent", "curl", false},
 		{"GET /version", "Origin", "https://evil.example", false},
 	} {
-		if w := request(t, s, test.target, nil, test.field, test.value); (w.Code == http.StatusForbidden) != test.refused {
+		if w := request(t, s, test.target, nil, test.field,
+			test.value); (w.Code == http.StatusForbidden) != test.refused {
 			t.Errorf("%s with %s: %s: status %d, refused should be %t", test.target, test.field, test.value, w.Code,
 				test.refused)
 		}
@@ -448,7 +450,8 @@ func TestAccess(t *testing.T) {
 					fields = []string{"Authorization", "Bearer " + token}
 				}
 				if w := request(t, s, test.target, nil, fields...); w.Code != want {
-					t.Errorf("%s with token %q, AVATARS_PUBLIC %t: status %d, want %d", test.target, token, public, w.Code, want)
+					t.Errorf("%s with token %q, AVATARS_PUBLIC %t: status %d, want %d", test.target, token, public,
+						w.Code, want)
 				}
 			}
 		}
@@ -724,7 +727,8 @@ func TestPartialList(t *testing.T) {
 	url := serveStores(t, brokenUsers{first: 1000}, nil)
 	status, body, err := testkit.Send(http.DefaultClient, "GET", url+"/users", "", nil)
 	if status != http.StatusOK || len(body) == 0 || err == nil {
-		t.Errorf("half a list: status %d, %d bytes, error %v; want 200, some bytes, and an error", status, len(body), err)
+		t.Errorf("half a list: status %d, %d bytes, error %v; want 200, some bytes, and an error", status, len(body),
+			err)
 	}
 	url = serveStores(t, brokenUsers{}, nil)
 	status, body, err = testkit.Send(http.DefaultClient, "GET", url+"/users", "", nil)

@@ -265,7 +265,8 @@ func testList(t *testing.T, users Users) {
 			after = page[len(page)-1].ID
 		}
 		byID := func(a, b User) int { return strings.Compare(a.ID, b.ID) }
-		if diff := cmp.Diff(slices.SortedFunc(slices.Values(list), byID), slices.SortedFunc(slices.Values(pages), byID)); diff != "" {
+		if diff := cmp.Diff(slices.SortedFunc(slices.Values(list), byID),
+			slices.SortedFunc(slices.Values(pages), byID)); diff != "" {
 			t.Fatalf("pages of %d differ from the list (-list +pages):\n%s", size, diff)
 		}
 		if inOrder == nil {
@@ -385,7 +386,8 @@ func testUserRaces(t *testing.T, users Users) {
 
 	// Many renames at once all succeed.
 	testkit.Together(12, func(i int) {
-		if _, _, err := users.Update(ctx, u.ID, Change{Name: fmt.Sprint("number ", i), At: now()}, Condition{}); err != nil {
+		if _, _, err := users.Update(ctx, u.ID, Change{Name: fmt.Sprint("number ", i), At: now()},
+			Condition{}); err != nil {
 			t.Errorf("rename: %v", err)
 		}
 	})

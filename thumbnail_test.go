@@ -445,7 +445,8 @@ func TestThumbnailMemory(t *testing.T) {
 			}
 			runtime.ReadMemStats(&after)
 			// All that is allocated counts, also what the decoder lets go of on its way.
-			if got, most := int64(after.TotalAlloc-before.TotalAlloc), cost*thumbnailPixelBytes; got > most+most/4+1<<20 {
+			if got, most := int64(after.TotalAlloc-before.TotalAlloc),
+				cost*thumbnailPixelBytes; got > most+most/4+1<<20 {
 				t.Errorf("decoding %s allocates %d bytes, its cost is for %d", test.name, got, most)
 			}
 		})
@@ -744,8 +745,8 @@ func TestThumbnailBrowser(t *testing.T) {
 			t.Errorf("%s redirects to the image, and the contract does not list %q", img.name, img.redirect)
 		}
 	}
-	for _, kind := range []string{animatedWebP, tooManyPixels, tooMuchMemory, manyScans, notDecodable, cmyk, largeProfile,
-		grayProfileA, otherGamma, otherSpace, hiddenDefault} {
+	for _, kind := range []string{animatedWebP, tooManyPixels, tooMuchMemory, manyScans, notDecodable, cmyk,
+		largeProfile, grayProfileA, otherGamma, otherSpace, hiddenDefault} {
 		if !seen[kind] {
 			t.Errorf("no image that redirects because of %q", kind)
 		}
@@ -784,7 +785,10 @@ func (img *shownImage) serve(t *testing.T, user string) {
 		t.Fatalf("PUT of %s: status %d %s, error %v", img.name, status, body, err)
 	}
 	get := func(path string) (int, []byte) {
-		client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+		client := http.Client{CheckRedirect: func(*http.Request,
+			[]*http.Request) error {
+			return http.ErrUseLastResponse
+		}}
 		status, body, err := testkit.Send(&client, "GET", user+path, "", nil)
 		if err != nil {
 			t.Fatalf("GET %s of %s: %v", path, img.name, err)
@@ -904,7 +908,8 @@ func scene(width, height int) *image.NRGBA {
 	for y := range height {
 		for x := range width {
 			u, v := float64(x)/float64(width), float64(y)/float64(height)
-			c := color.NRGBA{uint8(127 + 120*math.Sin(5*u)), uint8(127 + 120*math.Cos(4*v+u)), uint8(127 * (u + v)), 255}
+			c := color.NRGBA{uint8(127 + 120*math.Sin(5*u)), uint8(127 + 120*math.Cos(4*v+u)), uint8(127 * (u + v)),
+				255}
 			switch {
 			case math.Hypot(u-.5, v-.5) < .2:
 				c = color.NRGBA{220, 60, 40, 255}
@@ -989,7 +994,8 @@ func shownImages(t *testing.T) []*shownImage {
 		{name: "PNG 1 x 1", data: testkit.PNG(scene(1, 1))},
 		{name: "JPEG", data: jpg},
 		{name: "JPEG gray", data: encodedJPEG(gray)},
-		{name: "JPEG gray 1500", data: encodedJPEG(redrawn(image.NewGray(image.Rect(0, 0, 1500, 1501)), scene(1500, 1501)))},
+		{name: "JPEG gray 1500", data: encodedJPEG(redrawn(image.NewGray(image.Rect(0, 0, 1500, 1501)),
+			scene(1500, 1501)))},
 		{name: "JPEG 4000 x 3000", data: encodedJPEG(scene(4000, 3000))},
 		{name: "JPEG 1031 x 2063", data: encodedJPEG(scene(1031, 2063))},
 		{name: "JPEG noise", data: encodedJPEG(noise(1200, 900)), tolerance: 6},
@@ -999,7 +1005,8 @@ func shownImages(t *testing.T) []*shownImage {
 		{name: "GIF", data: encodedGIF(rect, palette)},
 		{name: "GIF transparent", data: encodedGIF(rect, cut)},
 		{name: "GIF animated", data: encodedGIF(rect, palette, cut)},
-		{name: "GIF one-bit", data: encodedGIF(image.Rect(0, 0, 1600, 1200), dithered(scene(1600, 1200))), tolerance: 6},
+		{name: "GIF one-bit", data: encodedGIF(image.Rect(0, 0, 1600, 1200), dithered(scene(1600, 1200))),
+			tolerance: 6},
 		{name: "WebP lossy", data: file("colors/lossy.webp")},
 		{name: "WebP lossy quarters", data: file("colors/lossy-quarters.webp")},
 		{name: "WebP lossy alpha", data: file("colors/lossy-alpha.webp")},
@@ -1022,7 +1029,8 @@ func shownImages(t *testing.T) []*shownImage {
 		{name: "PNG P3", data: withTestProfile(pngOfScene, rgbProfile(2.2, displayP3))},
 		{name: "PNG swapped colors", data: withTestProfile(pngOfScene, rgbProfile(2.2, swappedRGB))},
 		{name: "PNG alpha P3", data: withTestProfile(testkit.PNG(faded(scene(400, 300))), rgbProfile(2.2, displayP3))},
-		{name: "PNG alpha swapped", data: withTestProfile(testkit.PNG(faded(scene(400, 300))), rgbProfile(2.2, swappedRGB))},
+		{name: "PNG alpha swapped", data: withTestProfile(testkit.PNG(faded(scene(400, 300))),
+			rgbProfile(2.2, swappedRGB))},
 		{name: "PNG palette swapped", data: withTestProfile(testkit.PNG(palette), rgbProfile(2.2, swappedRGB))},
 		{name: "PNG broken profile", data: withTestProfile(pngOfScene, []byte("profile"))},
 		{name: "PNG gray profile", data: withTestProfile(pngOfScene, grayProfile(1))},
@@ -1033,12 +1041,14 @@ func shownImages(t *testing.T) []*shownImage {
 		{name: "PNG cICP sRGB", data: pngWith(chunk("cICP", []byte(pngSRGB)))},
 		{name: "PNG sRGB's cHRM, gAMA", data: pngWith(chunk("gAMA", []byte("\x00\x00\xb1\x8f")),
 			chunk("cHRM", sRGBChromaticities))},
-		{name: "PNG cHRM, gAMA", data: pngWith(chunk("gAMA", []byte("\x00\x00\xb1\x8f")), chunk("cHRM", otherChromaticities)),
+		{name: "PNG cHRM, gAMA", data: pngWith(chunk("gAMA", []byte("\x00\x00\xb1\x8f")),
+			chunk("cHRM", otherChromaticities)),
 			redirect: otherGamma},
 		{name: "PNG gAMA 1, sRGB", data: pngWith(chunk("gAMA", []byte("\x00\x01\x86\xa0")), chunk("sRGB", []byte{0})),
 			redirect: otherGamma},
 		{name: "WebP animated", data: file("animated.webp"), redirect: animatedWebP},
-		{name: "PNG 4001 x 4000", data: testkit.PNG(image.NewGray(image.Rect(0, 0, 4001, 4000))), redirect: tooManyPixels},
+		{name: "PNG 4001 x 4000", data: testkit.PNG(image.NewGray(image.Rect(0, 0, 4001, 4000))),
+			redirect: tooManyPixels},
 		{name: "JPEG progressive 4:4:4 11 MP", data: patchedSize(file("colors/progressive-444.jpg"), 4000, 2800),
 			redirect: tooMuchMemory},
 		{name: "JPEG 65 scans", data: file("images/jpg-65-scans.jpg"), redirect: manyScans},
@@ -1059,7 +1069,8 @@ func shownImages(t *testing.T) []*shownImage {
 	}
 	for line := range strings.Lines(string(file("images/INDEX.tsv"))) {
 		if field := strings.Split(line, "\t"); field[1] == "200" {
-			img := &shownImage{name: strings.TrimSuffix(field[0], filepath.Ext(field[0])), data: file("images/" + field[0]),
+			img := &shownImage{name: strings.TrimSuffix(field[0], filepath.Ext(field[0])),
+				data:      file("images/" + field[0]),
 				tolerance: 6}
 			clean, _, _ := cleanImage(img.data)
 			_, _, err := image.Decode(bytes.NewReader(clean))

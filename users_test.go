@@ -65,8 +65,8 @@ func TestParseListQuery(t *testing.T) {
 				return
 			}
 			if limit != test.limit || after != test.after || err != nil {
-				t.Errorf("query %q: limit %d, after %q, error %v; want %d and %q", test.query, limit, after, err, test.limit,
-					test.after)
+				t.Errorf("query %q: limit %d, after %q, error %v; want %d and %q", test.query, limit, after, err,
+					test.limit, test.after)
 			}
 		})
 	}
@@ -251,7 +251,8 @@ func TestDeleteUserFails(t *testing.T) {
 	_, bucket, users, u, url := serveOne(t)
 	send := func(method, path string, body []byte, want int) {
 		t.Helper()
-		if status, body, err := testkit.Send(http.DefaultClient, method, url+"/users/"+u.ID+path, "", body); status != want {
+		if status, body, err := testkit.Send(http.DefaultClient, method, url+"/users/"+u.ID+path, "",
+			body); status != want {
 			t.Errorf("%s %s: status %d %s, error %v, want %d", method, path, status, body, err, want)
 		}
 	}
@@ -431,7 +432,8 @@ func TestDamagedRecord(t *testing.T) {
 	wantError(t, err, nil)
 	t.Cleanup(func() { store.Close() })
 	users := localUsers{store}
-	s := newServer(config{}, users, localAvatars{store}, nil, slog.New(slog.DiscardHandler), newMetrics(build{}), build{})
+	s := newServer(config{}, users, localAvatars{store}, nil, slog.New(slog.DiscardHandler), newMetrics(build{}),
+		build{})
 	u, damaged := testUser("anna@example.com"), testUser("ben@example.com")
 	wantError(t, users.Create(t.Context(), u), nil)
 	record := encodeRecord(damaged)[:20]

@@ -67,8 +67,8 @@ func runScript(t *testing.T, file string, env []string) {
 		t.Helper()
 		if expect != nil {
 			if err := matchAnswer(got, expect); err != nil {
-				t.Errorf("%s:%d: %s: %v\n%s %s\n%v\n%s", file, at, title, err, got.Request.Method, got.Request.URL, got.Header,
-					got.body)
+				t.Errorf("%s:%d: %s: %v\n%s %s\n%v\n%s", file, at, title, err, got.Request.Method, got.Request.URL,
+					got.Header, got.body)
 			}
 		}
 		expect = nil
@@ -95,7 +95,8 @@ func runScript(t *testing.T, file string, env []string) {
 				previous, last = last.AvatarURL, u
 			}
 			path := func(url string) string { return url[max(strings.Index(url, "/users/"), 0):] }
-			vars = strings.NewReplacer("$id", u.ID, "$etag", got.Header.Get("ETag"), "$avatar_url", path(last.AvatarURL),
+			vars = strings.NewReplacer("$id", u.ID, "$etag", got.Header.Get("ETag"), "$avatar_url",
+				path(last.AvatarURL),
 				"$thumbnail_url", path(last.ThumbnailURL), "$previous_url", path(previous), "$version",
 				filepath.Base(last.AvatarURL),
 				"$bob", userID("bob@example.com"))
@@ -282,7 +283,8 @@ func TestBrowser(t *testing.T) {
 		t.Skip("the API's page is tested in Chromium, which is not installed")
 	}
 	binary := filepath.Join(workDir, "browser.test")
-	if out, err := exec.Command("go", "test", "-C", "../tools/browser", "-c", "-o", binary).CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "test", "-C", "../tools/browser", "-c", "-o",
+		binary).CombinedOutput(); err != nil {
 		t.Fatalf("go test -c in tools/browser: %v\n%s", err, out)
 	}
 	for _, test := range []struct {

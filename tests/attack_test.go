@@ -109,7 +109,8 @@ func TestAttackSmuggling(t *testing.T) {
 	p := startTarget(t)
 	const smuggled = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 	post := func(header, body string) string {
-		return "POST /user HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + header + "\r\n" + body + smuggled
+		return "POST /user HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + header + "\r\n" + body +
+			smuggled
 	}
 	const open = true
 	tests := []struct {
@@ -131,7 +132,8 @@ func TestAttackSmuggling(t *testing.T) {
 		{"unknown encoding", post("Transfer-Encoding: xchunked\r\n", "0\r\n\r\n"), !open, []int{501}},
 		{"identity", post("Transfer-Encoding: identity\r\nContent-Length: 2\r\n", "{}"), !open, []int{501}},
 		{"two encodings", post("Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n"), !open, []int{501}},
-		{"two fields", post("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", "0\r\n\r\n"), !open, []int{501}},
+		{"two fields", post("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", "0\r\n\r\n"), !open,
+			[]int{501}},
 		{"vertical tab", post("Transfer-Encoding: \x0bchunked\r\n", "0\r\n\r\n"), !open, []int{400}},
 		{"space before the colon", post("Transfer-Encoding : chunked\r\n", "0\r\n\r\n"), !open, []int{400}},
 		{"tab before the colon", post("Content-Length\t: 2\r\n", "{}"), !open, []int{400}},
@@ -141,7 +143,8 @@ func TestAttackSmuggling(t *testing.T) {
 		{"chunk extension of 40 kB", post("Transfer-Encoding: chunked\r\n",
 			"2;"+strings.Repeat("a", 40000)+"\r\n{}\r\n0\r\n\r\n"), !open, []int{400}},
 		{"chunks ended by bare LF", post("Transfer-Encoding: chunked\r\n", "2\n{}\n0\n\n"), !open, []int{400}},
-		{"chunk longer than it says", post("Transfer-Encoding: chunked\r\n", "1\r\n{}\r\n0\r\n\r\n"), !open, []int{400}},
+		{"chunk longer than it says", post("Transfer-Encoding: chunked\r\n", "1\r\n{}\r\n0\r\n\r\n"), !open,
+			[]int{400}},
 		{"negative chunk", post("Transfer-Encoding: chunked\r\n", "-2\r\n{}\r\n0\r\n\r\n"), !open, []int{400}},
 		{"chunk of 2^68 bytes", post("Transfer-Encoding: chunked\r\n", "100000000000000000\r\n{}\r\n0\r\n\r\n"), !open,
 			[]int{400}},
@@ -171,7 +174,8 @@ func TestAttackSmuggling(t *testing.T) {
 		{"upgrade to HTTP/2", "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n", open, []int{200}},
 		{"header of 30 kB", "GET /livez HTTP/1.1\r\nHost: x\r\nA: " + strings.Repeat("a", 30000) + "\r\n\r\n", !open,
 			[]int{431}},
-		{"8,000 fields", "GET /livez HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("a: b\r\n", 8000) + "\r\n", !open, []int{431}},
+		{"8,000 fields", "GET /livez HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("a: b\r\n", 8000) + "\r\n", !open,
+			[]int{431}},
 		{"target of 30 kB", "GET /" + strings.Repeat("a", 30000) + " HTTP/1.1\r\nHost: x\r\n\r\n", !open, []int{431}},
 		{"unknown expectation", "PATCH /users/x HTTP/1.1\r\nHost: x\r\nExpect: the-unexpected\r\nContent-Length: 2\r\n\r\n{}",
 			!open, []int{417}},
@@ -287,14 +291,18 @@ func TestAttackHeaders(t *testing.T) {
 		{"CORS", "OPTIONS /users/" + p.ada.ID, "Origin: https://evil.example\r\nAccess-Control-Request-Method: DELETE\r\n",
 			http.StatusMethodNotAllowed},
 		{"two content types", "POST /user", "Content-Type: application/json\r\nContent-Type: text/plain\r\nContent-Length: 0\r\n", http.StatusBadRequest},
-		{"content type of many parameters", "POST /user", "Content-Type: application/json" + strings.Repeat("; a", 3000) +
+		{"content type of many parameters", "POST /user", "Content-Type: application/json" +
+			strings.Repeat("; a", 3000) +
 			"\r\nContent-Length: 0\r\n", http.StatusUnsupportedMediaType},
 		{"compressed body", "POST /user", "Content-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: 0\r\n",
 			http.StatusUnsupportedMediaType},
-		{"thousands of parameters", "GET /users?" + strings.Repeat("a&b&c&", 10) + parameters, "", http.StatusBadRequest},
-		{"thousand ranges", "GET /users/" + p.ada.ID + "/avatar", "Range: bytes=0-0" + strings.Repeat(",0-0", 1000) + "\r\n",
+		{"thousands of parameters", "GET /users?" + strings.Repeat("a&b&c&", 10) + parameters, "",
+			http.StatusBadRequest},
+		{"thousand ranges", "GET /users/" + p.ada.ID + "/avatar", "Range: bytes=0-0" + strings.Repeat(",0-0", 1000) +
+			"\r\n",
 			http.StatusNotFound},
-		{"thousand tags", "GET /users/" + p.ada.ID + "/avatar", "If-None-Match: " + strings.Repeat(`"a",`, 3000) + "\r\n",
+		{"thousand tags", "GET /users/" + p.ada.ID + "/avatar", "If-None-Match: " + strings.Repeat(`"a",`, 3000) +
+			"\r\n",
 			http.StatusBadRequest},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -340,7 +348,8 @@ func TestPublicOrigin(t *testing.T) {
 		"http://roster.example:8080/": "http://roster.example:8080",
 	} {
 		p := start(t, "PUBLIC_URL="+url)
-		header := http.Header{"Content-Type": {"application/json"}, "Origin": {origin}, "Sec-Fetch-Site": {"cross-site"}}
+		header := http.Header{"Content-Type": {"application/json"}, "Origin": {origin},
+			"Sec-Fetch-Site": {"cross-site"}}
 		a := p.do(t, "POST /user", header, []byte(`{"name":"A","email":"a@example.com"}`))
 		a.want(t, http.StatusCreated)
 		if location := a.Header.Get("Location"); !strings.HasPrefix(location, origin) {
@@ -352,7 +361,8 @@ func TestPublicOrigin(t *testing.T) {
 		"http://people.example": 403} {
 		a := p.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}, "Origin": {origin},
 			"Sec-Fetch-Site": {"cross-site"}}, []byte(`{"name":"A","email":"a@example.com"}`))
-		if a.want(t, status); status == 403 && !(strings.Contains(a.body, "Host") && strings.Contains(a.body, "PUBLIC_URL")) {
+		if a.want(t, status); status == 403 && !(strings.Contains(a.body, "Host") &&
+			strings.Contains(a.body, "PUBLIC_URL")) {
 			t.Errorf("POST from %s: 403 that does not name Host and PUBLIC_URL: %s", origin, a.body)
 		}
 	}
@@ -367,7 +377,8 @@ func TestOptionsAsterisk(t *testing.T) {
 	t.Parallel()
 	p := startTarget(t)
 	answers := p.raw(t, "OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-	if len(answers) != 1 || answers[0].StatusCode != http.StatusBadRequest || answers[0].Header.Get("X-Request-Id") == "" {
+	if len(answers) != 1 || answers[0].StatusCode != http.StatusBadRequest ||
+		answers[0].Header.Get("X-Request-Id") == "" {
 		t.Fatalf("OPTIONS *: responses %v, want 400 with X-Request-Id", answers)
 	}
 	testkit.Eventually(t, 10*time.Second, "OPTIONS * is logged", func() error {
@@ -415,7 +426,8 @@ func TestAttackBodies(t *testing.T) {
 		{"nested parts", isMIME, "--b\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n" + field + "--b--\r\n", 400},
 		{"encoded part", isMIME, "--b\r\nContent-Disposition: form-data; name=\"name\"\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" + strings.Repeat("=41=\r\n", 5000) + "\r\n--b--\r\n", 400},
 		{"no boundary", "multipart/form-data", field, 400},
-		{"boundary of 8 kB", "multipart/form-data; boundary=" + strings.Repeat("b", 8000), strings.Repeat("-", 1<<20), 400},
+		{"boundary of 8 kB", "multipart/form-data; boundary=" + strings.Repeat("b", 8000), strings.Repeat("-", 1<<20),
+			400},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			for _, length := range []string{"known", "chunked"} {
@@ -437,8 +449,8 @@ func TestAttackBodies(t *testing.T) {
 				answer := testkit.Must(io.ReadAll(resp.Body))
 				resp.Body.Close()
 				if resp.StatusCode != test.status || len(answer) > 16<<10 {
-					t.Errorf("%s, %s: %s with %d bytes, want %d and few\n%.300s", test.name, length, resp.Status, len(answer),
-						test.status, answer)
+					t.Errorf("%s, %s: %s with %d bytes, want %d and few\n%.300s", test.name, length, resp.Status,
+						len(answer), test.status, answer)
 				}
 			}
 		})
@@ -472,8 +484,8 @@ func TestAttackImages(t *testing.T) {
 		{"PNG of 6,300 × 6,300 with none there", testkit.PNGClaiming(6300, 6300), 400},
 		{"PNG whose text unpacks to 1 GiB", inserted("zTXt", append([]byte("bomb\x00\x00"), zeros...)), 200},
 		{"PNG whose profile unpacks to 1 GiB", inserted("iCCP", append([]byte("bomb\x00\x00"), zeros...)), 200},
-		{"PNG whose pixels unpack to 1 GiB", slices.Concat(testkit.PNGClaiming(1, 1)[:33], testkit.PNGChunk("IDAT", zeros),
-			testkit.PNGChunk("IEND", nil)), 200},
+		{"PNG whose pixels unpack to 1 GiB", slices.Concat(testkit.PNGClaiming(1, 1)[:33],
+			testkit.PNGChunk("IDAT", zeros), testkit.PNGChunk("IEND", nil)), 200},
 		{"PNG with a chunk of 2³¹ bytes", slices.Concat(small[:33], []byte("\x80\x00\x00\x00teXt")), 400},
 		{"GIF of 65,535 × 65,535", testkit.GIFClaiming(65535, 65535, 1), 413},
 		{"GIF of 5,000 frames", testkit.GIFClaiming(1000, 1000, 5000), 200},
@@ -659,12 +671,13 @@ func TestAttackSlow(t *testing.T) {
 	}
 	all.Go(func() {
 		const cut = `roster_http_request_duration_seconds_count{code="499",method="GET",route="/users/{id}/avatar"}`
-		testkit.Eventually(t, time.Minute, fmt.Sprint(clients, " clients that do not read are disconnected"), func() error {
-			if n := p.metric(t, cut); n != clients {
-				return fmt.Errorf("%v are", n)
-			}
-			return nil
-		})
+		testkit.Eventually(t, time.Minute, fmt.Sprint(clients, " clients that do not read are disconnected"),
+			func() error {
+				if n := p.metric(t, cut); n != clients {
+					return fmt.Errorf("%v are", n)
+				}
+				return nil
+			})
 	})
 
 	for range 40 {

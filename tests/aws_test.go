@@ -117,7 +117,8 @@ func (s awsServers) clients(options ...func(*awsconfig.LoadOptions) error) (*dyn
 	cfg := testkit.Must(awsconfig.LoadDefaultConfig(context.Background(), append(options,
 		awsconfig.WithRegion(c["AWS_REGION"]),
 		awsconfig.WithCredentialsProvider(aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
-			return aws.Credentials{AccessKeyID: c["AWS_ACCESS_KEY_ID"], SecretAccessKey: c["AWS_SECRET_ACCESS_KEY"]}, nil
+			return aws.Credentials{AccessKeyID: c["AWS_ACCESS_KEY_ID"], SecretAccessKey: c["AWS_SECRET_ACCESS_KEY"]},
+				nil
 		})))...))
 	return dynamodb.NewFromConfig(cfg, func(o *dynamodb.Options) { o.BaseEndpoint = aws.String(s.dynamoURL) }),
 		s3.NewFromConfig(cfg, func(o *s3.Options) { o.BaseEndpoint, o.UsePathStyle = aws.String(s.s3URL), true })

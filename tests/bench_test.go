@@ -284,8 +284,9 @@ func (w *benchWorld) compareLists(b *testing.B, n int) {
 		count := 0
 		var start map[string]types.AttributeValue
 		for {
-			out, err := w.dynamo.Scan(context.Background(), &dynamodb.ScanInput{TableName: &w.table, ExclusiveStartKey: start,
-				Limit: aws.Int32(3000)},
+			out, err := w.dynamo.Scan(context.Background(), &dynamodb.ScanInput{TableName: &w.table,
+				ExclusiveStartKey: start,
+				Limit:             aws.Int32(3000)},
 				func(o *dynamodb.Options) {
 					o.HTTPClient = undecoded{scans}
 					o.DisableValidateResponseChecksum = true // the body was replaced
@@ -350,7 +351,8 @@ func benchCannedList(b *testing.B) {
 				}
 			}
 			avatar := testkit.Must(json.Marshal(map[string]value{
-				"key": str("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), "type": str("image/png"), "size": {"N": json.RawMessage(`"1000"`)},
+				"key": str("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), "type": str("image/png"),
+				"size": {"N": json.RawMessage(`"1000"`)},
 			}))
 			u["avatar"] = value{"M": avatar}
 			items = append(items, u)
@@ -538,7 +540,8 @@ func benchRead(b *testing.B, servers awsServers, clients int) {
 func (w *benchWorld) createUsers(b *testing.B, name string) (ids []string) {
 	for i := range 32 {
 		email := fmt.Sprintf("%s%d@example.com", name, i)
-		w.do(b, "POST", "/user", fmt.Appendf(nil, `{"name":"Anna","email":%q}`, email), "Content-Type", "application/json")
+		w.do(b, "POST", "/user", fmt.Appendf(nil, `{"name":"Anna","email":%q}`, email), "Content-Type",
+			"application/json")
 		ids = append(ids, userID(email))
 	}
 	return ids

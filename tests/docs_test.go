@@ -46,7 +46,8 @@ func TestReadme(t *testing.T) {
 					continue
 				}
 				commands++
-				cmd := exec.Command("sh", "-c", strings.ReplaceAll(command, "localhost:8080", strings.TrimPrefix(p.url, "http://")))
+				cmd := exec.Command("sh", "-c", strings.ReplaceAll(command, "localhost:8080",
+					strings.TrimPrefix(p.url, "http://")))
 				cmd.Dir = dir
 				got, err := cmd.Output()
 				if err != nil {

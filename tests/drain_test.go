@@ -115,7 +115,8 @@ func testRollout(t *testing.T, env []string, clients int) {
 	var users []userJSON
 	if err := json.Unmarshal([]byte(again.do(t, "GET /users", nil, nil).body), &users); err != nil ||
 		len(users) != int(created.Load()) {
-		t.Errorf("the list after a restart: %d users, error %v; want the %d created ones", len(users), err, created.Load())
+		t.Errorf("the list after a restart: %d users, error %v; want the %d created ones", len(users), err,
+			created.Load())
 	}
 }
 
@@ -266,7 +267,8 @@ func TestShutdownTimeout(t *testing.T) {
 	}
 	<-p.done
 	if p.ProcessState.ExitCode() != 1 || !strings.Contains(p.log.tail(1), "SHUTDOWN_TIMEOUT") {
-		t.Errorf("the service: %v, want exit status 1 and SHUTDOWN_TIMEOUT in its last line, not %s", p.err, p.log.tail(1))
+		t.Errorf("the service: %v, want exit status 1 and SHUTDOWN_TIMEOUT in its last line, not %s", p.err,
+			p.log.tail(1))
 	}
 }
 

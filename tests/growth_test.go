@@ -50,7 +50,10 @@ func BenchmarkGrowth(b *testing.B) {
 			slices.Sort(latencies)
 			b.ReportMetric(float64(len(latencies))/seconds, "creates/s")
 			b.ReportMetric(float64(latencies[len(latencies)*99/100].Microseconds())/1000, "p99-ms")
-			growthRate(b, p, "reads/s", 32, func() string { return "GET /users/" + userID(growthEmail(rand.IntN(users))) })
+			growthRate(b, p, "reads/s", 32, func() string {
+				return "GET /users/" +
+					userID(growthEmail(rand.IntN(users)))
+			})
 			growthRate(b, p, "pages/s", 16, func() string {
 				return "GET /users?limit=100&cursor=" + userID(growthEmail(rand.IntN(users)))
 			})

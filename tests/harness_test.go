@@ -89,8 +89,8 @@ func start(t testing.TB, env ...string) *process {
 func launch(t testing.TB, env ...string) *process {
 	t.Helper()
 	p := &process{Cmd: exec.Command(rosterBinary()), dir: t.TempDir(), log: &logLines{}, done: make(chan struct{})}
-	p.Env = append(cleanEnv(), "LISTEN_ADDR=127.0.0.1:0", "METRICS_ADDR=127.0.0.1:0", "DATA_DIR="+p.dir, "LOG_LEVEL=debug",
-		"SHUTDOWN_DELAY=0s")
+	p.Env = append(cleanEnv(), "LISTEN_ADDR=127.0.0.1:0", "METRICS_ADDR=127.0.0.1:0", "DATA_DIR="+p.dir,
+		"LOG_LEVEL=debug", "SHUTDOWN_DELAY=0s")
 	p.Env = append(p.Env, env...)
 	for _, e := range env {
 		if dir, ok := strings.CutPrefix(e, "DATA_DIR="); ok {
@@ -260,7 +260,8 @@ func cleanEnv() []string {
 		switch name {
 		case "LISTEN_ADDR", "PORT", "METRICS_ADDR", "DYNAMODB_TABLE", "S3_BUCKET", "LOCALSTACK_HOST", "DATA_DIR",
 			"MAX_AVATAR_BYTES",
-			"PUBLIC_URL", "AUTH_TOKENS_FILE", "AVATARS_PUBLIC", "LOG_LEVEL", "LOG_FORMAT", "SHUTDOWN_DELAY", "SHUTDOWN_TIMEOUT":
+			"PUBLIC_URL", "AUTH_TOKENS_FILE", "AVATARS_PUBLIC", "LOG_LEVEL", "LOG_FORMAT", "SHUTDOWN_DELAY",
+			"SHUTDOWN_TIMEOUT":
 		default:
 			if !strings.HasPrefix(name, "AWS_") {
 				env = append(env, e)
@@ -362,7 +363,8 @@ func (p *process) try(target string, header http.Header, body []byte) (answer, e
 	record(req, body, resp, data)
 	if id := resp.Header.Get("X-Request-Id"); resp.StatusCode >= 400 && method != http.MethodHead &&
 		!strings.Contains(string(data), `"`+id+`"`) {
-		return answer{}, fmt.Errorf("%s: the problem %s does not have the request id %q of the header", resp.Status, data, id)
+		return answer{}, fmt.Errorf("%s: the problem %s does not have the request id %q of the header", resp.Status,
+			data, id)
 	}
 	return answer{resp, string(data)}, nil
 }

@@ -213,8 +213,8 @@ func TestExpectContinue(t *testing.T) {
 	} {
 		w := dialWire(t, p.url)
 		began := time.Now()
-		w.write(fmt.Sprintf("%s HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", test.request,
-			test.length))
+		w.write(fmt.Sprintf("%s HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n",
+			test.request, test.length))
 		a, err := w.read()
 		if err != nil || a.StatusCode != test.want {
 			t.Errorf("%s: %s, error %v; want %d", test.request, a, err, test.want)
@@ -278,8 +278,8 @@ func TestSlowBody(t *testing.T) {
 			a, err := w.read()
 			d := time.Since(begin)
 			if err != nil || a.StatusCode != test.status || d < 15*time.Second {
-				t.Errorf("body of %d bytes a second: %s after %v, error %v; want %d after 20 s or more", test.rate, a, d, err,
-					test.status)
+				t.Errorf("body of %d bytes a second: %s after %v, error %v; want %d after 20 s or more", test.rate, a,
+					d, err, test.status)
 			}
 		})
 	}

@@ -207,7 +207,8 @@ func (r *recorder) add(client int, op linearOp, out linearResult, call int64) {
 	if end == math.MaxInt64 {
 		client = linearClients + len(r.history)
 	}
-	r.history = append(r.history, porcupine.Operation{ClientId: client, Input: op, Output: out, Call: call, Return: end})
+	r.history = append(r.history, porcupine.Operation{ClientId: client, Input: op, Output: out, Call: call,
+		Return: end})
 }
 
 // send sends a request. It returns false if the request never reached the service.
@@ -243,7 +244,8 @@ func (r *recorder) step(client int, users []string) {
 	switch n := rand.IntN(100); {
 	case n < 14: // create
 		op := linearOp{kind: "create", name: name}
-		contentType, body := "application/x-www-form-urlencoded", []byte(url.Values{"name": {name}, "email": {user}}.Encode())
+		contentType, body := "application/x-www-form-urlencoded",
+			[]byte(url.Values{"name": {name}, "email": {user}}.Encode())
 		if n%2 == 0 {
 			var data []byte
 			op.image, data = r.newImage()
@@ -450,8 +452,8 @@ func (p *lossyProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	body, _ := io.ReadAll(r.Body)
 	forward := r.Clone(context.WithoutCancel(r.Context()))
-	forward.Body, forward.ContentLength, forward.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)),
-		nil
+	forward.Body, forward.ContentLength, forward.TransferEncoding = io.NopCloser(bytes.NewReader(body)),
+		int64(len(body)), nil
 	proxy := &httputil.ReverseProxy{Rewrite: func(pr *httputil.ProxyRequest) {
 		pr.SetURL(p.target)
 		pr.Out.Host = pr.In.Host // which is signed
@@ -492,8 +494,8 @@ func TestLinearModel(t *testing.T) {
 		"stale read":    {op(linearOp{kind: "image"}, linearResult{status: 200, image: 1}), false},
 		"missing image": {op(linearOp{kind: "image"}, linearResult{status: 200, image: -1}), false},
 		"revived":       {op(linearOp{kind: "get"}, linearResult{status: 404}), false},
-		"stale thumbnail": {op(linearOp{kind: "thumbnail"}, linearResult{status: 200, image: packedColor(linearImage(1))}),
-			false},
+		"stale thumbnail": {op(linearOp{kind: "thumbnail"},
+			linearResult{status: 200, image: packedColor(linearImage(1))}), false},
 		"created twice": {op(linearOp{kind: "create", name: "C"}, linearResult{status: 201}), false},
 		"first, second": {op(linearOp{kind: "first", image: 3}, linearResult{status: 200}), false},
 	} {

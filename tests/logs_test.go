@@ -105,7 +105,8 @@ func testLogKeepsSecrets(t *testing.T, env []string) {
 		"GET /" + email + " HTTP/9.9\r\n\r\n",
 		name + "\r\n\r\n",
 		"GET / HTTP/1.1\r\nHost: " + token + "@\r\n" + email + "\r\n\r\n",
-		"POST /user HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer " + token + "\r\nTransfer-Encoding: " + token + "\r\n\r\n",
+		"POST /user HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer " + token + "\r\nTransfer-Encoding: " + token +
+			"\r\n\r\n",
 	} {
 		w := dialWire(t, p.url)
 		w.write(text)
@@ -124,7 +125,8 @@ func testLogKeepsSecrets(t *testing.T, env []string) {
 	}
 	secrets := []string{name, email, hash, "secretname", "ada.secret", token, denied}
 	for _, variable := range env {
-		if name, value, _ := strings.Cut(variable, "="); name == "AWS_SECRET_ACCESS_KEY" || name == "AWS_SESSION_TOKEN" {
+		if name, value, _ := strings.Cut(variable, "="); name == "AWS_SECRET_ACCESS_KEY" ||
+			name == "AWS_SESSION_TOKEN" {
 			secrets = append(secrets, value)
 		}
 	}
@@ -160,8 +162,8 @@ func TestRequestLog(t *testing.T) {
 		{"DELETE /users", bearer(tokenA), "DELETE", "unmatched", "", 405, "INFO", ""},
 		{"BREW /users", bearer(tokenA), "other", "unmatched", "", 405, "INFO", ""},
 		{"GET /livez", nil, "GET", "/livez", "", 200, "DEBUG", ""},
-		{"GET /version", http.Header{"Traceparent": {"00-" + trace + "-00f067aa0ba902b7-01"}}, "GET", "/version", "", 200,
-			"INFO", trace},
+		{"GET /version", http.Header{"Traceparent": {"00-" + trace + "-00f067aa0ba902b7-01"}}, "GET", "/version", "",
+			200, "INFO", trace},
 		{"GET /version", http.Header{"Traceparent": {trace}}, "GET", "/version", "", 200, "INFO", ""},
 	} {
 		t.Run(test.target, func(t *testing.T) {

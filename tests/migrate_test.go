@@ -39,7 +39,8 @@ func TestMigrate(t *testing.T) {
 			list := func(p *process) map[string]userJSON {
 				var all []userJSON
 				byID := map[string]userJSON{}
-				if err := json.Unmarshal([]byte(p.do(t, "GET /users", nil, nil).want(t, http.StatusOK).body), &all); err != nil {
+				if err := json.Unmarshal([]byte(p.do(t, "GET /users", nil, nil).want(t, http.StatusOK).body),
+					&all); err != nil {
 					t.Fatal(err)
 				}
 				for _, u := range all {
@@ -70,7 +71,8 @@ func TestMigrate(t *testing.T) {
 				t.Fatal(err)
 			}
 			testkit.Eventually(t, time.Minute, "a user is copied", func() error {
-				if p := to.do(t, "GET /users?limit=2", nil, nil).want(t, http.StatusOK); strings.Count(p.body, `"id"`) < 2 {
+				if p := to.do(t, "GET /users?limit=2", nil, nil).want(t, http.StatusOK); strings.Count(p.body,
+					`"id"`) < 2 {
 					return errors.New("none is")
 				}
 				return nil

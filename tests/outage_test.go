@@ -142,7 +142,8 @@ func TestOutage(t *testing.T) {
 			t.Parallel()
 			dynamoFake, bucketFake := testkit.NewDynamoDB(t), testkit.NewS3(t)
 			dynamo, bucket := newOutage(t, dynamoFake.URL), newOutage(t, bucketFake.URL)
-			p := start(t, awsServers{"http://" + dynamo.addr, "http://" + bucket.addr, testkit.Table, testkit.Bucket}.env()...)
+			p := start(t, awsServers{"http://" + dynamo.addr, "http://" + bucket.addr, testkit.Table,
+				testkit.Bucket}.env()...)
 
 			client := newLoadClient(t, p)
 			image := testkit.PNG(testkit.Gradient(64, 64, 1))
@@ -183,7 +184,8 @@ func TestOutage(t *testing.T) {
 						case 4:
 							method, path = "GET", "/users?limit=10"
 						case 5:
-							method, path, contentType, body = "PATCH", "/users/"+anna, "application/json", []byte(`{"name":"B"}`)
+							method, path, contentType, body = "PATCH", "/users/"+anna, "application/json",
+								[]byte(`{"name":"B"}`)
 						}
 						in := *phase.Load()
 						start := time.Now()

@@ -50,7 +50,8 @@ func wantStartError(t *testing.T, want string, env ...string) {
 	}
 	if cmd.ProcessState.ExitCode() != 2 || len(lines) != 1 || !strings.HasPrefix(lines[0], "roster: ") ||
 		!strings.Contains(lines[0], want) {
-		t.Errorf("%q: status %d, want 2 and a line with %q:\n%s", env, cmd.ProcessState.ExitCode(), want, stderr.String())
+		t.Errorf("%q: status %d, want 2 and a line with %q:\n%s", env, cmd.ProcessState.ExitCode(), want,
+			stderr.String())
 	}
 	if strings.Contains(stderr.String(), `"msg":"serving"`) {
 		t.Errorf("%q: the service listened:\n%s", env, stderr.String())
@@ -136,7 +137,8 @@ func TestFlags(t *testing.T) {
 	if status, _, stderr := run("-help"); status != 0 || !strings.Contains(stderr, "-healthcheck") {
 		t.Errorf("-help: exit status %d, want 0; standard error %q", status, stderr)
 	}
-	for _, args := range [][]string{{"-nonsense"}, {"serve"}, {"-version", "extra"}, {"-version=maybe"}, {"-bootstrap"}} {
+	for _, args := range [][]string{{"-nonsense"}, {"serve"}, {"-version", "extra"}, {"-version=maybe"},
+		{"-bootstrap"}} {
 		if status, _, stderr := run(args...); status != 2 || stderr == "" {
 			t.Errorf("%q: exit status %d, want 2; standard error %q", args, status, stderr)
 		}
@@ -156,7 +158,8 @@ func TestHealthcheck(t *testing.T) {
 		t.Errorf("-healthcheck before the start: exit status %d, want 1; %s", status, out)
 	}
 	p := start(t, "LISTEN_ADDR=127.0.0.1:"+port)
-	for _, addr := range []string{"LISTEN_ADDR=127.0.0.1:" + port, "LISTEN_ADDR=0.0.0.0:" + port, "LISTEN_ADDR=:" + port,
+	for _, addr := range []string{"LISTEN_ADDR=127.0.0.1:" + port, "LISTEN_ADDR=0.0.0.0:" + port, "LISTEN_ADDR=:" +
+		port,
 		"PORT=" + port} {
 		if status, out := check(addr); status != 0 {
 			t.Errorf("-healthcheck with %s: exit status %d, want 0; %s", addr, status, out)
@@ -174,7 +177,8 @@ func TestHealthcheck(t *testing.T) {
 	defer l.Close()
 	began := time.Now()
 	if status, _ := check("PORT=" + port); status != 1 || time.Since(began) > 20*time.Second {
-		t.Errorf("-healthcheck without a response: exit status %d after %v, want 1 within 20 s", status, time.Since(began))
+		t.Errorf("-healthcheck without a response: exit status %d after %v, want 1 within 20 s", status,
+			time.Since(began))
 	}
 }
 

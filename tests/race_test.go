@@ -61,7 +61,8 @@ func TestPreconditionRace(t *testing.T) {
 			}
 			put := func(field, value string) func(i int) answer {
 				return func(i int) answer {
-					return p.do(t, "PUT "+path+"/avatar", http.Header{field: {value}}, testkit.PNG(testkit.Gradient(8, 8, i)))
+					return p.do(t, "PUT "+path+"/avatar", http.Header{field: {value}},
+						testkit.PNG(testkit.Gradient(8, 8, i)))
 				}
 			}
 			race(put("If-None-Match", "*"))
@@ -229,7 +230,8 @@ func TestThumbnailRace(t *testing.T) {
 	json.Unmarshal([]byte(p.do(t, "GET "+path, nil, nil).body), &u)
 	testkit.Eventually(t, 10*time.Second, "only the last image is left, perhaps with its thumbnail", func() error {
 		for _, file := range storedFiles(t, p.dir) {
-			if version := filepath.Base(u.AvatarURL); filepath.Base(file) != version && filepath.Base(file) != version+".256" {
+			if version := filepath.Base(u.AvatarURL); filepath.Base(file) != version &&
+				filepath.Base(file) != version+".256" {
 				return fmt.Errorf("%s is left", file)
 			}
 		}

@@ -104,7 +104,8 @@ func TestSoak(t *testing.T) {
 		if err := quiet(f); err != nil {
 			return err
 		}
-		if f.memory > before.memory*1.3+raceMemory()*24*mib || f.fds > before.fds+4 || f.goroutines > before.goroutines+4 {
+		if f.memory > before.memory*1.3+raceMemory()*24*mib || f.fds > before.fds+4 ||
+			f.goroutines > before.goroutines+4 {
 			return fmt.Errorf("%+v, before %+v", f, before)
 		}
 		return nil

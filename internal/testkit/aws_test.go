@@ -102,7 +102,8 @@ func TestBadCalls(t *testing.T) {
 			_, err := c.PutItem(ctx, &dynamodb.PutItemInput{TableName: table, Item: item{"name": s("b")}})
 			return err
 		}},
-		{"PutItem, empty key", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+		{"PutItem, empty key", "ValidationException", func(ctx context.Context, c *dynamodb.Client,
+			table *string) error {
 			_, err := c.PutItem(ctx, &dynamodb.PutItemInput{TableName: table, Item: item{"id": s("")}})
 			return err
 		}},
@@ -137,7 +138,8 @@ func TestBadCalls(t *testing.T) {
 			}},
 		{"PutItem, an empty condition", "ValidationException",
 			func(ctx context.Context, c *dynamodb.Client, table *string) error {
-				_, err := c.PutItem(ctx, &dynamodb.PutItemInput{TableName: table, Item: key, ConditionExpression: aws.String("")})
+				_, err := c.PutItem(ctx, &dynamodb.PutItemInput{TableName: table, Item: key,
+					ConditionExpression: aws.String("")})
 				return err
 			}},
 		{"PutItem, a reserved word in the condition", "ValidationException",
@@ -161,13 +163,15 @@ func TestBadCalls(t *testing.T) {
 		{"UpdateItem, an unused value", "ValidationException",
 			func(ctx context.Context, c *dynamodb.Client, table *string) error {
 				_, err := c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: table, Key: key,
-					UpdateExpression: aws.String("SET email = :n"), ExpressionAttributeValues: item{":n": s("b"), ":m": s("b")}})
+					UpdateExpression:          aws.String("SET email = :n"),
+					ExpressionAttributeValues: item{":n": s("b"), ":m": s("b")}})
 				return err
 			}},
 		{"UpdateItem, an unused name", "ValidationException",
 			func(ctx context.Context, c *dynamodb.Client, table *string) error {
 				_, err := c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: table, Key: key,
-					UpdateExpression: aws.String("REMOVE avatar"), ExpressionAttributeNames: map[string]string{"#name": "name"}})
+					UpdateExpression:         aws.String("REMOVE avatar"),
+					ExpressionAttributeNames: map[string]string{"#name": "name"}})
 				return err
 			}},
 		{"UpdateItem, an unknown name", "ValidationException",
@@ -185,12 +189,14 @@ func TestBadCalls(t *testing.T) {
 		{"UpdateItem, one path twice", "ValidationException",
 			func(ctx context.Context, c *dynamodb.Client, table *string) error {
 				_, err := c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: table, Key: key,
-					UpdateExpression: aws.String("SET email = :n REMOVE email"), ExpressionAttributeValues: item{":n": s("b")}})
+					UpdateExpression:          aws.String("SET email = :n REMOVE email"),
+					ExpressionAttributeValues: item{":n": s("b")}})
 				return err
 			}},
 		{"UpdateItem, a key with more", "ValidationException",
 			func(ctx context.Context, c *dynamodb.Client, table *string) error {
-				_, err := c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: table, Key: item{"id": s("a"), "email": s("b")},
+				_, err := c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: table,
+					Key:              item{"id": s("a"), "email": s("b")},
 					UpdateExpression: aws.String("REMOVE avatar")})
 				return err
 			}},
@@ -204,9 +210,10 @@ func TestBadCalls(t *testing.T) {
 		{"UpdateItem, a condition on part of a map", "ConditionalCheckFailedException",
 			func(ctx context.Context, c *dynamodb.Client, table *string) error {
 				_, err := c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: table, Key: key,
-					ConditionExpression:      aws.String("attribute_not_exists(id) AND avatar.#key = :key"),
-					UpdateExpression:         aws.String("REMOVE avatar"),
-					ExpressionAttributeNames: map[string]string{"#key": "key"}, ExpressionAttributeValues: item{":key": s("a")}})
+					ConditionExpression:       aws.String("attribute_not_exists(id) AND avatar.#key = :key"),
+					UpdateExpression:          aws.String("REMOVE avatar"),
+					ExpressionAttributeNames:  map[string]string{"#key": "key"},
+					ExpressionAttributeValues: item{":key": s("a")}})
 				return err
 			}},
 		{"UpdateItem, a reserved word in a path", "ValidationException",
@@ -219,22 +226,27 @@ func TestBadCalls(t *testing.T) {
 		{"UpdateItem of nobody", "ConditionalCheckFailedException",
 			func(ctx context.Context, c *dynamodb.Client, table *string) error {
 				_, err := c.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: table, Key: key,
-					ConditionExpression: aws.String("attribute_exists(id)"), UpdateExpression: aws.String("REMOVE avatar")})
+					ConditionExpression: aws.String("attribute_exists(id)"),
+					UpdateExpression:    aws.String("REMOVE avatar")})
 				return err
 			}},
-		{"GetItem, empty key", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+		{"GetItem, empty key", "ValidationException", func(ctx context.Context, c *dynamodb.Client,
+			table *string) error {
 			_, err := c.GetItem(ctx, &dynamodb.GetItemInput{TableName: table, Key: item{"id": s("")}})
 			return err
 		}},
-		{"GetItem, another key", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+		{"GetItem, another key", "ValidationException", func(ctx context.Context, c *dynamodb.Client,
+			table *string) error {
 			_, err := c.GetItem(ctx, &dynamodb.GetItemInput{TableName: table, Key: item{"email": s("a")}})
 			return err
 		}},
-		{"Scan from another key", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+		{"Scan from another key", "ValidationException", func(ctx context.Context, c *dynamodb.Client,
+			table *string) error {
 			_, err := c.Scan(ctx, &dynamodb.ScanInput{TableName: table, ExclusiveStartKey: item{"email": s("a")}})
 			return err
 		}},
-		{"Scan, no limit at all", "ValidationException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+		{"Scan, no limit at all", "ValidationException", func(ctx context.Context, c *dynamodb.Client,
+			table *string) error {
 			_, err := c.Scan(ctx, &dynamodb.ScanInput{TableName: table, Limit: aws.Int32(0)})
 			return err
 		}},
@@ -243,7 +255,8 @@ func TestBadCalls(t *testing.T) {
 				_, err := c.Scan(ctx, &dynamodb.ScanInput{TableName: aws.String("a/b/c")})
 				return err
 			}},
-		{"CreateTable again", "ResourceInUseException", func(ctx context.Context, c *dynamodb.Client, table *string) error {
+		{"CreateTable again", "ResourceInUseException", func(ctx context.Context, c *dynamodb.Client,
+			table *string) error {
 			_, err := c.CreateTable(ctx, &dynamodb.CreateTableInput{TableName: table,
 				BillingMode: dynamotypes.BillingModePayPerRequest,
 				AttributeDefinitions: []dynamotypes.AttributeDefinition{{AttributeName: aws.String("id"),
@@ -281,15 +294,17 @@ func TestBadCalls(t *testing.T) {
 				Body: strings.NewReader("a")})
 			return err
 		}},
-		{"ListObjectsV2, no such bucket", "NoSuchBucket", func(ctx context.Context, c *s3.Client, bucket *string) error {
-			_, err := c.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: aws.String("no-such-bucket")})
-			return err
-		}},
-		{"DeleteObjects, no such bucket", "NoSuchBucket", func(ctx context.Context, c *s3.Client, bucket *string) error {
-			_, err := c.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: aws.String("no-such-bucket"),
-				Delete: &s3types.Delete{Objects: []s3types.ObjectIdentifier{{Key: aws.String("a")}}}})
-			return err
-		}},
+		{"ListObjectsV2, no such bucket", "NoSuchBucket",
+			func(ctx context.Context, c *s3.Client, bucket *string) error {
+				_, err := c.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: aws.String("no-such-bucket")})
+				return err
+			}},
+		{"DeleteObjects, no such bucket", "NoSuchBucket",
+			func(ctx context.Context, c *s3.Client, bucket *string) error {
+				_, err := c.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: aws.String("no-such-bucket"),
+					Delete: &s3types.Delete{Objects: []s3types.ObjectIdentifier{{Key: aws.String("a")}}}})
+				return err
+			}},
 		{"DeleteObjects, no such key", "", func(ctx context.Context, c *s3.Client, bucket *string) error {
 			out, err := c.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: bucket,
 				Delete: &s3types.Delete{Objects: []s3types.ObjectIdentifier{{Key: aws.String("avatars/none/none")}}}})
@@ -298,23 +313,27 @@ func TestBadCalls(t *testing.T) {
 			}
 			return err
 		}},
-		{"GetObject, a range past the end", "InvalidRange", func(ctx context.Context, c *s3.Client, bucket *string) error {
-			in := &s3.PutObjectInput{Bucket: bucket, Key: aws.String("a"), Body: strings.NewReader("abc")}
-			if _, err := c.PutObject(ctx, in); err != nil {
+		{"GetObject, a range past the end", "InvalidRange",
+			func(ctx context.Context, c *s3.Client, bucket *string) error {
+				in := &s3.PutObjectInput{Bucket: bucket, Key: aws.String("a"), Body: strings.NewReader("abc")}
+				if _, err := c.PutObject(ctx, in); err != nil {
+					return err
+				}
+				_, err := c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: aws.String("a"),
+					Range: aws.String("bytes=3-4")})
 				return err
-			}
-			_, err := c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: aws.String("a"), Range: aws.String("bytes=3-4")})
-			return err
-		}},
+			}},
 		{"PutObject, a checksum of something else", "BadDigest",
 			func(ctx context.Context, c *s3.Client, bucket *string) error {
-				_, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: aws.String("a"), Body: strings.NewReader("abc"),
+				_, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: aws.String("a"),
+					Body:          strings.NewReader("abc"),
 					ChecksumCRC32: aws.String("AAAAAA==")})
 				return err
 			}},
 		{"PutObject, a checksum that is none", "InvalidRequest",
 			func(ctx context.Context, c *s3.Client, bucket *string) error {
-				_, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: aws.String("a"), Body: strings.NewReader("abc"),
+				_, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: aws.String("a"),
+					Body:          strings.NewReader("abc"),
 					ChecksumCRC32: aws.String("AAAA")})
 				return err
 			}},

@@ -157,7 +157,8 @@ func (f *DynamoDB) operation(operation string, in dynamoRequest) (map[string]any
 		}
 		f.tables[in.TableName] = &dynamoTable{key: in.KeySchema[0].AttributeName, items: map[string]dynamoItem{},
 			stale: map[string]dynamoItem{}}
-		return map[string]any{"TableDescription": map[string]any{"TableName": in.TableName, "TableStatus": "CREATING"}}, nil
+		return map[string]any{"TableDescription": map[string]any{"TableName": in.TableName, "TableStatus": "CREATING"}},
+			nil
 	}
 
 	names := &dynamoNames{in: in, usedNames: map[string]bool{}, usedValues: map[string]bool{}}
@@ -388,7 +389,8 @@ func (n *dynamoNames) value(token string) (dynamoValue, *dynamoError) {
 }
 
 func (n *dynamoNames) unused() *dynamoError {
-	if len(n.usedNames) != len(n.in.ExpressionAttributeNames) || len(n.usedValues) != len(n.in.ExpressionAttributeValues) {
+	if len(n.usedNames) != len(n.in.ExpressionAttributeNames) ||
+		len(n.usedValues) != len(n.in.ExpressionAttributeValues) {
 		return errValidation
 	}
 	return nil

@@ -85,7 +85,8 @@ func (f *S3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	f.serve(w, r, operation, func(w http.ResponseWriter, r *http.Request) {
 		if code := checkAuthorization(r, f.now()); code != "" {
-			refuseS3(w, http.StatusForbidden, map[string]string{"skew": "RequestTimeTooSkewed", "missing": "AccessDenied"}[code])
+			refuseS3(w, http.StatusForbidden, map[string]string{"skew": "RequestTimeTooSkewed",
+				"missing": "AccessDenied"}[code])
 			return
 		}
 		body := bufferBody(r)

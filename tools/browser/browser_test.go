@@ -92,17 +92,20 @@ func TestSwaggerUI(t *testing.T) {
 		t.Cleanup(func() { remove(t, base, token, ada) })
 		id := map[string]string{"id": ada}
 		try(t, b, []step{
-			{operation: "createUser", mediaType: "application/json", body: `{"name": "Ada", "email": "` + email("ADA") + `"}`,
+			{operation: "createUser", mediaType: "application/json", body: `{"name": "Ada", "email": "` + email("ADA") +
+				`"}`,
 				status: "409", shows: "urn:roster:problem:email-taken"},
 			{operation: "listUsers", values: map[string]string{"limit": "2"}, status: "200", shows: "created_at"},
 			{operation: "listUsers", values: map[string]string{"limit": ""}, status: "200", shows: "created_at"},
-			{operation: "listUsers", values: map[string]string{"email": email("ADA")}, status: "200", shows: "Ada Lovelace"},
+			{operation: "listUsers", values: map[string]string{"email": email("ADA")}, status: "200",
+				shows: "Ada Lovelace"},
 			{operation: "getUser", values: id, status: "200", shows: "Ada Lovelace"},
 			{operation: "renameUser", values: id, body: `{"name": "Ada King"}`, status: "200", shows: "Ada King"},
 			{operation: "uploadAvatar", values: map[string]string{"email": email("ada")}, file: "avatar", status: "200",
 				shows: "/avatar/"},
-			{operation: "uploadAvatar", values: map[string]string{"user_id": ada, "email": ""}, file: "avatar", status: "200",
-				shows: "/avatar/"},
+			{operation: "uploadAvatar", values: map[string]string{"user_id": ada, "email": ""}, file: "avatar",
+				status: "200",
+				shows:  "/avatar/"},
 			{operation: "deleteUser", values: id, status: "204"},
 			{operation: "getUser", values: id, status: "404", shows: "urn:roster:problem:not-found"},
 			{operation: "getLiveness", status: "200", shows: "ok"},
@@ -126,7 +129,8 @@ func TestSwaggerUI(t *testing.T) {
 			values: map[string]string{"name": "Grace Hopper", "email": email("grace")}, shows: "Grace Hopper"})
 		create(step{values: map[string]string{"name": "Mary Ward", "email": email("mary")}, file: "avatar",
 			shows: "/avatar/"})
-		emmy := create(step{values: map[string]string{"name": "Emmy Noether", "email": email("emmy")}, shows: "Emmy Noether"})
+		emmy := create(step{values: map[string]string{"name": "Emmy Noether", "email": email("emmy")},
+			shows: "Emmy Noether"})
 		id := map[string]string{"id": emmy}
 		with := func(pairs ...string) map[string]string {
 			m := maps.Clone(id)
@@ -142,13 +146,16 @@ func TestSwaggerUI(t *testing.T) {
 			{operation: "getAvatar", values: with("Range", "bytes=0-7"), status: "206"},
 			{operation: "getAvatar", values: with("If-None-Match", "*", "Range", ""), status: "304"},
 			{operation: "getThumbnail", values: id, status: "200", shows: "image"},
-			{operation: "getPictureByHash", values: map[string]string{"hash": email("emmy")}, status: "200", shows: "image"},
+			{operation: "getPictureByHash", values: map[string]string{"hash": email("emmy")}, status: "200",
+				shows: "image"},
 			{operation: "getAvatarVersion", values: with("version", "replaced"), status: "200", shows: "image"},
 			{operation: "getThumbnailVersion", values: with("version", "replaced"), status: "200", shows: "image"},
-			{operation: "putAvatar", mediaType: "image/*", values: with("If-None-Match", "*"), file: "body", status: "412",
-				shows: "urn:roster:problem:precondition-failed"},
+			{operation: "putAvatar", mediaType: "image/*", values: with("If-None-Match", "*"), file: "body",
+				status: "412",
+				shows:  "urn:roster:problem:precondition-failed"},
 			{operation: "deleteAvatar", values: id, status: "204"},
-			{operation: "putAvatar", mediaType: "application/octet-stream", values: with("If-None-Match", ""), file: "body",
+			{operation: "putAvatar", mediaType: "application/octet-stream", values: with("If-None-Match", ""),
+				file:   "body",
 				status: "200", shows: "/avatar/"},
 		})
 	})
@@ -312,7 +319,8 @@ func (b *browser) watch(event any) {
 	case *network.EventRequestWillBeSent:
 		b.requests++
 		scheme, _, _ := strings.Cut(e.Request.URL, ":")
-		if !slices.Contains([]string{"data", "blob", "about"}, scheme) && !strings.HasPrefix(e.Request.URL, b.base+"/") {
+		if !slices.Contains([]string{"data", "blob", "about"}, scheme) &&
+			!strings.HasPrefix(e.Request.URL, b.base+"/") {
 			fault("request to somewhere else: %s", e.Request.URL)
 		}
 	case *network.EventLoadingFailed:

@@ -95,7 +95,8 @@ func TestOwnRepository(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	local := strings.Replace(examples(t)[1], "https://github.com/OWNER/roster//kustomize/overlays/dev?ref=v1.0.0", dev, 1)
+	local := strings.Replace(examples(t)[1], "https://github.com/OWNER/roster//kustomize/overlays/dev?ref=v1.0.0", dev,
+		1)
 	for _, err := range []error{
 		os.MkdirAll(charts, 0o700),
 		os.Symlink(abs+"/chart", charts+"/roster"),

@@ -36,7 +36,8 @@ func TestIdleTimeout(t *testing.T) {
 			for _, match := range attribute.FindAllStringSubmatch(string(text), -1) {
 				seconds, _ := strconv.Atoi(match[1])
 				if timeout := time.Duration(seconds) * time.Second; timeout >= server {
-					t.Errorf("%s: the load balancer closes idle connections after %v, the server after %v", path, timeout, server)
+					t.Errorf("%s: the load balancer closes idle connections after %v, the server after %v", path,
+						timeout, server)
 				}
 			}
 			return err

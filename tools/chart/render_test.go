@@ -77,7 +77,8 @@ serviceAccount: {create: false, name: there-already}
 autoscaling: {enabled: false}
 networkPolicy: {enabled: false}
 `,
-		[]string{"Deployment/rel-roster", "Pod/rel-roster-test", "PodDisruptionBudget/rel-roster", "Service/rel-roster"},
+		[]string{"Deployment/rel-roster", "Pod/rel-roster-test", "PodDisruptionBudget/rel-roster",
+			"Service/rel-roster"},
 	},
 	{
 		"everything", awsValues + `
@@ -101,8 +102,10 @@ httpRoute: {enabled: true, parentRefs: [{name: gateway, namespace: infra, sectio
 networkPolicy: {ingressFrom: [{ipBlock: {cidr: 10.0.0.0/16}}], metricsFrom: [{namespaceSelector: {matchLabels: {name: monitoring}}, podSelector: {}}, {ipBlock: {cidr: 10.0.0.0/8}}]}
 monitoring: {labels: {release: prometheus}, serviceMonitor: true, prometheusRule: true, dashboard: true}
 `,
-		[]string{"ConfigMap/people-dashboard", "Deployment/people", "HTTPRoute/people", "HorizontalPodAutoscaler/people",
-			"Ingress/people", "NetworkPolicy/people", "Pod/people-test", "PodDisruptionBudget/people", "PrometheusRule/people",
+		[]string{"ConfigMap/people-dashboard", "Deployment/people", "HTTPRoute/people",
+			"HorizontalPodAutoscaler/people",
+			"Ingress/people", "NetworkPolicy/people", "Pod/people-test", "PodDisruptionBudget/people",
+			"PrometheusRule/people",
 			"Service/people", "Service/people-metrics", "ServiceAccount/people", "ServiceMonitor/people"},
 	},
 	{
@@ -113,9 +116,11 @@ monitoring: {serviceMonitor: true, prometheusRule: true, dashboard: true}
 ingress: {enabled: true}
 httpRoute: {enabled: true, parentRefs: [{name: gateway}]}
 `,
-		[]string{"ConfigMap/rel-roster-dashboard", "Deployment/rel-roster", "HTTPRoute/rel-roster", "Ingress/rel-roster",
-			"NetworkPolicy/rel-roster", "PersistentVolumeClaim/rel-roster", "Pod/rel-roster-test", "PrometheusRule/rel-roster",
-			"Service/rel-roster", "Service/rel-roster-metrics", "ServiceAccount/rel-roster", "ServiceMonitor/rel-roster"},
+		[]string{"ConfigMap/rel-roster-dashboard", "Deployment/rel-roster", "HTTPRoute/rel-roster",
+			"Ingress/rel-roster", "NetworkPolicy/rel-roster", "PersistentVolumeClaim/rel-roster", "Pod/rel-roster-test",
+			"PrometheusRule/rel-roster",
+			"Service/rel-roster", "Service/rel-roster-metrics", "ServiceAccount/rel-roster",
+			"ServiceMonitor/rel-roster"},
 	},
 }
 
@@ -187,7 +192,8 @@ func checkPods(t *testing.T, found objects) {
 	}
 	for name, pod := range templates {
 		level := podsecurity.LevelVersion{Level: podsecurity.LevelRestricted, Version: podsecurity.LatestVersion()}
-		if result := policy.AggregateCheckResults(standard.EvaluatePod(level, &pod.ObjectMeta, &pod.Spec)); !result.Allowed {
+		if result := policy.AggregateCheckResults(standard.EvaluatePod(level, &pod.ObjectMeta,
+			&pod.Spec)); !result.Allowed {
 			t.Errorf("%s does not meet the restricted standard: %s", name, result.ForbiddenDetail())
 		}
 		if token := pod.Spec.AutomountServiceAccountToken; token == nil || *token {
@@ -367,7 +373,8 @@ func checkReferences(t *testing.T, found objects) {
 			}
 		case *autoscalingv2.HorizontalPodAutoscaler:
 			if o.Spec.ScaleTargetRef.Name != deployment.Name || deployment.Spec.Replicas != nil {
-				t.Errorf("%s scales %s, whose replicas are set to %v", key, o.Spec.ScaleTargetRef.Name, deployment.Spec.Replicas)
+				t.Errorf("%s scales %s, whose replicas are set to %v", key, o.Spec.ScaleTargetRef.Name,
+					deployment.Spec.Replicas)
 			}
 		case *monitoringv1.ServiceMonitor:
 			n := 0
@@ -459,7 +466,8 @@ func TestKubeVersion(t *testing.T) {
 	for helm, path := range helms {
 		for version, want := range map[string]bool{"v1.30.14": false, "v1.31.0": true, "v1.31.2-eks-7f9249a": true,
 			"v1.36.1": true} {
-			_, err := run(path(), "template", release, chartDir, "--kube-version", version, "--set", "embedded.enabled=true")
+			_, err := run(path(), "template", release, chartDir, "--kube-version", version, "--set",
+				"embedded.enabled=true")
 			if got := err == nil; got != want {
 				t.Errorf("%s, Kubernetes %s: %v", helm, version, err)
 			}

@@ -52,7 +52,8 @@ func TestCheck(t *testing.T) {
 		want           string // empty: no fault
 	}{
 		{"nothing", "", "", ""},
-		{"metric renamed in an alert", "rate(app_requests_total", "rate(app_request_total", `no metric "app_request_total"`},
+		{"metric renamed in an alert", "rate(app_requests_total", "rate(app_request_total",
+			`no metric "app_request_total"`},
 		{"metric renamed on the dashboard", "app_seconds_bucket{job", "app_second_bucket{job",
 			`no metric "app_second_bucket"`},
 		{"recorded series renamed", "expr: job:bad:rate5m", "expr: job:bad:rate1m", `no metric "job:bad:rate1m"`},

@@ -79,7 +79,8 @@ func (c *checker) selected(where string, e *parser.VectorSelector) labels {
 			continue
 		}
 		positive := m.Type == promlabels.MatchEqual || m.Type == promlabels.MatchRegexp
-		if positive && values != nil && !slices.Contains(freeLabels, m.Name) && !slices.ContainsFunc(values, m.Matches) {
+		if positive && values != nil && !slices.Contains(freeLabels, m.Name) &&
+			!slices.ContainsFunc(values, m.Matches) {
 			c.fault(where, "%s: no series seen matches %s; %s is one of %q", e.Name, m, m.Name, values)
 		}
 	}

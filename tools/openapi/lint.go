@@ -37,7 +37,8 @@ func (c *contract) lintOperations() []string {
 	for path, item := range c.model.Paths.PathItems.FromOldest() {
 		for method, op := range item.GetOperations().FromOldest() {
 			fault := func(format string, args ...any) {
-				faults = append(faults, fmt.Sprintf("%s %s: ", strings.ToUpper(method), path)+fmt.Sprintf(format, args...))
+				faults = append(faults, fmt.Sprintf("%s %s: ", strings.ToUpper(method), path)+fmt.Sprintf(format,
+					args...))
 			}
 			if op.OperationId == "" || ids[op.OperationId] {
 				fault("operationId %q is missing or used twice", op.OperationId)
