@@ -40,7 +40,7 @@ var usersBucket = []byte("users")
 
 const (
 	localPage  = 1024 // users read in one transaction, which blocks the reuse of free pages
-	localBatch = 1024 // writes of one commit
+	localBatch = 1024 // writes that wait for the next commit
 )
 
 // openLocal opens the store in dir, created if missing. After an error the process must end.
@@ -56,7 +56,7 @@ func openLocal(dir string, m *metrics) (*localStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &localStore{root: root, db: db, metrics: m, writes: make(chan *localWrite)}
+	l := &localStore{root: root, db: db, metrics: m, writes: make(chan *localWrite, localBatch)}
 	if err := l.prepareDirs(); err != nil {
 		return nil, err
 	}
@@ -144,39 +144,13 @@ func (l *localStore) write(ctx context.Context, apply func(*bolt.Bucket) error) 
 // commitWrites commits the writes that arrived during the last commit together, with one disk sync.
 // Seven times bbolt's Batch at 32 clients. It never returns.
 func (l *localStore) commitWrites() {
-	var writes int         // in the last commit
-	var took time.Duration // by the last commit
 	for w := range l.writes {
-		batch := l.gather(w, writes, min(took/4, 5*time.Millisecond))
-		start := time.Now()
+		batch := []*localWrite{w}
+		for range len(l.writes) {
+			batch = append(batch, <-l.writes)
+		}
 		l.commit(batch)
-		writes, took = len(batch), time.Since(start)
 	}
-}
-
-// gather returns the waiting writes, after first. It waits briefly for as many as in the last
-// commit: their clients were answered together, and send the next ones together.
-func (l *localStore) gather(first *localWrite, expected int, wait time.Duration) []*localWrite {
-	batch := []*localWrite{first}
-	late := time.After(wait)
-expecting:
-	for len(batch) < expected {
-		select {
-		case w := <-l.writes:
-			batch = append(batch, w)
-		case <-late:
-			break expecting
-		}
-	}
-	for len(batch) < localBatch {
-		select {
-		case w := <-l.writes:
-			batch = append(batch, w)
-		default:
-			return batch
-		}
-	}
-	return batch
 }
 
 func (l *localStore) commit(batch []*localWrite) {
