@@ -44,7 +44,12 @@ type config struct {
 func (c *config) variables() *flag.FlagSet {
 	v := flag.NewFlagSet("", flag.ContinueOnError)
 	v.StringVar(&c.ListenAddr, "LISTEN_ADDR", ":8080", "address of the API, such as 127.0.0.1:8080")
-	v.String("PORT", "", "port of the API, from 1 to 65535; replaces that of LISTEN_ADDR")
+	v.Func("PORT", "port of the API, from 1 to 65535; replaces that of LISTEN_ADDR", func(port string) error {
+		host, _, _ := net.SplitHostPort(c.ListenAddr) // set before PORT, in the order of names
+		// Port 0, which is any free port, becomes an empty port, which is invalid.
+		c.ListenAddr = net.JoinHostPort(host, strings.TrimLeft(port, "0"))
+		return nil
+	})
 	v.StringVar(&c.MetricsAddr, "METRICS_ADDR", ":8081", "address of /metrics, such as :9090; empty: off")
 	v.StringVar(&c.Table, "DYNAMODB_TABLE", "", "DynamoDB table of the users; needs S3_BUCKET")
 	v.StringVar(&c.Bucket, "S3_BUCKET", "", "S3 bucket of the images; needs DYNAMODB_TABLE")
@@ -68,51 +73,32 @@ func (c *config) variables() *flag.FlagSet {
 // loadConfig reads the configuration with lookup, such as os.LookupEnv. An empty variable counts as
 // unset, except METRICS_ADDR. The error names the variable, its value and what it must be.
 func loadConfig(lookup func(string) (string, bool)) (c config, err error) {
-	variables := c.variables()
-	invalid := func(name string) error {
-		value, _ := lookup(name)
-		if u, err := url.Parse(value); err == nil && u.User != nil {
-			value = u.Redacted()
-		}
-		return fmt.Errorf("%s: invalid value %q; expected: %s", name, value, variables.Lookup(name).Usage)
-	}
-	variables.VisitAll(func(v *flag.Flag) {
+	c.variables().VisitAll(func(v *flag.Flag) {
 		value, set := lookup(v.Name)
-		if value == "" && !(set && v.Name == "METRICS_ADDR") {
+		if err != nil || value == "" && !(set && v.Name == "METRICS_ADDR") {
 			return
 		}
-		if v.Value.Set(value) != nil {
-			err = invalid(v.Name)
+		if v.Value.Set(value) != nil || !c.inRange() { // all other values are
+			if u, notURL := url.Parse(value); notURL == nil && u.User != nil {
+				value = u.Redacted()
+			}
+			err = fmt.Errorf("%s: invalid value %q; expected: %s", v.Name, value, v.Usage)
 		}
 	})
-	if err != nil {
-		return c, err
-	}
-	if port := variables.Lookup("PORT").Value.String(); port != "" {
-		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return c, invalid("PORT")
-		}
-		host, _, _ := net.SplitHostPort(c.ListenAddr)
-		c.ListenAddr = net.JoinHostPort(host, port)
-	}
-	switch {
-	case !isAddress(c.ListenAddr):
-		return c, invalid("LISTEN_ADDR")
-	case c.MetricsAddr != "" && !isAddress(c.MetricsAddr):
-		return c, invalid("METRICS_ADDR")
-	case (c.Table == "") != (c.Bucket == ""):
-		return c, errors.New("only one of DYNAMODB_TABLE and S3_BUCKET is set: " +
+	if err == nil && (c.Table == "") != (c.Bucket == "") {
+		err = errors.New("only one of DYNAMODB_TABLE and S3_BUCKET is set: " +
 			"set both to use AWS, or neither to use the embedded store")
-	case c.MaxAvatarBytes < 1 || c.MaxAvatarBytes > maxAvatarBytes:
-		return c, invalid("MAX_AVATAR_BYTES")
-	case !slices.Contains([]string{"", "text", "json"}, c.LogFormat):
-		return c, invalid("LOG_FORMAT")
-	case c.ShutdownDelay < 0 || c.ShutdownDelay > time.Hour:
-		return c, invalid("SHUTDOWN_DELAY")
-	case c.ShutdownTimeout < time.Second || c.ShutdownTimeout > time.Hour:
-		return c, invalid("SHUTDOWN_TIMEOUT")
 	}
-	return c, nil
+	return c, err
+}
+
+// inRange reports whether the values are in the ranges of variables, as the defaults are.
+func (c *config) inRange() bool {
+	return isAddress(c.ListenAddr) && (c.MetricsAddr == "" || isAddress(c.MetricsAddr)) &&
+		c.MaxAvatarBytes >= 1 && c.MaxAvatarBytes <= maxAvatarBytes &&
+		slices.Contains([]string{"", "text", "json"}, c.LogFormat) &&
+		c.ShutdownDelay >= 0 && c.ShutdownDelay <= time.Hour &&
+		c.ShutdownTimeout >= time.Second && c.ShutdownTimeout <= time.Hour
 }
 
 // isAddress accepts what net.Listen takes, port 0 included.

@@ -18,6 +18,7 @@ var badConfig = []struct{ setting, want string }{
 	{"LISTEN_ADDR=:65536", "LISTEN_ADDR"},
 	{"LISTEN_ADDR=::1:8080", "LISTEN_ADDR"},
 	{"PORT=0", "PORT"},
+	{"PORT=00", "PORT"},
 	{"PORT=http", "PORT"},
 	{"PORT=-1", "PORT"},
 	{"PORT=65536", "PORT"},
@@ -73,6 +74,14 @@ func TestBadConfig(t *testing.T) {
 				t.Errorf("%s: error %q contains the password", test.setting, err)
 			}
 		})
+	}
+}
+
+// TestPortBesideBadAddress: PORT does not hide an invalid LISTEN_ADDR.
+func TestPortBesideBadAddress(t *testing.T) {
+	_, err := loadConfig(environment("LISTEN_ADDR=8080", "PORT=9000"))
+	if err == nil || !strings.Contains(err.Error(), "LISTEN_ADDR") {
+		t.Errorf("error %v, want one about LISTEN_ADDR", err)
 	}
 }
 
