@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"regexp"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -130,17 +129,6 @@ func (c *config) setPublicURL(s string) error {
 	path := strings.TrimRight(u.EscapedPath(), "/")
 	c.PublicURL = u.Scheme + "://" + strings.TrimSuffix(origin, ":"+defaultPort) + path
 	return nil
-}
-
-var endpoints = regexp.MustCompile(`^(LOCALSTACK_HOST|AWS_ENDPOINT_URL\w*)=.`)
-
-// warn logs which endpoints in the environment have no effect, because the embedded store is used.
-func (c *config) warn(log *slog.Logger, environ []string) {
-	for _, v := range environ {
-		if name, _, _ := strings.Cut(v, "="); c.Table == "" && endpoints.MatchString(v) {
-			log.Warn(name + " has no effect: DYNAMODB_TABLE and S3_BUCKET are not set")
-		}
-	}
 }
 
 // printVariables prints the variables for roster -h.

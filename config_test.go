@@ -162,36 +162,6 @@ func TestPublicURL(t *testing.T) {
 	}
 }
 
-// TestWarnings: an endpoint of AWS that has no effect is logged.
-func TestWarnings(t *testing.T) {
-	for _, test := range []struct {
-		variable, table string
-		want            bool
-	}{
-		{"LOCALSTACK_HOST=localhost", "", true},
-		{"LOCALSTACK_HOST=localhost", "users", false},
-		{"LOCALSTACK_HOST=", "", false},
-		{"AWS_ENDPOINT_URL=http://localhost:4566", "", true},
-		{"AWS_ENDPOINT_URL_S3=http://localhost:4566", "", true},
-		{"AWS_ENDPOINT_URL_S3=http://localhost:4566", "users", false},
-		{"AWS_REGION=eu-west-1", "", false},
-		{"AUTH_TOKENS_FILE=/tokens", "", false},
-		{"PATH=/bin", "", false},
-	} {
-		var log strings.Builder
-		c := config{Table: test.table}
-		c.warn(slog.New(slog.NewTextHandler(&log, nil)), []string{"HOME=/", test.variable})
-		name, _, _ := strings.Cut(test.variable, "=")
-		if got := strings.Contains(log.String(), "level=WARN") &&
-			strings.Contains(log.String(), name); got != test.want {
-			t.Errorf("%s with table %q: warning %t, want %t: %s", test.variable, test.table, got, test.want, &log)
-		}
-		if c.Table != test.table {
-			t.Errorf("the warning of %s changed the configuration", name)
-		}
-	}
-}
-
 // environment looks up NAME=VALUE settings as os.LookupEnv does.
 func environment(settings ...string) func(string) (string, bool) {
 	return func(name string) (string, bool) {

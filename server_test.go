@@ -886,3 +886,40 @@ func TestShutDown(t *testing.T) {
 		}
 	})
 }
+
+// TestWarnings: the endpoints of AWS that have no effect are logged.
+func TestWarnings(t *testing.T) {
+	for name, value := range map[string]string{
+		"LOCALSTACK_HOST":           "localhost",
+		"AWS_ENDPOINT_URL":          "http://localhost:4566",
+		"AWS_ENDPOINT_URL_S3":       "http://localhost:4566",
+		"AWS_ENDPOINT_URL_DYNAMODB": "",
+		"AWS_REGION":                "eu-west-1",
+		"AUTH_TOKENS_FILE":          "/tokens",
+	} {
+		t.Setenv(name, value)
+	}
+	warning := regexp.MustCompile(`level=WARN msg="(\w+) has no effect`)
+	for _, test := range []struct {
+		c    config
+		want []string
+	}{
+		{config{DataDir: t.TempDir()}, []string{"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "LOCALSTACK_HOST"}},
+		{config{Table: "users", Bucket: "avatars"}, nil},
+	} {
+		var log strings.Builder
+		users, _, err := openStores(t.Context(), test.c, slog.New(slog.NewTextHandler(&log, nil)), newMetrics(build{}))
+		wantError(t, err, nil)
+		if local, ok := users.(localUsers); ok {
+			defer local.Close()
+		}
+		var got []string
+		for _, line := range warning.FindAllStringSubmatch(log.String(), -1) {
+			got = append(got, line[1])
+		}
+		slices.Sort(got)
+		if diff := cmp.Diff(test.want, got); diff != "" || strings.Count(log.String(), "level=WARN") != len(got) {
+			t.Errorf("table %q: warnings (-want +got)\n%s%s", test.c.Table, diff, &log)
+		}
+	}
+}
