@@ -5,11 +5,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -131,13 +131,15 @@ func (c *config) setPublicURL(s string) error {
 	return nil
 }
 
-// printVariables prints the variables for roster -h.
-func printVariables(w io.Writer) {
-	fmt.Fprint(w, "\nEnvironment variables (all optional):\n")
+// printUsage prints the flags and the variables for roster -h.
+func printUsage() {
+	fmt.Fprint(os.Stderr, "Usage: roster [flag]\n\nServes the API, or does what the flag says:\n")
+	flag.PrintDefaults()
+	fmt.Fprint(os.Stderr, "\nEnvironment variables (all optional):\n")
 	new(config).variables().VisitAll(func(v *flag.Flag) {
-		fmt.Fprintf(w, "  %-16s  %-7s  %s\n", v.Name, cmp.Or(strings.ToLower(v.DefValue), "-"), v.Usage)
+		fmt.Fprintf(os.Stderr, "  %-16s  %-7s  %s\n", v.Name, cmp.Or(strings.ToLower(v.DefValue), "-"), v.Usage)
 	})
-	fmt.Fprint(w, "  AWS_*             -        "+
+	fmt.Fprint(os.Stderr, "  AWS_*             -        "+
 		"region, credentials, endpoints, checksums and retries, as in every AWS program\n")
 }
 

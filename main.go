@@ -41,11 +41,7 @@ func run() error {
 	createMissing := flag.Bool("bootstrap", false,
 		"create the table and the bucket on an emulator if missing, and exit")
 	migrateStore := flag.Bool("migrate", false, "copy the embedded store to DYNAMODB_TABLE and S3_BUCKET, and exit")
-	flag.Usage = func() {
-		fmt.Fprint(os.Stderr, "Usage: roster [flag]\n\nServes the API, or does what the flag says:\n")
-		flag.PrintDefaults()
-		printVariables(os.Stderr)
-	}
+	flag.Usage = printUsage
 	flag.Parse()
 	b := readBuild()
 	if flag.NArg() > 0 {
