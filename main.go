@@ -74,15 +74,12 @@ func run() error {
 
 func newLogger(c config) *slog.Logger {
 	options := &slog.HandlerOptions{Level: c.LogLevel}
-	if c.LogFormat == "text" || c.LogFormat == "" && isTerminal(os.Stderr) {
+	stderr, err := os.Stderr.Stat()
+	onTerminal := err == nil && stderr.Mode()&os.ModeCharDevice != 0
+	if c.LogFormat == "text" || c.LogFormat == "" && onTerminal {
 		return slog.New(slog.NewTextHandler(os.Stderr, options))
 	}
 	return slog.New(slog.NewJSONHandler(os.Stderr, options))
-}
-
-func isTerminal(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // serve serves the API until ctx ends and all requests are answered.
