@@ -89,39 +89,32 @@ func parseTokens(text string) (tokenSet, error) {
 	return known, nil
 }
 
-// current returns the valid tokens. A changed file takes effect within a second.
+// current returns the valid tokens. Each second it reads the file, whatever its size and time: an
+// editor may keep both. If the file is unreadable or malformed, the previous tokens stay valid and
+// an error is logged once.
 func (t *tokens) current() tokenSet {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if time.Since(t.checked) >= time.Second {
-		t.checked = time.Now()
-		t.reload()
+	if time.Since(t.checked) < time.Second {
+		return t.known
+	}
+	t.checked = time.Now()
+	known, err := readTokens(t.path)
+	switch {
+	case err != nil && err.Error() != t.failure:
+		t.failure = err.Error()
+		t.log.Error("tokens not reloaded; the previous ones stay valid", "error", err)
+		t.metrics.reloadFailures.Inc()
+	case err == nil && (t.failure != "" || !maps.Equal(known, t.known)):
+		for hash, old := range t.known {
+			if known[hash].name != old.name {
+				t.metrics.tokenLastUse.DeleteLabelValues(old.name)
+			}
+		}
+		t.known, t.failure = known, ""
+		t.log.Info("tokens reloaded", "tokens", len(known))
 	}
 	return t.known
-}
-
-// reload reads the file, whatever its size and time: an editor may keep both. If the file is
-// unreadable or malformed, the previous tokens stay valid and an error is logged once.
-func (t *tokens) reload() {
-	known, err := readTokens(t.path)
-	if err != nil {
-		if err.Error() != t.failure {
-			t.failure = err.Error()
-			t.log.Error("tokens not reloaded; the previous ones stay valid", "error", err)
-			t.metrics.reloadFailures.Inc()
-		}
-		return
-	}
-	if t.failure == "" && maps.Equal(known, t.known) {
-		return
-	}
-	for hash, old := range t.known {
-		if known[hash].name != old.name {
-			t.metrics.tokenLastUse.DeleteLabelValues(old.name)
-		}
-	}
-	t.known, t.failure = known, ""
-	t.log.Info("tokens reloaded", "tokens", len(known))
 }
 
 // authenticate returns the token of a request.
