@@ -61,10 +61,8 @@ func readTags(r *http.Request, field string) (*tags, error) {
 		return nil, nil
 	}
 	text := strings.TrimSpace(strings.Join(lines, ","))
-	if text == "*" {
-		return &tags{any: true}, nil
-	}
-	if !tagList.MatchString(text) {
+	t := &tags{any: text == "*"}
+	if !t.any && !tagList.MatchString(text) {
 		return nil, badRequest(`%s must be * or entity tags in double quotes, such as "4hpbm7i2xqzv", not %.40q`,
 			field, text)
 	}
@@ -72,7 +70,6 @@ func readTags(r *http.Request, field string) (*tags, error) {
 	if len(found) > maxTags {
 		return nil, badRequest("%s may have at most %d entity tags; it has %d", field, maxTags, len(found))
 	}
-	t := &tags{}
 	for _, m := range found {
 		// In If-Match, a weak tag matches nothing (section 8.8.3.2).
 		if weak := m[1] != ""; !weak || field == "If-None-Match" {
