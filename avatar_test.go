@@ -215,10 +215,10 @@ func TestDeleteAvatarFails(t *testing.T) {
 		}
 	}
 	send("PUT", testkit.PNG(testkit.Gradient(20, 20, 1)), http.StatusOK)
-	bucket.Undeletable = map[string]bool{bucket.Keys()[0]: true}
+	bucket.Always("DeleteObject", testkit.Fault{Status: 403, Code: "AccessDenied"})
 	send("DELETE", nil, http.StatusServiceUnavailable)
 	send("GET", nil, http.StatusNotFound)
-	bucket.Undeletable = nil
+	bucket.Clear()
 	send("DELETE", nil, http.StatusNoContent)
 	if got, err := users.Get(t.Context(), u.ID); err != nil || got.Removed != "" || len(bucket.Keys()) > 0 {
 		t.Errorf("after a repeated deletion: %+v, error %v, objects %q, want none", got, err, bucket.Keys())

@@ -206,8 +206,6 @@ func (log *awsLog) failed(ctx context.Context, name string, err error) error {
 		return fmt.Errorf("%s: %w", operation, ctx.Err())
 	case code == "NoSuchKey": // AccessDenied without s3:ListBucket, or if that has a condition
 		return ErrNotFound
-	case name == "DeleteObjects" && slices.Contains(noBatches, code):
-		return errors.ErrUnsupported
 	}
 	kind := code
 	if strings.HasPrefix(code, "AccessDenied") {

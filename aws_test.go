@@ -96,7 +96,7 @@ func openRealAWS(t testing.TB, dynamoURL, s3URL string) (*dynamoUsers, *s3Avatar
 				break
 			}
 			for _, object := range page.Contents {
-				avatars.delete(ctx, []string{*object.Key})
+				avatars.delete(ctx, *object.Key)
 			}
 		}
 		avatars.client.DeleteBucket(ctx, &s3.DeleteBucketInput{Bucket: &avatars.bucket})
@@ -320,8 +320,8 @@ func TestCredentials(t *testing.T) {
 		check(users.Create(ctx, u), "PutItem")
 	}
 	for _, code := range []string{"ExpiredToken", "InvalidAccessKeyId", "AccessDenied", "SignatureDoesNotMatch"} {
-		bucket.Next("DeleteObjects", testkit.Fault{Status: 403, Code: code})
-		check(avatars.Delete(ctx, u.ID, "key"), "DeleteObjects")
+		bucket.Next("DeleteObject", testkit.Fault{Status: 403, Code: code})
+		check(avatars.Delete(ctx, u.ID, "key"), "DeleteObject")
 	}
 	if dynamo.Count() != 0 {
 		t.Error("something was stored")
@@ -528,7 +528,7 @@ func TestPermissions(t *testing.T) {
 	used := map[string]bool{}
 	users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL,
 		func(service, operation, code string, attempts int, d time.Duration) {
-			action := map[string]string{"ListObjectsV2": "ListBucket", "DeleteObjects": "DeleteObject"}[operation]
+			action := map[string]string{"ListObjectsV2": "ListBucket"}[operation]
 			mu.Lock()
 			used[strings.ToLower(service)+":"+cmp.Or(action, operation)] = true
 			mu.Unlock()

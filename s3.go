@@ -8,15 +8,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/feature/s3/manager"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
-	"github.com/aws/smithy-go"
+	"golang.org/x/sync/errgroup"
 )
 
 // s3Avatars stores images in an S3 bucket as avatars/{id}/{key}.
@@ -24,7 +21,6 @@ type s3Avatars struct {
 	client *s3.Client
 	bucket string
 	log    awsLog
-	single atomic.Bool // delete one object a call
 }
 
 func newS3Avatars(cfg aws.Config, bucket string, log *slog.Logger) *s3Avatars {
@@ -115,7 +111,7 @@ func (body *s3Body) Close() error {
 }
 
 func (a *s3Avatars) Delete(ctx context.Context, id, key string) error {
-	return a.delete(ctx, []string{avatarKey(id, key), avatarKey(id, thumbnailKey(key))})
+	return a.delete(ctx, avatarKey(id, key), avatarKey(id, thumbnailKey(key)))
 }
 
 func (a *s3Avatars) DeleteStale(ctx context.Context, id string, before time.Time) error {
@@ -135,49 +131,22 @@ func (a *s3Avatars) DeleteStale(ctx context.Context, id string, before time.Time
 			}
 		}
 	}
-	return a.delete(ctx, stale)
+	return a.delete(ctx, stale...)
 }
 
-// noBatches are the codes of S3 stores without DeleteObjects, or that require Content-MD5 for it.
-var noBatches = []string{"NotImplemented", "MethodNotAllowed", "InvalidArgument", "InvalidRequest", "MissingContentMD5"}
-
-// delete deletes objects, existing or not.
-func (a *s3Avatars) delete(ctx context.Context, keys []string) error {
-	if !a.single.Load() {
-		err := a.deleteBatches(ctx, keys)
-		if !errors.Is(err, errors.ErrUnsupported) {
-			return err
-		}
-		if a.single.CompareAndSwap(false, true) {
-			a.log.Warn("this S3 store rejects DeleteObjects: objects are deleted one by one from now on")
-		}
-	}
+// delete deletes objects, existing or not, 16 at a time. It stops at the first error.
+func (a *s3Avatars) delete(ctx context.Context, keys ...string) error {
+	calls, ctx := errgroup.WithContext(ctx)
+	calls.SetLimit(16)
 	for _, key := range keys {
-		in := &s3.DeleteObjectInput{Bucket: &a.bucket, Key: &key}
-		_, err := call(ctx, &a.log, "DeleteObject", callTimeout, a.client.DeleteObject, in)
-		if err != nil && !errors.Is(err, ErrNotFound) {
+		calls.Go(func() error {
+			in := &s3.DeleteObjectInput{Bucket: &a.bucket, Key: &key}
+			_, err := call(ctx, &a.log, "DeleteObject", callTimeout, a.client.DeleteObject, in)
+			if errors.Is(err, ErrNotFound) {
+				return nil
+			}
 			return err
-		}
+		})
 	}
-	return nil
-}
-
-func (a *s3Avatars) deleteBatches(ctx context.Context, keys []string) error {
-	for batch := range slices.Chunk(keys, 1000) { // the limit of DeleteObjects
-		objects := &types.Delete{Quiet: aws.Bool(true)}
-		for _, key := range batch {
-			objects.Objects = append(objects.Objects, types.ObjectIdentifier{Key: &key})
-		}
-		in := &s3.DeleteObjectsInput{Bucket: &a.bucket, Delete: objects}
-		out, err := call(ctx, &a.log, "DeleteObjects", callTimeout, a.client.DeleteObjects, in)
-		if err == nil && len(out.Errors) > 0 {
-			failed := out.Errors[0]
-			err = &smithy.GenericAPIError{Code: aws.ToString(failed.Code), Message: aws.ToString(failed.Message)}
-			err = a.log.failed(ctx, "DeleteObjects", err)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return calls.Wait()
 }

@@ -257,12 +257,12 @@ func TestDeleteUserFails(t *testing.T) {
 		}
 	}
 	send("PUT", "/avatar", testkit.PNG(testkit.Gradient(20, 20, 1)), http.StatusOK)
-	bucket.Undeletable = map[string]bool{bucket.Keys()[0]: true}
+	bucket.Always("DeleteObject", testkit.Fault{Status: 403, Code: "AccessDenied"})
 	send("DELETE", "", nil, http.StatusServiceUnavailable)
 	if _, err := users.Get(t.Context(), u.ID); err != nil {
 		t.Errorf("the user after a failed deletion: error %v, want none", err)
 	}
-	bucket.Undeletable = nil
+	bucket.Clear()
 	send("DELETE", "", nil, http.StatusNoContent)
 	if keys := bucket.Keys(); len(keys) > 0 {
 		t.Errorf("objects of the deleted user: %q, want none", keys)

@@ -133,7 +133,7 @@ func TestReplacedAvatar(t *testing.T) {
 	images := [][]byte{testkit.PNG(testkit.Gradient(20, 20, 1)), testkit.PNG(testkit.Gradient(20, 20, 2))}
 	u := one.do(t, "POST /user", http.Header{"Content-Type": {"application/json"}},
 		[]byte(`{"name":"Anna","email":"anna@example.com"}`)).want(t, http.StatusCreated).user(t)
-	bucket.Always("DeleteObjects", testkit.Fault{Status: 403, Code: "AccessDenied"})
+	bucket.Always("DeleteObject", testkit.Fault{Status: 403, Code: "AccessDenied"})
 	put := func(image []byte) userJSON {
 		return one.do(t, "PUT /users/"+u.ID+"/avatar", nil, image).want(t, http.StatusOK).user(t)
 	}

@@ -12,7 +12,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	dynamotypes "github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
-	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
 )
 
@@ -299,18 +298,14 @@ func TestBadCalls(t *testing.T) {
 				_, err := c.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: aws.String("no-such-bucket")})
 				return err
 			}},
-		{"DeleteObjects, no such bucket", "NoSuchBucket",
+		{"DeleteObject, no such bucket", "NoSuchBucket",
 			func(ctx context.Context, c *s3.Client, bucket *string) error {
-				_, err := c.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: aws.String("no-such-bucket"),
-					Delete: &s3types.Delete{Objects: []s3types.ObjectIdentifier{{Key: aws.String("a")}}}})
+				_, err := c.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: aws.String("no-such-bucket"),
+					Key: aws.String("a")})
 				return err
 			}},
-		{"DeleteObjects, no such key", "", func(ctx context.Context, c *s3.Client, bucket *string) error {
-			out, err := c.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: bucket,
-				Delete: &s3types.Delete{Objects: []s3types.ObjectIdentifier{{Key: aws.String("avatars/none/none")}}}})
-			if err == nil && len(out.Errors) > 0 {
-				err = errors.New(aws.ToString(out.Errors[0].Code))
-			}
+		{"DeleteObject, no such key", "", func(ctx context.Context, c *s3.Client, bucket *string) error {
+			_, err := c.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: bucket, Key: aws.String("avatars/none/none")})
 			return err
 		}},
 		{"GetObject, a range past the end", "InvalidRange",

@@ -24,9 +24,8 @@ import (
 // rejects what S3 rejects.
 type S3 struct {
 	*Faults
-	URL         string
-	pageSize    int             // of a listing; S3's own limit is 1000
-	Undeletable map[string]bool // keys of objects that DeleteObjects fails to delete
+	URL      string
+	pageSize int // of a listing; S3's own limit is 1000
 
 	mu      sync.Mutex
 	buckets map[string]map[string]s3Object
@@ -74,8 +73,6 @@ func (f *S3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		operation = "HeadBucket"
 	case key == "" && r.Method == http.MethodGet && query.Get("list-type") == "2":
 		operation = "ListObjectsV2"
-	case r.Method == http.MethodPost && query.Has("delete"):
-		operation = "DeleteObjects"
 	case r.Method == http.MethodPut:
 		operation = "PutObject"
 	case r.Method == http.MethodDelete:
@@ -118,8 +115,6 @@ func (f *S3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			maps.Copy(w.Header(), object.checksum)
 		case "GetObject":
 			f.get(w, r, key, objects)
-		case "DeleteObjects":
-			f.delete(w, body, objects)
 		case "DeleteObject":
 			delete(objects, key)
 			w.WriteHeader(http.StatusNoContent)
@@ -233,30 +228,6 @@ func (f *S3) list(w http.ResponseWriter, r *http.Request, bucket string, objects
 		}
 		out.Contents = append(out.Contents, content{key, objects[key].modified.UTC().Format("2006-01-02T15:04:05.000Z"),
 			len(objects[key].body)})
-	}
-	answerS3(w, http.StatusOK, out)
-}
-
-// delete deletes objects, except those in Undeletable.
-func (f *S3) delete(w http.ResponseWriter, body []byte, objects map[string]s3Object) {
-	var in struct {
-		Object []struct{ Key string }
-	}
-	if err := xml.Unmarshal(body, &in); err != nil || len(in.Object) == 0 || len(in.Object) > 1000 {
-		refuseS3(w, http.StatusBadRequest, "MalformedXML")
-		return
-	}
-	type failure struct{ Key, Code, Message string }
-	out := struct {
-		XMLName xml.Name `xml:"DeleteResult"`
-		Error   []failure
-	}{}
-	for _, object := range in.Object {
-		if f.Undeletable[object.Key] {
-			out.Error = append(out.Error, failure{object.Key, "AccessDenied", "the fake says AccessDenied"})
-		} else {
-			delete(objects, object.Key)
-		}
 	}
 	answerS3(w, http.StatusOK, out)
 }
