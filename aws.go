@@ -26,6 +26,7 @@ import (
 	"github.com/aws/smithy-go/logging"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -191,11 +192,12 @@ func describeAWS(err error) (code, cause string) {
 type awsLog struct {
 	*slog.Logger
 	service, target string   // such as DynamoDB and "table users"
-	last            sync.Map // time by kind of failure
+	limits          sync.Map // *rate.Sometimes by kind of failure
 }
 
-// failed returns an error of an operation as one of the stores, and logs it. Every refusal by AWS
-// is an ErrUnavailable: the operator can correct it. It returns an unmet condition as it is.
+// failed returns an error of an operation as one of the stores, and logs it, each kind once a minute.
+// Every refusal by AWS is an ErrUnavailable: the operator can correct it. It returns an unmet
+// condition as it is.
 func (log *awsLog) failed(ctx context.Context, name string, err error) error {
 	operation := log.service + " " + name + " on " + log.target
 	code, cause := describeAWS(err)
@@ -211,21 +213,9 @@ func (log *awsLog) failed(ctx context.Context, name string, err error) error {
 	if strings.HasPrefix(code, "AccessDenied") {
 		kind += operation // each operation has its own permission
 	}
-	if log.allow(kind) {
+	limit, _ := log.limits.LoadOrStore(kind, &rate.Sometimes{Interval: time.Minute})
+	limit.(*rate.Sometimes).Do(func() {
 		log.ErrorContext(ctx, "AWS call failed", "operation", operation, "code", code, "error", cause)
-	}
+	})
 	return fmt.Errorf("%w: %s: %s", ErrUnavailable, operation, cause)
-}
-
-// allow reports whether a failure may be logged: the first one, then one a minute.
-func (log *awsLog) allow(kind string) bool {
-	now := time.Now()
-	last, seen := log.last.LoadOrStore(kind, now)
-	if !seen {
-		return true
-	}
-	if now.Sub(last.(time.Time)) < time.Minute {
-		return false
-	}
-	return log.last.CompareAndSwap(kind, last, now)
 }

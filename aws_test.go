@@ -458,17 +458,23 @@ func TestLogOnce(t *testing.T) {
 	}
 }
 
-// TestLogInterval: a failure is logged at most once a minute for each key.
+// TestLogInterval: a failure is logged once however many calls fail at the same time, and then at most once a minute
+// for each code.
 func TestLogInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var l awsLog
-		for i, want := range []bool{true, false, false, true} {
-			if got := l.allow("Throttled"); got != want {
-				t.Errorf("after %d s: %t, want %t", 20*i, got, want)
+		var lines bytes.Buffer
+		l := awsLog{Logger: slog.New(slog.NewTextHandler(&lines, nil))}
+		for i, want := range []int{1, 0, 0, 1} {
+			testkit.Together(20, func(n int) {
+				code := []string{"Throttled", "other"}[n%2]
+				l.failed(t.Context(), "GetItem", &smithy.GenericAPIError{Code: code})
+			})
+			for _, code := range []string{"Throttled", "other"} {
+				if got := strings.Count(lines.String(), "code="+code); got != want {
+					t.Errorf("%d lines of %s after %d s, want %d", got, code, 20*i, want)
+				}
 			}
-			if got := l.allow("other"); got != want {
-				t.Errorf("another key after %d s: %t, want %t", 20*i, got, want)
-			}
+			lines.Reset()
 			time.Sleep(20 * time.Second)
 		}
 	})
