@@ -206,6 +206,8 @@ func (log *awsLog) failed(ctx context.Context, name string, err error) error {
 		return err
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", operation, ctx.Err())
+	case code == "ResourceInUseException": // of CreateTable
+		return ErrExists
 	case code == "NoSuchKey": // AccessDenied without s3:ListBucket, or if that has a condition
 		return ErrNotFound
 	}

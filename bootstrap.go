@@ -53,19 +53,14 @@ func create(ctx context.Context, log *slog.Logger, kind, name string, do func(co
 // createTable creates the table, or returns ErrExists.
 func (d *dynamoUsers) createTable(ctx context.Context) error {
 	id := aws.String("id")
-	_, err := d.client.CreateTable(ctx, &dynamodb.CreateTableInput{
+	in := &dynamodb.CreateTableInput{
 		TableName:            &d.table,
 		BillingMode:          types.BillingModePayPerRequest,
 		AttributeDefinitions: []types.AttributeDefinition{{AttributeName: id, AttributeType: "S"}},
 		KeySchema:            []types.KeySchemaElement{{AttributeName: id, KeyType: types.KeyTypeHash}},
-	})
-	if _, exists := errors.AsType[*types.ResourceInUseException](err); exists {
-		return ErrExists
 	}
-	if err != nil {
-		return d.log.failed(ctx, "CreateTable", err)
-	}
-	return nil
+	_, err := call(ctx, &d.log, "CreateTable", callTimeout, d.client.CreateTable, in)
+	return err
 }
 
 // createBucket creates the bucket, or returns ErrExists.
@@ -79,8 +74,6 @@ func (a *s3Avatars) createBucket(ctx context.Context) error {
 			LocationConstraint: s3types.BucketLocationConstraint(region),
 		}
 	}
-	if _, err := a.client.CreateBucket(ctx, in); err != nil {
-		return a.log.failed(ctx, "CreateBucket", err)
-	}
-	return nil
+	_, err := call(ctx, &a.log, "CreateBucket", callTimeout, a.client.CreateBucket, in)
+	return err
 }
