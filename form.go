@@ -112,8 +112,8 @@ func contentType(r *http.Request, accepted ...string) (mediaType string, params 
 	return "", nil, p
 }
 
-// openBody returns a body of at most limit bytes. It reserves memory if there may be an image.
-func (s *server) openBody(w *response, r *http.Request, limit int64) (io.Reader, error) {
+// readBody reads a whole body of at most limit bytes. It reserves memory if there may be an image.
+func (s *server) readBody(w *response, r *http.Request, limit int64) ([]byte, error) {
 	need := r.ContentLength
 	switch {
 	case need > limit && limit > maxFormBytes:
@@ -134,29 +134,20 @@ func (s *server) openBody(w *response, r *http.Request, limit int64) (io.Reader,
 		s.metrics.uploadsInFlight.Inc()
 		w.reserved = need
 	}
-	return http.MaxBytesReader(nil, r.Body, limit), nil
+	length := max(r.ContentLength, 0) // of an unknown length: the buffer grows
+	data := bytes.NewBuffer(make([]byte, 0, length+bytes.MinRead))
+	if _, err := data.ReadFrom(http.MaxBytesReader(nil, r.Body, limit)); err != nil {
+		return nil, bodyError(err)
+	}
+	return data.Bytes(), nil
 }
 
-// releaseBody returns what openBody reserved, if anything.
+// releaseBody returns what readBody reserved, if anything.
 func (s *server) releaseBody(w *response) {
 	if w.reserved > 0 {
 		s.metrics.uploadsInFlight.Dec()
 		s.uploadMemory.Release(w.reserved)
 	}
-}
-
-// readBody reads a whole body of at most limit bytes.
-func (s *server) readBody(w *response, r *http.Request, limit int64) ([]byte, error) {
-	body, err := s.openBody(w, r, limit)
-	if err != nil {
-		return nil, err
-	}
-	length := max(r.ContentLength, 0) // of an unknown length: the buffer grows
-	data := bytes.NewBuffer(make([]byte, 0, length+bytes.MinRead))
-	if _, err := data.ReadFrom(body); err != nil {
-		return nil, bodyError(err)
-	}
-	return data.Bytes(), nil
 }
 
 // readForm reads a body of one of the accepted media types.
@@ -165,20 +156,19 @@ func (s *server) readForm(w *response, r *http.Request, accepted []string, field
 	if err != nil {
 		return nil, err
 	}
-	f := &form{fields: map[string]string{}, allowed: fields}
+	limit := int64(maxFormBytes)
 	if mediaType == "multipart/form-data" {
-		body, err := s.readBody(w, r, maxFormBytes+s.MaxAvatarBytes)
-		if err != nil {
-			return nil, err
-		}
-		return f, f.readMultipart(body, params["boundary"], s.MaxAvatarBytes)
+		limit += s.MaxAvatarBytes
 	}
-	data, err := s.readBody(w, r, maxFormBytes)
+	data, err := s.readBody(w, r, limit)
 	if err != nil {
 		return nil, err
 	}
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	f := &form{fields: map[string]string{}, allowed: fields}
 	switch {
+	case mediaType == "multipart/form-data":
+		return f, f.readMultipart(data, params["boundary"], s.MaxAvatarBytes)
 	case mediaType != "application/x-www-form-urlencoded":
 		return f, f.readJSON(data)
 	case json.Valid(data):
