@@ -1,19 +1,16 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"mime"
 	"mime/multipart"
 	"net/http"
-	"net/textproto"
 	"net/url"
 	"regexp"
 	"slices"
@@ -214,103 +211,70 @@ func (f *form) readURLEncoded(text string) error {
 	return f.err()
 }
 
-// readMultipart reads multipart/form-data, the image from the part avatar or file.
+// readMultipart reads multipart/form-data (RFC 7578), the image from the part avatar or file. It
+// overwrites the body.
 func (f *form) readMultipart(body []byte, boundary string, maxImage int64) error {
 	if boundary == "" {
 		return badRequest("Content-Type lacks the boundary parameter of multipart/form-data")
 	}
-	f.allowed = append(f.allowed, "avatar", "file")
-	parts, err := splitParts(body, boundary)
-	if err != nil {
-		return err
+	final := "--" + boundary + "--"
+	if !bytes.Contains(body, []byte(final)) { // multipart.Reader drops a part that is cut in its header
+		return badRequest("the form lacks %.80q, the final boundary by Content-Type", final)
 	}
-	for _, p := range parts {
-		if err := f.addPart(p, maxImage); err != nil {
+	f.allowed = append(f.allowed, "avatar", "file")
+	source := &io.LimitedReader{R: bytes.NewReader(body)}
+	parts := multipart.NewReader(source, boundary)
+	// Over what has been read of the body: with another buffer, 200 uploads took up to 339 MiB, not 187.
+	contents := bytes.NewBuffer(body[:0])
+	for n := 1; ; n++ {
+		source.N = maxFormBytes // for the header: multipart.Reader would accept 10 MiB
+		p, err := parts.NextRawPart()
+		switch {
+		case err == io.EOF && source.N > 0:
+			return f.err()
+		case err != nil:
+			return badRequest("part %d of the form is malformed or has a long header: %.200v", n, err)
+		case n > maxParts:
+			return badRequest("the form has more than %d parts", maxParts)
+		case p.FormName() == "":
+			return badRequest("part %d of the form has no readable name; "+
+				`send Content-Disposition: form-data; name="..."`, n)
+		}
+		switch encoding := p.Header.Get("Content-Transfer-Encoding"); strings.ToLower(encoding) {
+		case "", "7bit", "8bit", "binary":
+		default: // RFC 7578, section 4.7
+			return badRequest("part %d of the form has the Content-Transfer-Encoding %.40q; "+
+				"send it unencoded", n, encoding)
+		}
+		source.N = int64(len(body)) // for the content
+		begin := contents.Len()
+		if _, err := contents.ReadFrom(p); err != nil {
+			return bodyError(err)
+		}
+		if err := f.addPart(p, contents.Bytes()[begin:], maxImage); err != nil {
 			return err
 		}
 	}
-	return f.err()
 }
 
-func (f *form) addPart(p part, maxImage int64) error {
-	isImage := p.name == "avatar" || p.name == "file"
-	if isImage && len(p.content) == 0 && p.fileName == "" {
-		return nil // a browser sends this for an empty file input
-	}
+func (f *form) addPart(p *multipart.Part, content []byte, maxImage int64) error {
+	name := p.FormName()
+	isImage := name == "avatar" || name == "file"
 	limit := int64(maxFormBytes)
 	if isImage {
 		limit = maxImage
 	}
 	switch {
+	case isImage && len(content) == 0 && p.FileName() == "":
+		// A browser sends this for an empty file input.
 	case isImage && f.image != nil:
-		f.fault(p.name, "more than one image was sent")
-	case int64(len(p.content)) > limit:
-		return tooLarge("%.40q may have at most %d bytes", p.name, limit)
+		f.fault(name, "more than one image was sent")
+	case int64(len(content)) > limit:
+		return tooLarge("%.40q may have at most %d bytes", name, limit)
 	case isImage:
-		f.image = p.content
+		f.image = content
 	default:
-		f.set(p.name, string(p.content))
+		f.set(name, string(content))
 	}
 	return nil
-}
-
-// A part is one part of multipart/form-data (RFC 7578).
-type part struct {
-	name, fileName string
-	content        []byte
-}
-
-// splitParts splits a multipart body (RFC 2046, section 5.1.1) into at most maxParts parts. It does
-// not copy their content. All lines end in CRLF, or all in LF alone, as some scripts send them.
-func splitParts(body []byte, boundary string) (parts []part, err error) {
-	delimiter := []byte("--" + boundary)
-	preamble, rest, found := bytes.Cut(body, delimiter)
-	if !found || len(preamble) > 0 && !bytes.HasSuffix(preamble, []byte("\n")) {
-		return nil, badRequest("the body does not begin with the boundary of Content-Type")
-	}
-	lineEnd := []byte("\r\n")
-	if bytes.HasPrefix(rest, []byte("\n")) {
-		lineEnd = []byte("\n")
-	}
-	for raw := range bytes.SplitSeq(rest, slices.Concat(lineEnd, delimiter)) {
-		if bytes.HasPrefix(raw, []byte("--")) { // behind the last delimiter
-			return parts, nil
-		}
-		if len(parts) == maxParts {
-			return nil, badRequest("the form has more than %d parts", maxParts)
-		}
-		p, err := parsePart(raw, lineEnd)
-		if err != nil {
-			return nil, badRequest("part %d of the form %v", len(parts)+1, err)
-		}
-		parts = append(parts, p)
-	}
-	return nil, bodyError(io.ErrUnexpectedEOF)
-}
-
-// parsePart parses a part: the rest of the boundary's line, the header, an empty line, the content.
-func parsePart(raw, lineEnd []byte) (part, error) {
-	padding, rest, _ := bytes.Cut(raw, lineEnd)
-	_, content, found := bytes.Cut(rest, slices.Concat(lineEnd, lineEnd))
-	lines := rest[:len(rest)-len(content)] // of the header, with the empty one
-	switch {
-	case len(bytes.TrimSpace(padding)) > 0:
-		return part{}, errors.New("has text in the line of its boundary")
-	case !found || len(lines) > maxFormBytes:
-		return part{}, fmt.Errorf("has no empty line within %d bytes, to end its header", maxFormBytes)
-	}
-	header, err := textproto.NewReader(bufio.NewReader(bytes.NewReader(lines))).ReadMIMEHeader()
-	if err != nil {
-		return part{}, fmt.Errorf("is malformed: %w", err)
-	}
-	switch encoding := header.Get("Content-Transfer-Encoding"); strings.ToLower(encoding) {
-	case "", "7bit", "8bit", "binary":
-	default: // RFC 7578, section 4.7
-		return part{}, fmt.Errorf("has the Content-Transfer-Encoding %.40q; send it unencoded", encoding)
-	}
-	p := multipart.Part{Header: header}
-	if p.FormName() == "" {
-		return part{}, errors.New(`has no readable name; send Content-Disposition: form-data; name="..."`)
-	}
-	return part{name: p.FormName(), fileName: p.FileName(), content: content}, nil
 }

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
+	"math/rand/v2"
 	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -329,11 +332,29 @@ func FuzzMultipart(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte, boundary string) {
 		const limit = 10_000
 		form := newForm("name", "email")
-		err := form.readMultipart(body, boundary, limit)
+		err := form.readMultipart(bytes.Clone(body), boundary, limit)
 		if len(form.image) > limit {
 			t.Errorf("an image of %d bytes passes", len(form.image))
 		}
 		checkFuzzedForm(t, form, err)
+		if err != nil {
+			return
+		}
+		parts := multipart.NewReader(bytes.NewReader(body), boundary)
+		for {
+			p, err := parts.NextRawPart()
+			if err == io.EOF {
+				break
+			}
+			content := testkit.Must(io.ReadAll(p))
+			got, isField := form.fields[p.FormName()]
+			if !isField {
+				got = string(form.image)
+			}
+			if got != string(content) {
+				t.Errorf("%s is %q, want %q", p.FormName(), got, content)
+			}
+		}
 	})
 }
 
@@ -386,47 +407,56 @@ func checkFuzzedForm(t *testing.T, form *form, err error) {
 	}
 }
 
-func TestSplitParts(t *testing.T) {
-	const head = "Content-Disposition: form-data; name=name\r\n\r\n"
-	many := strings.Repeat("--b\r\n"+head+"x\r\n", maxParts)
+// TestParts: parts are split as RFC 2046 says.
+func TestParts(t *testing.T) {
+	const disposition = "Content-Disposition: form-data; name="
+	head := disposition + "a\r\n\r\n"
+	var many strings.Builder
+	most := map[string]string{}
+	for i := range maxParts {
+		name := string(rune('a' + i))
+		fmt.Fprintf(&many, "--b\r\n%s%s\r\n\r\nx\r\n", disposition, name)
+		most[name] = "x"
+	}
+	ada := map[string]string{"a": "Ada"}
 	for _, test := range []struct {
 		name, body string
-		want       []string // contents; nil: 400
+		want       map[string]string // nil: 400
 	}{
-		{"one part", "--b\r\n" + head + "Ada\r\n--b--\r\n", []string{"Ada"}},
-		{"two parts", "--b\r\n" + head + "Ada\r\n--b\r\n" + head + "x\r\n--b--", []string{"Ada", "x"}},
-		{"empty part", "--b\r\n" + head + "\r\n--b--", []string{""}},
-		{"line breaks in the content", "--b\r\n" + head + "\r\n\r\n\n\r\r\n--b--", []string{"\r\n\r\n\n\r"}},
-		{"LF", strings.ReplaceAll("--b\r\n"+head+"Ada\r\n--b--", "\r\n", "\n"), []string{"Ada"}},
-		{"preamble and epilogue", "before\r\n--b\r\n" + head + "Ada\r\n--b--\r\nafter\r\n--b\r\n", []string{"Ada"}},
-		{"padding", "--b \t\r\n" + head + "Ada\r\n--b  \r\n" + head + "x\r\n--b--", []string{"Ada", "x"}},
-		{"longer line", "--b\r\n" + head + "\r\n--bc\r\n--b--", nil},
-		{"boundary in a line", "--b\r\n" + head + "x--b\r\n--b--", []string{"x--b"}},
-		{"folded header", "--b\r\nContent-Disposition: form-data;\r\n name=name\r\n\r\nAda\r\n--b--", []string{"Ada"}},
-		{"8bit", "--b\r\nContent-Transfer-Encoding: 8Bit\r\n" + head + "Ada\r\n--b--", []string{"Ada"}},
-		{"most parts", many + "--b--", strings.Split(strings.Repeat("x", maxParts), "")},
-		{"no part", "--b--", []string{}},
-		{"too many parts", many + "--b\r\n" + head + "x\r\n--b--", nil},
+		{"one part", "--b\r\n" + head + "Ada\r\n--b--\r\n", ada},
+		{"two parts", "--b\r\n" + head + "Ada\r\n--b\r\n" + disposition + "b\r\n\r\nx\r\n--b--",
+			map[string]string{"a": "Ada", "b": "x"}},
+		{"empty part", "--b\r\n" + head + "\r\n--b--", map[string]string{"a": ""}},
+		{"line breaks in the content", "--b\r\n" + head + "\r\n\r\n\n\r\r\n--b--",
+			map[string]string{"a": "\r\n\r\n\n\r"}},
+		{"LF", strings.ReplaceAll("--b\r\n"+head+"Ada\r\n--b--", "\r\n", "\n"), ada},
+		{"preamble and epilogue", "before\r\n--b\r\n" + head + "Ada\r\n--b--\r\nafter\r\n--b\r\n", ada},
+		{"padding", "--b \t\r\n" + head + "Ada\r\n--b--  \r\n", ada},
+		{"longer line", "--b\r\n" + head + "\r\n--bc\r\n--b--", map[string]string{"a": "\r\n--bc"}},
+		{"boundary in a line", "--b\r\n" + head + "x--b\r\n--b--", map[string]string{"a": "x--b"}},
+		{"boundary behind other text", "x--b\r\n" + head + "Ada\r\n--b--", map[string]string{}},
+		{"folded header", "--b\r\nContent-Disposition: form-data;\r\n name=a\r\n\r\nAda\r\n--b--", ada},
+		{"8bit", "--b\r\nContent-Transfer-Encoding: 8Bit\r\n" + head + "Ada\r\n--b--", ada},
+		{"most parts", many.String() + "--b--", most},
+		{"no part", "--b--", map[string]string{}},
+		{"too many parts", many.String() + "--b\r\n" + disposition + "avatar\r\n\r\n\r\n--b--", nil},
 		{"quoted-printable", "--b\r\nContent-Transfer-Encoding: quoted-printable\r\n" + head + "=41\r\n--b--", nil},
 		{"no header", "--b\r\n\r\nAda\r\n--b--", nil},
 		{"no end of the header", "--b\r\n" + strings.TrimSpace(head) + "\r\n--b--", nil},
 		{"no field in the header", "--b\r\nAda\r\n\r\nAda\r\n--b--", nil},
 		{"long header", "--b\r\nX: " + strings.Repeat("x", maxFormBytes) + "\r\n" + head + "Ada\r\n--b--", nil},
-		{"boundary behind other text", "x--b\r\n" + head + "Ada\r\n--b--", nil},
+		{"text in the line of the boundary", "--b\r\n" + head + "Ada\r\n--b x\r\n--b--", nil},
 		{"other boundary", "--c\r\n" + head + "Ada\r\n--c--", nil},
 	} {
-		parts, err := splitParts([]byte(test.body), "b")
+		f := newForm(slices.Sorted(maps.Keys(most))...)
+		err := f.readMultipart([]byte(test.body), "b", 1)
 		if test.want == nil {
 			if err == nil || problemOf(err).Status != http.StatusBadRequest {
-				t.Errorf("%s: %q, %v; want 400", test.name, parts, err)
+				t.Errorf("%s: %q, %v; want 400", test.name, f.fields, err)
 			}
 			continue
 		}
-		got := []string{}
-		for _, p := range parts {
-			got = append(got, string(p.content))
-		}
-		if diff := cmp.Diff(test.want, got); diff != "" || err != nil {
+		if diff := cmp.Diff(test.want, f.fields); diff != "" || err != nil {
 			t.Errorf("%s: %v (-want +got)\n%s", test.name, err, diff)
 		}
 	}
@@ -437,65 +467,60 @@ func TestCutParts(t *testing.T) {
 	contentType, body := testkit.Form([]byte("GIF\r\n--"), url.Values{"name": {"Ada"}, "email": {"ada@example.com"}})
 	boundary := strings.TrimPrefix(contentType, "multipart/form-data; boundary=")
 	whole := bytes.LastIndex(body, []byte("--")) + 2
-	for n := range len(body) {
-		_, err := splitParts(body[:n], boundary)
-		if (err == nil) != (n >= whole) {
-			t.Errorf("%d of %d bytes, of which %d count: %v", n, len(body), whole, err)
+	for n := range whole + 1 {
+		err := newForm("name", "email").readMultipart(body[:n], boundary, 100)
+		if (err == nil) != (n == whole) {
+			t.Errorf("%d of %d bytes: %v", n, whole, err)
 		}
 	}
 }
 
-// TestSplitPartsMemory: the image is not copied.
-func TestSplitPartsMemory(t *testing.T) {
+// TestMultipartMemory: the image is not copied, and most of a long header is not read.
+func TestMultipartMemory(t *testing.T) {
 	const size = 8 << 20
-	contentType, body := testkit.Form(make([]byte, size), nil)
+	contentType, body := testkit.Form(make([]byte, size), url.Values{"name": {"Ada"}, "email": {"ada@example.com"}})
 	boundary := strings.TrimPrefix(contentType, "multipart/form-data; boundary=")
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	parts, err := splitParts(body, boundary)
-	runtime.ReadMemStats(&after)
-	if err != nil || len(parts) != 1 || len(parts[0].content) != size {
-		t.Fatalf("form of an image of %d bytes: %d parts, %v", size, len(parts), err)
-	}
-	if n := after.TotalAlloc - before.TotalAlloc; n > size/8 {
-		t.Errorf("splitting a form of %d bytes allocated %d bytes", len(body), n)
+	long := []byte("--b\r\nX: " + strings.Repeat("x", size) + "\r\n\r\n--b--")
+	for _, test := range []struct {
+		name, boundary string
+		body           []byte
+		image          int
+	}{
+		{"image", boundary, body, size},
+		{"header", "b", long, 0},
+	} {
+		f := newForm("name", "email")
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err := f.readMultipart(test.body, test.boundary, size)
+		runtime.ReadMemStats(&after)
+		if len(f.image) != test.image || (err == nil) != (test.image > 0) {
+			t.Errorf("%s: image of %d bytes, %v", test.name, len(f.image), err)
+		}
+		if n := after.TotalAlloc - before.TotalAlloc; n > size/8 {
+			t.Errorf("%s: reading a form of %d bytes allocated %d bytes", test.name, len(test.body), n)
+		}
 	}
 }
 
-// FuzzSplitParts: what both accept, mime/multipart reads in the same way.
-func FuzzSplitParts(f *testing.F) {
-	_, body := testkit.Form([]byte("GIF"), url.Values{"name": {"Ada"}})
-	boundary, _, _ := strings.Cut(strings.TrimPrefix(string(body), "--"), "\r\n")
-	f.Add(body, boundary)
-	f.Add([]byte("x\n--b \nContent-Disposition: form-data; name=name\n\nAda\n\n--b-\n--b--"), "b")
-	f.Fuzz(func(t *testing.T, body []byte, boundary string) {
-		parts, err := splitParts(body, boundary)
-		if err != nil || boundary == "" || strings.Trim(boundary, "\r\n \t") != boundary {
-			return
+// TestMultipartInPlace: contents that are larger than buffers come out whole, before and after the image.
+func TestMultipartInPlace(t *testing.T) {
+	fields, image := map[string]string{}, make([]byte, 1<<20)
+	rand.NewChaCha8([32]byte{}).Read(image)
+	var body bytes.Buffer
+	w := multipart.NewWriter(&body)
+	for i, name := range []string{"a", "b", "avatar", "c", "d"} {
+		content := image
+		if name != "avatar" {
+			content = bytes.Repeat([]byte(name), 10_000*i)
+			fields[name] = string(content)
 		}
-		// Without the line break, multipart.Reader misses a last boundary at the end of the body.
-		reader := multipart.NewReader(io.MultiReader(bytes.NewReader(body), strings.NewReader("\r\n")), boundary)
-		var want []string
-		for {
-			p, err := reader.NextRawPart()
-			if err == io.EOF {
-				break
-			}
-			if err != nil {
-				return
-			}
-			content, err := io.ReadAll(p)
-			if err != nil {
-				return
-			}
-			want = append(want, fmt.Sprintf("%q %q %q", p.FormName(), p.FileName(), content))
-		}
-		var got []string
-		for _, p := range parts {
-			got = append(got, fmt.Sprintf("%q %q %q", p.name, p.fileName, p.content))
-		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("body %q with the boundary %q (-mime/multipart +splitParts):\n%s", body, boundary, diff)
-		}
-	})
+		testkit.Must(testkit.Must(w.CreateFormField(name)).Write(content))
+	}
+	w.Close()
+	f := newForm(slices.Collect(maps.Keys(fields))...)
+	err := f.readMultipart(body.Bytes(), w.Boundary(), int64(len(image)))
+	if diff := cmp.Diff(fields, f.fields); diff != "" || !bytes.Equal(f.image, image) || err != nil {
+		t.Errorf("error %v, image of %d bytes; want %d, and the same\n%s", err, len(f.image), len(image), diff)
+	}
 }
