@@ -208,14 +208,8 @@ const (
 	pngSRGB      = "\x01\x0d\x00\x01" // as coding-independent code points (section 11.3.2.6)
 )
 
-// pngColors are gamma and chromaticities of sRGB (sections 11.3.2.1, 11.3.2.2).
-var pngColors = map[string][]int{
-	"gAMA": {45_455},
-	"cHRM": {31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000},
-}
-
-// comparePNG marks the image as misleading if a color differs by more than 5 %.
-func (w *walker) comparePNG(body []byte, srgb []int) {
+// comparePNG marks the image as misleading if a value differs by more than 5 % from that of sRGB.
+func (w *walker) comparePNG(body []byte, srgb ...int) {
 	for i := range min(len(srgb), len(body)/4) {
 		value := int(binary.BigEndian.Uint32(body[4*i:]))
 		if value < srgb[i]*95/100 || value > srgb[i]*105/100 {
@@ -271,8 +265,10 @@ func (w *walker) png() {
 			framed = true
 		case kind == "iCCP":
 			kept = w.pngProfile(chunk)
-		case kind == "gAMA", kind == "cHRM":
-			w.comparePNG(body, pngColors[kind])
+		case kind == "gAMA": // section 11.3.2.2
+			w.comparePNG(body, 45_455)
+		case kind == "cHRM": // section 11.3.2.1
+			w.comparePNG(body, 31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000)
 		case kind == "cICP":
 			w.misleading = w.misleading || string(body) != pngSRGB
 		case kind == "eXIf":
