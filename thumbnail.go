@@ -32,9 +32,17 @@ func (s *server) getThumbnail(w *response, r *http.Request) error {
 	return s.withImage(w, r, "thumbnail", func(u User) error { return s.serveThumbnail(w, r, u.Avatar) })
 }
 
-// serveThumbnail answers with the thumbnail of an image, or with a redirect to the image if it cannot be rendered.
+// serveThumbnail answers with the thumbnail of an image, which it renders if none is stored, or with a redirect to
+// the image if that fails.
 func (s *server) serveThumbnail(w *response, r *http.Request, a Avatar) error {
-	thumb, err := s.thumbnail(r.Context(), w.user, a)
+	thumb, err := readObject(r.Context(), s.avatars, w.user, thumbnailKey(a.Key), 0)
+	if errors.Is(err, ErrNotFound) {
+		var rendered any
+		rendered, err, _ = s.thumbnails.Do(w.user+a.Key, func() (any, error) {
+			return s.render(context.WithoutCancel(r.Context()), w.user, a)
+		})
+		thumb = rendered.([]byte)
+	}
 	if err != nil {
 		return err
 	}
@@ -43,18 +51,6 @@ func (s *server) serveThumbnail(w *response, r *http.Request, a Avatar) error {
 		return nil
 	}
 	return serveImage(w, r, thumbnailKey(a.Key), http.DetectContentType(thumb), bytes.NewReader(thumb))
-}
-
-// thumbnail returns the stored thumbnail of an image, or renders and stores it. It is empty if that fails now.
-func (s *server) thumbnail(ctx context.Context, id string, a Avatar) ([]byte, error) {
-	thumb, err := readObject(ctx, s.avatars, id, thumbnailKey(a.Key), 0)
-	if !errors.Is(err, ErrNotFound) {
-		return thumb, err
-	}
-	rendered, err, _ := s.thumbnails.Do(id+a.Key, func() (any, error) {
-		return s.render(context.WithoutCancel(ctx), id, a)
-	})
-	return rendered.([]byte), err
 }
 
 // render renders a thumbnail and stores it, empty if the image cannot be rendered.
