@@ -134,7 +134,10 @@ func (s *server) withImage(w *response, r *http.Request, resource string, serve 
 	version := r.PathValue("version")
 	missing := ""
 	for { // until the image is found, or is missing though it is the current one
-		u, err := s.userWithImage(r.Context(), w.user)
+		u, err := s.users.Get(r.Context(), w.user)
+		if errors.Is(err, ErrNotFound) || err == nil && u.Avatar.Key == "" {
+			return notFound("image not found") // a stranger must not learn whether there is a user
+		}
 		if err != nil {
 			return err
 		}
@@ -159,16 +162,6 @@ func (s *server) withImage(w *response, r *http.Request, resource string, serve 
 		missing = key
 		w.status = 0
 	}
-}
-
-// userWithImage returns a user who has an image. With AVATARS_PUBLIC, a stranger must not learn
-// from the error whether the user exists.
-func (s *server) userWithImage(ctx context.Context, id string) (User, error) {
-	u, err := s.users.Get(ctx, id)
-	if errors.Is(err, ErrNotFound) || err == nil && u.Avatar.Key == "" {
-		return User{}, notFound("image not found")
-	}
-	return u, err
 }
 
 // setImageHeader sets the header of an image, and how long it may be cached.
