@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -248,10 +249,10 @@ func TestBootstrap(t *testing.T) {
 	}
 	t.Setenv("AWS_ENDPOINT_URL_S3", bucket.URL)
 	// An emulator that is still starting.
-	dynamo.Next("CreateTable", testkit.Fault{Drop: true}, testkit.Fault{Drop: true}, testkit.Fault{Drop: true},
-		testkit.Fault{Drop: true}, testkit.Fault{Drop: true})
+	dynamo.Next("CreateTable", slices.Repeat([]testkit.Fault{{Drop: true}}, maxAttempts)...)
+	wantError(t, bootstrap(t.Context(), c, log), ErrUnavailable)
 	for _, want := range [][]string{
-		{"AWS call failed", "created the table", "name=new-table", "created the bucket", "name=new-bucket"},
+		{"created the table", "name=new-table", "created the bucket", "name=new-bucket"},
 		{"the table exists", "name=new-table", "the bucket exists", "name=new-bucket"},
 	} {
 		lines.Reset()
