@@ -48,7 +48,7 @@ func loadAWS(ctx context.Context, localstackHost string, observe observeFunc) (a
 		return aws.Config{}, fmt.Errorf("AWS configuration: %w", err)
 	}
 	if localstackHost != "" && cfg.BaseEndpoint == nil {
-		cfg.BaseEndpoint = aws.String(localstackEndpoint(localstackHost))
+		cfg.BaseEndpoint = &localstackHost
 	}
 	// Not with WithRetryer: it makes the SDK ignore AWS_MAX_ATTEMPTS and AWS_RETRY_MODE.
 	cfg.Retryer = func() aws.Retryer {
@@ -62,17 +62,6 @@ func loadAWS(ctx context.Context, localstackHost string, observe observeFunc) (a
 	return cfg, nil
 }
 
-// localstackEndpoint returns LOCALSTACK_HOST, a URL or a host with or without a port, as a URL.
-func localstackEndpoint(host string) string {
-	if strings.Contains(host, "://") {
-		return host
-	}
-	if _, _, err := net.SplitHostPort(host); err != nil {
-		host += ":4566"
-	}
-	return (&url.URL{Scheme: "http", Host: host}).String()
-}
-
 // awsRegion matches names such as us-gov-west-1, but not those of zones.
 var awsRegion = regexp.MustCompile(`^[a-z]+(-[a-z]+)+-[0-9]+$`)
 
@@ -83,7 +72,7 @@ func checkTarget(endpoint *string, region string) error {
 	}
 	u, err := url.Parse(aws.ToString(endpoint))
 	if endpoint != nil && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "") {
-		return fmt.Errorf("AWS endpoint: %q is not an http or https URL", *endpoint)
+		return fmt.Errorf("AWS endpoint: %q is not a URL such as http://localhost:4566", *endpoint)
 	}
 	return nil
 }

@@ -133,27 +133,6 @@ var testServers = []testServer{
 	}},
 }
 
-func TestLocalstackEndpoint(t *testing.T) {
-	for in, want := range map[string]string{
-		"localhost":               "http://localhost:4566",
-		"localstack:4567":         "http://localstack:4567",
-		"127.0.0.1":               "http://127.0.0.1:4566",
-		"[::1]":                   "http://[::1]:4566",
-		"http://localstack:4566":  "http://localstack:4566",
-		"https://localstack.test": "https://localstack.test",
-		"localstack/path":         "",
-		"user@localstack":         "",
-		":4566":                   "",
-		"a b":                     "",
-	} {
-		got := localstackEndpoint(in)
-		err := checkTarget(&got, "us-east-1")
-		if want == "" && err == nil || want != "" && (err != nil || got != want) {
-			t.Errorf("%q: %q, %v, want %q", in, got, err, want)
-		}
-	}
-}
-
 func TestOpenAWS(t *testing.T) {
 	for _, tt := range []struct {
 		name                string
@@ -165,18 +144,19 @@ func TestOpenAWS(t *testing.T) {
 		{name: "AWS itself"},
 		{name: "one endpoint", env: map[string]string{"AWS_ENDPOINT_URL": "http://one:1"},
 			dynamodb: "http://one:1", s3: "http://one:1", pathStyle: true},
-		{name: "LOCALSTACK_HOST", localstack: "stack",
+		{name: "LOCALSTACK_HOST", localstack: "http://stack:4566",
 			dynamodb: "http://stack:4566", s3: "http://stack:4566", pathStyle: true},
-		{name: "AWS_ENDPOINT_URL before LOCALSTACK_HOST", localstack: "stack",
+		{name: "AWS_ENDPOINT_URL before LOCALSTACK_HOST", localstack: "http://stack:4566",
 			env:      map[string]string{"AWS_ENDPOINT_URL": "http://one:1"},
 			dynamodb: "http://one:1", s3: "http://one:1", pathStyle: true},
-		{name: "a service's own first", localstack: "stack",
+		{name: "a service's own first", localstack: "http://stack:4566",
 			env:      map[string]string{"AWS_ENDPOINT_URL_S3": "http://two:2"},
 			dynamodb: "http://stack:4566", s3: "http://two:2", pathStyle: true},
 		{name: "DynamoDB's own only", env: map[string]string{"AWS_ENDPOINT_URL_DYNAMODB": "http://two:2"},
 			dynamodb: "http://two:2"},
 		{name: "no URL", env: map[string]string{"AWS_ENDPOINT_URL": "localhost:4566"}, error: "AWS endpoint"},
 		{name: "no http", localstack: "ftp://stack", error: "AWS endpoint"},
+		{name: "a host", localstack: "localhost:4566", error: "AWS endpoint"},
 		{name: "no host in a URL", localstack: "http://", error: "AWS endpoint"},
 		{name: "no host", localstack: "/", error: "AWS endpoint"},
 		{name: "no region", env: map[string]string{"AWS_REGION": ""}, error: "AWS_REGION"},

@@ -890,7 +890,7 @@ func TestShutDown(t *testing.T) {
 // TestWarnings: the endpoints of AWS that have no effect are logged.
 func TestWarnings(t *testing.T) {
 	for name, value := range map[string]string{
-		"LOCALSTACK_HOST":           "localhost",
+		"LOCALSTACK_HOST":           "http://localhost:4566",
 		"AWS_ENDPOINT_URL":          "http://localhost:4566",
 		"AWS_ENDPOINT_URL_S3":       "http://localhost:4566",
 		"AWS_ENDPOINT_URL_DYNAMODB": "",
