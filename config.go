@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"net/url"
 	"os"
 	"runtime"
@@ -17,7 +16,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/idna"
+	whatwg "github.com/nlnwa/whatwg-url/url"
 )
 
 const maxAvatarBytes = 64 << 20 // of MAX_AVATAR_BYTES: an image is held in memory
@@ -107,27 +106,14 @@ func isAddress(addr string) bool {
 	return err == nil && portErr == nil
 }
 
-// hosts spells host names as browsers do (UTS 46, not strict).
-var hosts = idna.New(idna.MapForLookup(), idna.StrictDomainName(false), idna.CheckHyphens(false))
-
-// setPublicURL sets PublicURL in the spelling of browsers, which compare origins as text (RFC 6454).
+// setPublicURL sets PublicURL in the spelling of browsers (WHATWG's URL standard), which compare
+// origins as text (RFC 6454).
 func (c *config) setPublicURL(s string) error {
-	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || strings.ContainsAny(s, "?#") {
+	u, err := whatwg.NewParser(whatwg.WithFailOnValidationError()).Parse(s)
+	if err != nil || u.Scheme() != "http" && u.Scheme() != "https" || strings.ContainsAny(s, "?#") {
 		return errors.New("not a base URL")
 	}
-	host, err := hosts.ToASCII(u.Hostname())
-	if ip, notIP := netip.ParseAddr(host); notIP == nil {
-		host = ip.String()
-	}
-	defaultPort := map[string]string{"http": "80", "https": "443"}[u.Scheme]
-	port, portErr := strconv.ParseUint(cmp.Or(u.Port(), defaultPort), 10, 16)
-	if host == "" || err != nil || portErr != nil {
-		return errors.New("not a host")
-	}
-	origin := net.JoinHostPort(host, strconv.FormatUint(port, 10))
-	path := strings.TrimRight(u.EscapedPath(), "/")
-	c.PublicURL = u.Scheme + "://" + strings.TrimSuffix(origin, ":"+defaultPort) + path
+	c.PublicURL = strings.TrimRight(u.Href(true), "/")
 	return nil
 }
 

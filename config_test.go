@@ -38,6 +38,10 @@ var badConfig = []struct{ setting, want string }{
 	{"PUBLIC_URL=https://example.com/#a", "PUBLIC_URL"},
 	{"PUBLIC_URL=https://example.com/?", "PUBLIC_URL"},
 	{"PUBLIC_URL=http://%zz", "PUBLIC_URL"},
+	{"PUBLIC_URL=http://a/%zz", "PUBLIC_URL"},
+	{"PUBLIC_URL=https:example.com", "PUBLIC_URL"},
+	{"PUBLIC_URL=https:///example.com", "PUBLIC_URL"},
+	{"PUBLIC_URL=localhost:8080", "PUBLIC_URL"},
 	{"PUBLIC_URL=http://:80", "PUBLIC_URL"},
 	{"PUBLIC_URL=http://a:65536", "PUBLIC_URL"},
 	{"PUBLIC_URL=http://a\u200cb", "PUBLIC_URL"},
@@ -154,6 +158,9 @@ func TestPublicURL(t *testing.T) {
 		"http://[::1]:8080/":                  "http://[::1]:8080",
 		"http://[0:0:0:0:0:0:0:1]:80":         "http://[::1]",
 		"https://[2001:DB8::A]":               "https://[2001:db8::a]",
+		"http://[::ffff:192.0.2.1]":           "http://[::ffff:c000:201]",
+		"http://127.1":                        "http://127.0.0.1",
+		"https://a.example/b/../c":            "https://a.example/c",
 	} {
 		c, err := loadConfig(environment("PUBLIC_URL=" + in))
 		if c.PublicURL != want || err != nil {
