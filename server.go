@@ -294,18 +294,13 @@ func requestID(r *http.Request) string {
 	return newKey()
 }
 
-var traceparents = regexp.MustCompile(`^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?$`)
+// traceparents matches the header of W3C Trace Context, section 3.2, and the trace id in it.
+var traceparents = regexp.MustCompile(`^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-|$)`)
 
-// traceID returns the trace id of a valid traceparent header (W3C Trace Context, section 3.2.2), or "".
+// traceID returns the trace id of a traceparent header, to be logged, or "".
 func traceID(traceparent string) string {
-	m := traceparents.FindStringSubmatch(traceparent)
-	if m == nil {
-		return ""
+	if m := traceparents.FindStringSubmatch(traceparent); m != nil {
+		return m[1]
 	}
-	version, trace, parent, rest := m[1], m[2], m[3], m[4]
-	badVersion := version == "ff" || version == "00" && rest != ""
-	if badVersion || strings.Trim(trace, "0") == "" || strings.Trim(parent, "0") == "" {
-		return ""
-	}
-	return trace
+	return ""
 }
