@@ -52,7 +52,7 @@ func openLocal(dir string, m *metrics) (*localStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := openDB(filepath.Join(dir, "roster.db"))
+	db, err := openDB(filepath.Join(dir, "roster.db"), m)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func createDir(dir string) error {
 	return syncPath(filepath.Dir(dir))
 }
 
-func openDB(path string) (*bolt.DB, error) {
+func openDB(path string, m *metrics) (*bolt.DB, error) {
 	// A previous process may still be exiting. The map finds free pages faster in a large file.
 	options := &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType}
 	db, err := bolt.Open(path, 0o600, options)
@@ -86,6 +86,7 @@ func openDB(path string) (*bolt.DB, error) {
 		return nil, err
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
+		m.databaseSize.Set(float64(tx.Size()))
 		_, err := tx.CreateBucket(usersBucket)
 		return err
 	})
@@ -160,6 +161,7 @@ func (l *localStore) commit(batch []*localWrite) {
 		for _, w := range batch {
 			w.err = w.apply(bucket)
 		}
+		l.metrics.databaseSize.Set(float64(tx.Size()))
 		return nil
 	})
 	l.metrics.commitDuration.Observe(time.Since(start).Seconds())

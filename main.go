@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -144,7 +143,6 @@ func openStores(ctx context.Context, c config, log *slog.Logger, m *metrics) (Us
 	if err != nil {
 		return nil, nil, fmt.Errorf("DATA_DIR %s: %w", c.DataDir, err)
 	}
-	m.observeSize(filepath.Join(c.DataDir, "roster.db"))
 	log.Info("using the embedded store", "dir", c.DataDir)
 	return localUsers{store}, localAvatars{store}, nil
 }

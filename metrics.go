@@ -2,7 +2,6 @@ package main
 
 import (
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,6 +24,7 @@ type metrics struct {
 	awsRetries       *prometheus.CounterVec   // aws_service, operation
 	commitDuration   prometheus.Observer
 	commitWrites     prometheus.Observer
+	databaseSize     prometheus.Gauge
 	ready            prometheus.Gauge
 	panics           prometheus.Counter
 	invalidItems     prometheus.Counter
@@ -72,6 +72,7 @@ func newMetrics(b build) *metrics {
 			"Time of a commit of the embedded store.", seconds).WithLabelValues(),
 		commitWrites: histograms("roster_embedded_commit_writes",
 			"Writes that shared a commit of the embedded store.", writes).WithLabelValues(),
+		databaseSize:   gauge("roster_embedded_size_bytes", "Size of the embedded store's database."),
 		ready:          gauge("roster_ready", "1 if /readyz answers 200."),
 		panics:         counter("roster_panics_total", "Requests that panicked."),
 		invalidItems:   counter("roster_invalid_items_total", "Invalid items left out of lists."),
@@ -80,18 +81,6 @@ func newMetrics(b build) *metrics {
 			Name: "roster_auth_token_last_use_seconds", Help: "Unix time of the token's last use.",
 		}, []string{"token"}),
 	}
-}
-
-// observeSize adds the metric of the embedded store's database file.
-func (m *metrics) observeSize(file string) {
-	promauto.With(m.registry).NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "roster_embedded_size_bytes", Help: "Size of the embedded store's database file.",
-	}, func() float64 {
-		if info, err := os.Stat(file); err == nil {
-			return float64(info.Size())
-		}
-		return 0
-	})
 }
 
 // observeAWS records a call to AWS. code is "OK" or the error code, d includes all attempts.

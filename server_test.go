@@ -685,7 +685,6 @@ func TestMetricsTable(t *testing.T) {
 		documented[m[1]] = m[2]
 	}
 	m := newMetrics(build{})
-	m.observeSize("roster.db")
 	descriptions := make(chan *prometheus.Desc)
 	go func() {
 		m.registry.Describe(descriptions)
