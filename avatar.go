@@ -1,13 +1,17 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
+	"sync"
 )
 
 // upload answers POST /upload: an image for the user with this id or email.
@@ -187,59 +191,59 @@ func (s *server) redirect(w *response, resource, version string) {
 func (s *server) getAvatar(w *response, r *http.Request) error {
 	return s.withImage(w, r, "avatar", func(u User) error {
 		a := u.Avatar
-		open := func(offset int64) (io.ReadCloser, error) {
+		return w.serveImage(r, a.Key, a.Type, a.Size, func(offset int64) (io.ReadCloser, error) {
 			return s.avatars.Get(r.Context(), w.user, a.Key, offset)
-		}
-		content := &storedImage{open: open, size: a.Size}
-		err := serveImage(w, r, a.Key, a.Type, content)
-		if content.body != nil {
-			content.body.Close()
-		}
-		return cmp.Or(err, content.err)
+		})
 	})
 }
 
-// serveImage answers with an image.
-func serveImage(w *response, r *http.Request, key, mediaType string, content io.ReadSeeker) error {
+// inMemory opens an image that is in memory.
+func inMemory(data []byte) func(offset int64) (io.ReadCloser, error) {
+	return func(offset int64) (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(data[offset:])), nil
+	}
+}
+
+// copyBuffers are larger than io.Copy's 32 KiB: 0.7 to 0.9 of the CPU time of a response.
+var copyBuffers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 128<<10) }}
+
+// serveImage answers GET and HEAD with an image, or with the range of it that a GET wants. HEAD and
+// the statuses 304, 412 and 416 do not open the image.
+func (w *response) serveImage(
+	r *http.Request, key, mediaType string, size int64, open func(offset int64) (io.ReadCloser, error),
+) error {
+	if holds, err := w.answerCondition(key); !holds {
+		return err
+	}
 	h := w.Header()
+	h.Set("ETag", strconv.Quote(key))
+	h.Set("Accept-Ranges", "bytes")
 	h.Set("Content-Type", mediaType)
 	h.Set("Content-Disposition", `inline; filename="avatar.`+strings.TrimPrefix(mediaType, "image/")+`"`)
-	return w.serveContent(r, "", key, content)
-}
-
-// A storedImage reads an image from the store for http.ServeContent, which never seeks from the
-// current position. HEAD, 304, 412 and 416 need no call to the store.
-type storedImage struct {
-	open   func(offset int64) (io.ReadCloser, error)
-	size   int64
-	offset int64 // of the next byte
-	body   io.ReadCloser
-	err    error // of the store; http.ServeContent ignores it
-}
-
-func (stored *storedImage) Seek(offset int64, whence int) (int64, error) {
-	if whence == io.SeekEnd {
-		offset += stored.size
+	first, end, partial := readRange(r, h.Get("ETag"), size)
+	if first == end {
+		h.Set("Content-Range", fmt.Sprintf("bytes */%d", size))
+		return newProblem(kindRange, "the range is outside the image: %s", h.Get("Content-Range"))
 	}
-	stored.offset = offset
-	return offset, nil
-}
+	h.Set("Content-Length", strconv.FormatInt(end-first, 10))
+	if r.Method == http.MethodHead {
+		return nil
+	}
 
-// Read fills p, so that the response is written in few large pieces.
-func (stored *storedImage) Read(p []byte) (int, error) {
-	left := stored.size - stored.offset
-	if left <= 0 {
-		return 0, io.EOF
-	}
-	if stored.body == nil {
-		if stored.body, stored.err = stored.open(stored.offset); stored.err != nil {
-			return 0, stored.err
-		}
-	}
-	n, err := io.ReadFull(stored.body, p[:min(int64(len(p)), left)])
-	stored.offset += int64(n)
+	body, err := open(first)
 	if err != nil {
-		stored.err = fmt.Errorf("image truncated: %w", err)
+		return err
 	}
-	return n, stored.err
+	defer body.Close()
+	if partial {
+		w.status = http.StatusPartialContent
+		h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", first, end-1, size))
+	}
+	out := copyBuffers.Get().(*bufio.Writer)
+	defer copyBuffers.Put(out)
+	out.Reset(w)
+	if _, err := io.CopyN(out, body, end-first); err != nil {
+		return fmt.Errorf("image truncated: %w", err)
+	}
+	return out.Flush()
 }

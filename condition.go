@@ -2,14 +2,11 @@ package main
 
 import (
 	"cmp"
-	"fmt"
-	"io"
 	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // maxTags is a limit of If-Match and If-None-Match. DynamoDB compares with at most 100 values.
@@ -82,40 +79,24 @@ func readTags(r *http.Request, field string) (*tags, error) {
 // byteRange matches a Range of one range of bytes (RFC 9110, section 14.1.2).
 var byteRange = regexp.MustCompile(`^(?i:bytes)=([0-9]*)-([0-9]*)$`)
 
-// readRange returns the Range of a GET as http.ServeContent takes it, or "" for one that is ignored
-// (RFC 9110, section 14.2). Without a byte of the content it begins at the size: the answer is 416.
-func readRange(r *http.Request, size int64) string {
+// readRange returns the first byte and the end of the bytes that a GET wants, and whether these are a
+// Range. One that is not valid, or not for this tag, is ignored (RFC 9110, sections 13.1.5 and 14.2).
+// One without a byte of the content ends where it begins.
+func readRange(r *http.Request, tag string, size int64) (first, end int64, partial bool) {
 	m := byteRange.FindStringSubmatch(strings.Join(r.Header.Values("Range"), ","))
-	if m == nil || r.Method != http.MethodGet || m[1]+m[2] == "" {
-		return ""
+	otherTag := cmp.Or(r.Header.Get("If-Range"), tag) != tag
+	if m == nil || r.Method != http.MethodGet || m[1]+m[2] == "" || otherTag {
+		return 0, size, false
 	}
-	first, _ := strconv.ParseInt(m[1], 10, 64) // the largest int64 if it is larger
+	first, _ = strconv.ParseInt(m[1], 10, 64) // the largest int64 if it is larger
 	last, _ := strconv.ParseInt(cmp.Or(m[2], "9999999999999999999"), 10, 64)
 	if m[1] == "" { // the last bytes
 		first, last = max(size-last, 0), size
 	}
 	if last < first {
-		return ""
+		return 0, size, false
 	}
-	return fmt.Sprintf("bytes=%d-%d", first, last)
-}
-
-// serveContent answers a GET or HEAD with content whose Content-Type is set or follows from its
-// name. It honours preconditions and one range.
-func (w *response) serveContent(r *http.Request, name, tag string, content io.ReadSeeker) error {
-	if holds, err := w.answerCondition(tag); !holds {
-		return err
-	}
-	size, err := content.Seek(0, io.SeekEnd)
-	if err != nil {
-		return err
-	}
-	w.Header().Set("ETag", strconv.Quote(tag))
-	r.Header.Del("If-Match") // answered
-	r.Header.Del("If-None-Match")
-	r.Header.Set("Range", readRange(r, size))
-	http.ServeContent(w, r, name, time.Time{}, content)
-	return nil
+	return min(first, size), min(last, size-1) + 1, true
 }
 
 // answerCondition evaluates the condition of a GET of a resource with this tag. Unless it holds, it

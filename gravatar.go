@@ -41,7 +41,8 @@ func (s *server) getByHash(w *response, r *http.Request) error {
 	if holds, err := w.answerCondition("identicon"); !holds {
 		return err
 	}
-	return serveImage(w, r, "identicon", "image/png", bytes.NewReader(identicon(sum)))
+	picture := identicon(sum)
+	return w.serveImage(r, "identicon", "image/png", int64(len(picture)), inMemory(picture))
 }
 
 // parseHash returns the hash in a path: 64 hex digits, or that of an email, with or without the

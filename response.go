@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -57,7 +56,7 @@ func (w *response) limit(timeout time.Duration) {
 	w.control.SetWriteDeadline(w.deadline.Add(answerGrace))
 }
 
-// WriteHeader sets the status. An error of ServeMux or ServeContent becomes a problem.
+// WriteHeader sets the status. An error of ServeMux becomes a problem.
 func (w *response) WriteHeader(status int) {
 	if status >= 400 {
 		w.err = w.problemFor(status)
@@ -69,7 +68,7 @@ func (w *response) WriteHeader(status int) {
 	w.status = status
 }
 
-// problemFor returns the problem for an error status of ServeMux or ServeContent.
+// problemFor returns the problem for an error status of ServeMux.
 func (w *response) problemFor(status int) error {
 	switch status {
 	case http.StatusNotFound:
@@ -83,8 +82,6 @@ func (w *response) problemFor(status int) error {
 			allowed += "; POST /user creates a user"
 		}
 		return newProblem(kindMethod, "this path allows %s", allowed)
-	case http.StatusRequestedRangeNotSatisfiable:
-		return newProblem(kindRange, "the range is outside the image: %s", w.Header().Get("Content-Range"))
 	case http.StatusBadRequest:
 		return badRequest("the request target is not a path")
 	}
@@ -157,16 +154,6 @@ func (w *response) sendBody(status int, mediaType string, body []byte) error {
 	w.status = status
 	_, err := w.send(body)
 	return err
-}
-
-// copyBuffers are larger than io.Copy's 32 KiB: 0.7 to 0.9 of the CPU time of a response.
-var copyBuffers = sync.Pool{New: func() any { return new([128 << 10]byte) }}
-
-// ReadFrom copies through a pooled buffer. io.Copy calls it.
-func (w *response) ReadFrom(src io.Reader) (int64, error) {
-	buffer := copyBuffers.Get().(*[128 << 10]byte)
-	defer copyBuffers.Put(buffer)
-	return io.CopyBuffer(struct{ io.Writer }{w}, src, buffer[:])
 }
 
 // finish sends the rest of the response, or the problem. If the client has gone or the

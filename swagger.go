@@ -1,11 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"embed"
 	"fmt"
+	"mime"
 	"net/http"
+	"path"
+	"strconv"
 	"strings"
 
 	"github.com/swaggest/swgui/v5/static"
@@ -33,15 +35,21 @@ func (s *server) servePage(w *response, r *http.Request) error {
 		}
 		h.Set("Content-Encoding", "gzip")
 	}
+	mediaType := mime.TypeByExtension(path.Ext(name))
 	if name == "openapi.yaml" {
-		h.Set("Content-Type", "application/yaml") // RFC 9512
+		mediaType = "application/yaml" // RFC 9512
 	}
 	if s.tokens != nil { // so that the page knows (RFC 9110, section 11.6.1)
 		h.Set("WWW-Authenticate", `Bearer realm="roster"`)
 	}
 	h.Set("Content-Security-Policy", swaggerPolicy)
 	h.Set("Cache-Control", "no-cache")
-	return w.serveContent(r, name, fmt.Sprintf("%x", sha256.Sum256(content)), bytes.NewReader(content))
+	tag := fmt.Sprintf("%x", sha256.Sum256(content))
+	if holds, err := w.answerCondition(tag); !holds {
+		return err
+	}
+	h.Set("ETag", strconv.Quote(tag))
+	return w.sendBody(http.StatusOK, mediaType, content)
 }
 
 // toSwagger redirects / and /swagger to Swagger UI, behind any prefix of a proxy.

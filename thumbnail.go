@@ -50,7 +50,8 @@ func (s *server) serveThumbnail(w *response, r *http.Request, a Avatar) error {
 		s.redirect(w, "avatar", a.Key)
 		return nil
 	}
-	return serveImage(w, r, thumbnailKey(a.Key), http.DetectContentType(thumb), bytes.NewReader(thumb))
+	mediaType := http.DetectContentType(thumb)
+	return w.serveImage(r, thumbnailKey(a.Key), mediaType, int64(len(thumb)), inMemory(thumb))
 }
 
 // render renders a thumbnail and stores it, empty if the image cannot be rendered.
