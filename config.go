@@ -145,12 +145,7 @@ type build struct {
 func readBuild() build {
 	b := build{version, commit, runtime.Version()}
 	if info, ok := debug.ReadBuildInfo(); ok && version == "" {
-		b.Version = info.Main.Version
-		for _, setting := range info.Settings {
-			if setting.Key == "vcs.revision" {
-				b.Commit = setting.Value
-			}
-		}
+		b.Version = info.Main.Version // with the commit
 	}
 	return b
 }

@@ -196,14 +196,11 @@ func (l localUsers) List(ctx context.Context, send func(page []User) error) erro
 	after := ""
 	for {
 		page, next, err := l.Page(ctx, after, localPage)
-		if err != nil {
-			return err
+		if err == nil {
+			err = send(page)
 		}
-		if err := send(page); err != nil {
+		if err != nil || next == "" {
 			return err
-		}
-		if next == "" {
-			return nil
 		}
 		after = next
 	}
