@@ -108,7 +108,6 @@ func (w *response) answerCondition(tag string) (holds bool, err error) {
 		return false, ErrPrecondition
 	case c.NoneMatch.contain(tag):
 		w.Header().Set("ETag", strconv.Quote(tag))
-		w.Header().Del("Content-Type") // of a body
 		w.Header().Del("Content-Encoding")
 		w.WriteHeader(http.StatusNotModified)
 		return false, nil
