@@ -104,24 +104,20 @@ func (s *server) discard(id, key string) {
 	})
 }
 
-// deleteAvatar answers DELETE /users/{id}/avatar. Removed has the key until the object is deleted.
+// deleteAvatar answers DELETE /users/{id}/avatar. The user keeps the key in Removed, so that a repeated
+// request deletes an object that is left.
 func (s *server) deleteAvatar(w *response, r *http.Request) error {
-	ctx, id := r.Context(), w.user
-	w.condition.OfAvatar = true
-	_, u, err := s.users.Update(ctx, id, Change{RemoveAvatar: true, At: now()}, w.condition)
-	repeated := errors.Is(err, ErrPrecondition) && u.Removed != ""
+	c := w.condition
+	c.OfAvatar = true
+	_, u, err := s.users.Update(r.Context(), w.user, Change{RemoveAvatar: true, At: now()}, c)
+	repeated := errors.Is(err, ErrPrecondition) && c.Match.contain(u.Removed)
 	if err != nil && !repeated {
 		return err
 	}
-	if u.Removed == "" {
-		return notFound("the user has no image")
-	}
-	if err := s.avatars.Delete(ctx, id, u.Removed); err != nil {
-		return err
-	}
-	_, _, err = s.users.Update(ctx, id, Change{Forget: u.Removed, At: now()}, Condition{})
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		s.log.Warn("removed image not forgotten", "user", id, "error", err)
+	if u.Removed != "" {
+		if err := s.avatars.Delete(r.Context(), w.user, u.Removed); err != nil {
+			return err
+		}
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
