@@ -47,10 +47,7 @@ func loadTokens(path string, log *slog.Logger, m *metrics) (*tokens, error) {
 
 func readTokens(path string) (tokenSet, error) {
 	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxTokensFile {
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxTokensFile) {
 		return nil, fmt.Errorf("%s is not a regular file of at most %d bytes", path, maxTokensFile)
 	}
 	content, err := os.ReadFile(path) // #nosec G304 -- the operator names the file

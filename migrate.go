@@ -78,13 +78,9 @@ func (mig *migration) copyUsers(ctx context.Context) error {
 	})
 }
 
-// copyUser copies a user, with four tries while the backend is unavailable.
+// copyUser copies a user and counts the outcome.
 func (mig *migration) copyUser(ctx context.Context, u User) {
 	err := mig.try(ctx, u)
-	for n := 1; errors.Is(err, ErrUnavailable) && ctx.Err() == nil && n < 4; n++ {
-		time.Sleep(time.Second << n)
-		err = mig.try(ctx, u)
-	}
 	switch {
 	case err == nil:
 		mig.copied.Add(1)

@@ -184,7 +184,11 @@ func (s *server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w.control = http.NewResponseController(rw)
 	w.body = requestBody{ReadCloser: r.Body, response: w}
 	h := w.Header()
-	h.Set("X-Request-Id", requestID(r))
+	id := r.Header.Get("X-Request-Id") // of a proxy or a client
+	if !requestIDs.MatchString(id) {
+		id = newKey()
+	}
+	h.Set("X-Request-Id", id)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
@@ -275,15 +279,8 @@ func optional[T comparable](key string, value T) slog.Attr {
 	return slog.Any(key, value)
 }
 
+// requestIDs are safe to log.
 var requestIDs = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-
-// requestID returns the id that a proxy or client sent, if it is safe to log, or a new one.
-func requestID(r *http.Request) string {
-	if id := r.Header.Get("X-Request-Id"); requestIDs.MatchString(id) {
-		return id
-	}
-	return newKey()
-}
 
 // traceparents matches the header of W3C Trace Context, section 3.2, and the trace id in it.
 var traceparents = regexp.MustCompile(`^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-|$)`)
