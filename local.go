@@ -45,7 +45,11 @@ const (
 
 // openLocal opens the store in dir, created if missing. After an error the process must end.
 func openLocal(dir string, m *metrics) (*localStore, error) {
-	if err := createDir(dir); err != nil {
+	err := os.Mkdir(dir, 0o700)
+	if err == nil {
+		err = syncPath(filepath.Dir(dir))
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	root, err := os.OpenRoot(dir)
@@ -62,17 +66,6 @@ func openLocal(dir string, m *metrics) (*localStore, error) {
 	}
 	go l.commitWrites()
 	return l, nil
-}
-
-// createDir creates a directory durably, if missing.
-func createDir(dir string) error {
-	if _, err := os.Stat(dir); err == nil {
-		return nil
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	return syncPath(filepath.Dir(dir))
 }
 
 func openDB(path string, m *metrics) (*bolt.DB, error) {
