@@ -63,20 +63,19 @@ func (s *server) putAvatar(w *response, r *http.Request) error {
 
 // storeAvatar replaces the image of w.user and answers with the user.
 func (s *server) storeAvatar(w *response, r *http.Request, data []byte, c Condition) error {
-	id := w.user
-	a, err := s.putImage(r, id, data)
+	a, err := s.putImage(r, w.user, data)
 	if err != nil {
 		return err
 	}
-	before, u, err := s.users.Update(r.Context(), id, Change{Avatar: a, At: now()}, c)
+	before, u, err := s.users.Update(r.Context(), w.user, Change{Avatar: a, At: now()}, c)
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrPrecondition) {
-		s.discard(id, a.Key)
+		s.discard(w.user, a.Key)
 	}
 	if err != nil {
 		return err // after any other error the write may still take effect
 	}
 	if previous := cmp.Or(before.Avatar.Key, before.Removed); previous != "" {
-		s.discard(id, previous)
+		s.discard(w.user, previous)
 	}
 	return s.sendUser(w, http.StatusOK, u)
 }
@@ -160,7 +159,6 @@ func (s *server) withImage(w *response, r *http.Request, resource string, serve 
 			return notFound("the image is missing")
 		}
 		missing = key
-		w.status = 0
 	}
 }
 
@@ -212,28 +210,31 @@ func (w *response) serveImage(
 		return err
 	}
 	h := w.Header()
-	h.Set("ETag", strconv.Quote(key))
-	h.Set("Accept-Ranges", "bytes")
-	h.Set("Content-Type", mediaType)
-	h.Set("Content-Disposition", `inline; filename="avatar.`+strings.TrimPrefix(mediaType, "image/")+`"`)
-	first, end, partial := readRange(r, h.Get("ETag"), size)
+	first, end, partial := readRange(r, strconv.Quote(key), size)
 	if first == end {
 		h.Set("Content-Range", fmt.Sprintf("bytes */%d", size))
 		return newProblem(kindRange, "the range is outside the image: %s", h.Get("Content-Range"))
 	}
-	h.Set("Content-Length", strconv.FormatInt(end-first, 10))
 	if r.Method == http.MethodHead {
-		return nil
+		open = func(int64) (io.ReadCloser, error) { return http.NoBody, nil }
 	}
-
 	body, err := open(first)
 	if err != nil {
-		return err
+		return err // before the header is set: another image or a redirect may be sent
 	}
 	defer body.Close()
+
+	h.Set("ETag", strconv.Quote(key))
+	h.Set("Accept-Ranges", "bytes")
+	h.Set("Content-Type", mediaType)
+	h.Set("Content-Disposition", `inline; filename="avatar.`+strings.TrimPrefix(mediaType, "image/")+`"`)
+	h.Set("Content-Length", strconv.FormatInt(end-first, 10))
 	if partial {
 		w.status = http.StatusPartialContent
 		h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", first, end-1, size))
+	}
+	if r.Method == http.MethodHead {
+		return nil
 	}
 	out := copyBuffers.Get().(*bufio.Writer)
 	defer copyBuffers.Put(out)

@@ -203,6 +203,26 @@ func TestReplacedWhileRead(t *testing.T) {
 	}
 }
 
+// TestVersionReplacedWhileRead reads a version that is replaced before it is found: the response has no header of it.
+func TestVersionReplacedWhileRead(t *testing.T) {
+	t.Parallel()
+	store := openTestLocal(t, t.TempDir())
+	u := testUser("ada@example.com")
+	u.Avatar = Avatar{Key: newKey(), Type: "image/png", Size: 3}
+	wantError(t, localUsers{store}.Create(t.Context(), u), nil)
+	avatars := &replacedAvatars{Avatars: localAvatars{store}, users: localUsers{store}, left: 1}
+	s := newTestServer(config{}, localUsers{store}, avatars, nil)
+	got := request(t, s, "GET /users/"+u.ID+"/avatar/"+u.Avatar.Key, nil).Result()
+	if got.StatusCode != http.StatusFound || got.Header.Get("Location") == "" {
+		t.Errorf("status %s, Location %q, want a redirect", got.Status, got.Header.Get("Location"))
+	}
+	for _, name := range []string{"Content-Length", "Content-Type", "ETag", "Accept-Ranges", "Content-Disposition"} {
+		if value := got.Header.Get(name); value != "" {
+			t.Errorf("%s: %s of a redirect, want none", name, value)
+		}
+	}
+}
+
 // TestDeleteAvatarFails: if the object cannot be deleted, the response is 503, and a repeated request deletes it.
 func TestDeleteAvatarFails(t *testing.T) {
 	t.Parallel()
