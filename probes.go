@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // livez answers GET /livez. It calls no backend, because a restart repairs none.
@@ -44,15 +46,12 @@ func checkLivez(addr string) error {
 
 // watchReady sets ready once, after the first successful call to both backends.
 func (s *server) watchReady(ctx context.Context) {
-	var logged time.Time
+	minutely := rate.Sometimes{Interval: time.Minute}
 	for err := s.tryReady(ctx); err != nil; err = s.tryReady(ctx) {
 		if ctx.Err() != nil {
 			return
 		}
-		if time.Since(logged) >= time.Minute {
-			s.log.Error("not ready", "error", err)
-			logged = time.Now()
-		}
+		minutely.Do(func() { s.log.Error("not ready", "error", err) })
 		time.Sleep(time.Second)
 	}
 	s.ready.Store(true)
