@@ -53,7 +53,7 @@ func TestFaultsOfS3(t *testing.T) {
 		bucket.Next("GetObject", what)
 		body, err = avatars.Get(ctx, id, a.Key, 0)
 		wantError(t, err, nil)
-		_, err = io.CopyN(io.Discard, body, a.Size) // as http.ServeContent reads
+		_, err = io.CopyN(io.Discard, body, a.Size) // as serveImage reads
 		wantError(t, err, ErrUnavailable)
 		wantError(t, body.Close(), nil)
 	}
