@@ -14,7 +14,7 @@ import (
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
 
-// bootstrap creates a missing table and bucket on an emulator.
+// bootstrap creates a missing table and bucket. The emulator may still be starting its services.
 func bootstrap(ctx context.Context, c config, log *slog.Logger) error {
 	users, avatars, err := openAWS(ctx, c, func(string, string, string, int, time.Duration) {}, log)
 	if err != nil {
@@ -53,7 +53,7 @@ func (d *dynamoUsers) createTable(ctx context.Context) error {
 		AttributeDefinitions: []types.AttributeDefinition{{AttributeName: id, AttributeType: "S"}},
 		KeySchema:            []types.KeySchemaElement{{AttributeName: id, KeyType: types.KeyTypeHash}},
 	}
-	_, err := call(ctx, &d.log, "CreateTable", callTimeout, d.client.CreateTable, in)
+	_, err := call(ctx, &d.log, "CreateTable", time.Minute, d.client.CreateTable, in)
 	return err
 }
 
@@ -68,6 +68,6 @@ func (a *s3Avatars) createBucket(ctx context.Context) error {
 			LocationConstraint: s3types.BucketLocationConstraint(region),
 		}
 	}
-	_, err := call(ctx, &a.log, "CreateBucket", callTimeout, a.client.CreateBucket, in)
+	_, err := call(ctx, &a.log, "CreateBucket", time.Minute, a.client.CreateBucket, in)
 	return err
 }
