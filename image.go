@@ -210,9 +210,9 @@ const (
 
 // comparePNG marks the image as misleading if a value differs by more than 5 % from that of sRGB.
 func (w *walker) comparePNG(body []byte, srgb ...int) {
-	for i := range min(len(srgb), len(body)/4) {
+	for i, standard := range srgb[:min(len(srgb), len(body)/4)] {
 		value := int(binary.BigEndian.Uint32(body[4*i:]))
-		if value < srgb[i]*95/100 || value > srgb[i]*105/100 {
+		if value < standard*95/100 || value > standard*105/100 {
 			w.misleading = true
 		}
 	}
