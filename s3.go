@@ -134,9 +134,9 @@ func (a *s3Avatars) DeleteStale(ctx context.Context, id string, before time.Time
 	return a.delete(ctx, stale...)
 }
 
-// delete deletes objects, existing or not, 16 at a time. It stops at the first error.
+// delete deletes objects, existing or not, 16 at a time. It tries all and returns the first error.
 func (a *s3Avatars) delete(ctx context.Context, keys ...string) error {
-	calls, ctx := errgroup.WithContext(ctx)
+	var calls errgroup.Group
 	calls.SetLimit(16)
 	for _, key := range keys {
 		calls.Go(func() error {
