@@ -327,7 +327,8 @@ func TestCredentials(t *testing.T) {
 func TestCodes(t *testing.T) {
 	runbook := string(testkit.Must(os.ReadFile("docs/operations.md")))
 	alerts := string(testkit.Must(os.ReadFile("chart/files/alerts.yaml")))
-	throttled := regexp.MustCompile(`^(` + regexp.MustCompile(`roster_aws_request_duration_seconds_count{code=~"(.*?)"}`).FindStringSubmatch(alerts)[1] + `)$`)
+	codes := regexp.MustCompile(`roster_aws_request_duration_seconds_count{code=~"(.*?)"}`)
+	throttled := regexp.MustCompile("^(" + codes.FindStringSubmatch(alerts)[1] + ")$")
 	_, table, _ := strings.Cut(runbook, "### RosterBackendFailing")
 	table, _, _ = strings.Cut(table, "\n### ")
 
@@ -633,8 +634,7 @@ func TestUnreachable(t *testing.T) {
 			},
 			"avatar Delete": func(ctx context.Context) error { return avatars.Delete(ctx, u.ID, a.Key) },
 			"avatar DeleteStale": func(ctx context.Context) error {
-				return avatars.DeleteStale(ctx, u.ID,
-					u.CreatedAt)
+				return avatars.DeleteStale(ctx, u.ID, u.CreatedAt)
 			},
 		} {
 			calls.Go(func() {

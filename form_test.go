@@ -327,7 +327,8 @@ func FuzzMultipart(f *testing.F) {
 	}
 	f.Add([]byte("--b\r\nContent-Disposition: form-data; name*=utf-8''n%61me\r\n\r\nAda\r\n--b--"), "b")
 	f.Add([]byte("--b\nContent-Disposition: form-data; name=name\n\nAda\n--b--"), "b")
-	f.Add([]byte("--b\r\nContent-Transfer-Encoding: quoted-printable\r\nContent-Disposition: form-data; name=avatar\r\n\r\n=41\r\n--b--"), "b")
+	f.Add([]byte("--b\r\nContent-Transfer-Encoding: quoted-printable\r\n"+
+		"Content-Disposition: form-data; name=avatar\r\n\r\n=41\r\n--b--"), "b")
 	f.Add([]byte("--\r\n\r\n----"), "")
 	f.Fuzz(func(t *testing.T, body []byte, boundary string) {
 		const limit = 10_000

@@ -227,7 +227,8 @@ func plantedImages(t testing.TB) map[string][2][]byte {
 		[]byte(secret+"\xff\xd0"+secret), progressive[at:]), progressive}
 
 	// The directory: one entry of type 1, whose content begins that far before it.
-	samsung := binary.LittleEndian.AppendUint32([]byte(secret+"\xff\xd8\xff\xd9SEFH\x65\x00\x00\x00\x01\x00\x00\x00\x00\x00\x01\x0a"), uint32(len(secret)+4))
+	samsung := []byte(secret + "\xff\xd8\xff\xd9SEFH\x65\x00\x00\x00\x01\x00\x00\x00\x00\x00\x01\x0a")
+	samsung = binary.LittleEndian.AppendUint32(samsung, uint32(len(secret)+4))
 	samsung = append(binary.LittleEndian.AppendUint32(samsung, uint32(len(secret)+4)), "\x18\x00\x00\x00SEFT"...)
 	whole := slices.Concat(soi, jpg)
 	planted["JPEG, Samsung"] = [2][]byte{slices.Concat(whole, samsung), whole}

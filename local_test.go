@@ -109,7 +109,8 @@ func TestFirstFormat(t *testing.T) {
 		ETag: "3qaqubiv7fragnxm5vqyomoeaq", CreatedAt: at(1795984240059), UpdatedAt: at(1795984240059),
 	}
 	jose := User{
-		ID: "e90c29a6-3878-88e4-abd7-cf24959b64dc", Name: `José <b> & "Łukasz" 👩‍🚀`, Email: "José@München.example",
+		ID:   "e90c29a6-3878-88e4-abd7-cf24959b64dc",
+		Name: `José <b> & "Łukasz" 👩‍🚀`, Email: "José@München.example",
 		ETag: "odoy2pwumimckodq6nagcbl4ua", CreatedAt: at(1795984240092), UpdatedAt: at(1795984240092),
 	}
 	grace := User{

@@ -406,8 +406,8 @@ func TestCrossOrigin(t *testing.T) {
 		{"POST /user", "User-Agent", "curl", false},
 		{"GET /version", "Origin", "https://evil.example", false},
 	} {
-		if w := request(t, s, test.target, nil, test.field,
-			test.value); (w.Code == http.StatusForbidden) != test.refused {
+		w := request(t, s, test.target, nil, test.field, test.value)
+		if refused := w.Code == http.StatusForbidden; refused != test.refused {
 			t.Errorf("%s with %s: %s: status %d, refused should be %t", test.target, test.field, test.value, w.Code,
 				test.refused)
 		}
@@ -559,7 +559,8 @@ func TestGoroutines(t *testing.T) {
 				for _, text := range []string{
 					"GET /users HTTP/1.1\r\n", "GET /users HTTP/1.1\r\nHost: a\r\n\r\n",
 					"POST /user HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
-					"PUT /users/" + userID(email) + "/avatar HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n\x89PNG",
+					"PUT /users/" + userID(email) + "/avatar HTTP/1.1\r\nHost: a\r\n" +
+						"Content-Length: 100000\r\n\r\n\x89PNG",
 				} {
 					if conn, err := net.Dial("tcp", server.Listener.Addr().String()); err == nil {
 						io.WriteString(conn, text)

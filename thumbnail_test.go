@@ -239,7 +239,8 @@ func TestThumbnailLimits(t *testing.T) {
 	jpg := testkit.Must(os.ReadFile("testdata/colors/progressive-444.jpg"))
 	for height, rendered := range map[uint16]bool{2500: true, 2800: false} {
 		if _, cost, err := prepareThumbnail(patchedSize(jpg, 4000, height)); (err == nil) != rendered {
-			t.Errorf("progressive JPEG of 4000 × %d: cost %d, error %v, want rendered: %t", height, cost, err, rendered)
+			t.Errorf("progressive JPEG of 4000 × %d: cost %d, error %v, want rendered: %t",
+				height, cost, err, rendered)
 		}
 	}
 }
@@ -831,7 +832,8 @@ for (const url of await (await fetch("/list")).json()) {
 	const side = Math.min(img.naturalWidth, img.naturalHeight);
 	context.fillStyle = "rgb(128, 128, 128)";
 	context.fillRect(0, 0, n, n);
-	context.drawImage(img, Math.floor((img.naturalWidth - side) / 2), Math.floor((img.naturalHeight - side) / 2), side, side, 0, 0, n, n);
+	const left = Math.floor((img.naturalWidth - side) / 2), top = Math.floor((img.naturalHeight - side) / 2);
+	context.drawImage(img, left, top, side, side, 0, 0, n, n);
 	await fetch(url, {method: "POST", body: context.getImageData(0, 0, n, n).data});
 }
 await fetch("/done", {method: "POST"});

@@ -88,7 +88,8 @@ func TestSettings(t *testing.T) {
 		-1) {
 		program = append(program, m[1:])
 	}
-	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z][A-Z0-9_*]+)` \\| (.*) \\| (.*) \\|$").FindAllStringSubmatch(page, -1) {
+	row := regexp.MustCompile("(?m)^\\| `([A-Z][A-Z0-9_*]+)` \\| (.*) \\| (.*) \\|$")
+	for _, m := range row.FindAllStringSubmatch(page, -1) {
 		fallback := strings.Trim(m[2], "`")
 		if fallback == "none" {
 			fallback = "-"

@@ -223,7 +223,8 @@ func TestExpectContinue(t *testing.T) {
 	}
 	w := dialWire(t, p.url)
 	body := `{"name":"Ada","email":"ada@example.com"}`
-	w.write(fmt.Sprintf("POST /user HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", len(body)))
+	w.write(fmt.Sprintf("POST /user HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"+
+		"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n", len(body)))
 	if line, err := w.reader.ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 100 ") {
 		t.Fatalf("POST /user with Expect: %q, error %v; want 100", line, err)
 	}

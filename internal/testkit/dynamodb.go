@@ -360,7 +360,9 @@ type dynamoNames struct {
 var attributeNames = regexp.MustCompile(`^[A-Za-z_]`)
 
 // Some of the 573 words that DynamoDB reserves: those that are close at hand.
-var reservedWords = regexp.MustCompile(`(?i)^(name|names|key|keys|type|size|status|write|read|date|time|timestamp|user|users|value|values|role|state|hash|url|owner|order|group|comment|data|file|index|count|token|version|year|zone|set|remove|add|delete)$`)
+var reservedWords = regexp.MustCompile(`(?i)^(name|names|key|keys|type|size|status|write|read|date|time` +
+	`|timestamp|user|users|value|values|role|state|hash|url|owner|order|group|comment|data|file|index|count|token` +
+	`|version|year|zone|set|remove|add|delete)$`)
 
 var expressionTokens = regexp.MustCompile(`[A-Za-z_][A-Za-z0-9_]*|#[A-Za-z0-9_]+|:[A-Za-z0-9_]+|<=|>=|<>|[(),=<>]|\S`)
 
@@ -453,7 +455,9 @@ func (n *dynamoNames) condition(expression *string) (func(dynamoItem) bool, *dyn
 				return nil, errValidation
 			}
 			tokens = rest[1:]
-			terms = append(terms, func(item dynamoItem) bool { return (path.get(item) != nil) == (function == "attribute_exists") })
+			terms = append(terms, func(item dynamoItem) bool {
+				return (path.get(item) != nil) == (function == "attribute_exists")
+			})
 		} else {
 			path, rest, err := n.nested(tokens)
 			if err != nil {
