@@ -103,8 +103,7 @@ func (s *server) discard(id, key string) {
 	})
 }
 
-// deleteAvatar answers DELETE /users/{id}/avatar. The user keeps the key in Removed, so that a repeated
-// request deletes an object that is left.
+// deleteAvatar answers DELETE /users/{id}/avatar. Removed has the key until the object is deleted.
 func (s *server) deleteAvatar(w *response, r *http.Request) error {
 	c := w.condition
 	c.OfAvatar = true
@@ -113,11 +112,14 @@ func (s *server) deleteAvatar(w *response, r *http.Request) error {
 	if err != nil && !repeated {
 		return err
 	}
-	if u.Removed != "" {
-		if err := s.avatars.Delete(r.Context(), w.user, u.Removed); err != nil {
-			return err
-		}
+	if u.Removed == "" {
+		return notFound("the user has no image")
 	}
+	if err := s.avatars.Delete(r.Context(), w.user, u.Removed); err != nil {
+		return err
+	}
+	// If this fails, the next deletion deletes the same object, and succeeds.
+	s.users.Update(r.Context(), w.user, Change{Forget: u.Removed, At: now()}, Condition{})
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

@@ -177,9 +177,13 @@ func (d *dynamoUsers) Update(
 	case change.Avatar.Key != "":
 		update += ", #avatar = :avatar REMOVE #removed"
 		values[":avatar"] = avatarValue(change.Avatar)
-	default:
+	case change.RemoveAvatar:
 		update += ", #removed = #avatar.#key REMOVE #avatar"
 		condition += " AND attribute_exists(#avatar.#key)"
+	default:
+		update += " REMOVE #removed"
+		condition += " AND #removed = :removed"
+		values[":removed"] = text(change.Forget)
 	}
 	condition += expressionOf(c, values)
 	var once onceRetryer

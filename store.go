@@ -36,7 +36,7 @@ type User struct {
 	Name      string
 	Email     string
 	Avatar    Avatar // zero without an image
-	Removed   string // key of the last image, if removed; its object may still exist
+	Removed   string // key of a removed image whose object may still exist
 	ETag      string // random, new with every write
 	CreatedAt time.Time
 	UpdatedAt time.Time
@@ -55,6 +55,7 @@ type Change struct {
 	Name         string    // the new name
 	Avatar       Avatar    // the new image, which also replaces a removed one
 	RemoveAvatar bool      // move the key of the image, if any, to Removed
+	Forget       string    // clear Removed if it is this key: the object is deleted
 }
 
 // apply changes the user. It returns false if there is nothing to change.
@@ -66,6 +67,8 @@ func (change Change) apply(u *User, etag string) bool {
 		u.Avatar, u.Removed = change.Avatar, ""
 	case change.RemoveAvatar && u.Avatar.Key != "":
 		u.Avatar, u.Removed = Avatar{}, u.Avatar.Key
+	case change.Forget != "" && u.Removed == change.Forget:
+		u.Removed = ""
 	default:
 		return false
 	}

@@ -63,7 +63,7 @@ func testUsers(t *testing.T, users Users) {
 	_, err := users.Get(ctx, u.ID)
 	wantError(t, err, ErrNotFound)
 	for _, change := range []Change{
-		{Name: "B", At: later}, {Avatar: a, At: later}, {RemoveAvatar: true, At: later},
+		{Name: "B", At: later}, {Avatar: a, At: later}, {RemoveAvatar: true, At: later}, {Forget: a.Key, At: later},
 	} {
 		_, _, err = users.Update(ctx, u.ID, change, any)
 		wantError(t, err, ErrNotFound)
@@ -124,8 +124,13 @@ func testUsers(t *testing.T, users Users) {
 	wantUnchanged(Change{RemoveAvatar: true, At: later}, Condition{Match: &tags{list: []string{"another"}}},
 		ErrPrecondition)
 
+	wantUnchanged(Change{Forget: a.Key, At: later}, any, nil)
+	want.Removed = ""
+	update(Change{Forget: b.Key, At: later})
+	wantUnchanged(Change{Forget: b.Key, At: later}, any, nil)
+
 	// A new image replaces a removed one whose object may still exist.
-	want.Avatar, want.Removed = a, ""
+	want.Avatar = a
 	update(Change{Avatar: a, At: later})
 	want.Avatar, want.Removed = Avatar{}, a.Key
 	update(Change{RemoveAvatar: true, At: later})

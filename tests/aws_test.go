@@ -160,6 +160,7 @@ func TestReplacedAvatar(t *testing.T) {
 	other.do(t, "GET "+second.AvatarURL, nil, nil).want(t, http.StatusNotFound)
 	bucket.Clear()
 	one.do(t, "DELETE /users/"+u.ID+"/avatar", nil, nil).want(t, http.StatusNoContent)
+	one.do(t, "DELETE /users/"+u.ID+"/avatar", nil, nil).want(t, http.StatusNotFound)
 	for _, key := range bucket.Keys() {
 		if strings.Contains(key, filepath.Base(second.AvatarURL)) {
 			t.Errorf("the object %s of the deleted image still exists", key)

@@ -110,7 +110,7 @@ var linearModel = porcupine.Model{
 			right = map[int]bool{200: u.image != 0 && similar(u.image, out.image), 404: !u.exists || u.image == 0}
 		case "remove":
 			next.image = 0
-			right = map[int]bool{204: u.exists, 404: !u.exists, partly: true}
+			right = map[int]bool{204: u.exists, 404: !u.exists || u.image == 0, partly: true}
 		case "delete":
 			next = linearUser{}
 			right = map[int]bool{204: true, 404: !u.exists}
