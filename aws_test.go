@@ -638,14 +638,15 @@ func TestUnreachable(t *testing.T) {
 			},
 		} {
 			calls.Go(func() {
-				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+				ctx, cancel := context.WithTimeout(context.Background(), 8*callTimeout)
 				defer cancel()
 				start := time.Now()
 				if err := do(ctx); !errors.Is(err, ErrUnavailable) {
 					t.Errorf("%s, %s: error %v, want %v", tt.name, name, err, ErrUnavailable)
 				}
-				if d := time.Since(start); d > callTimeout+time.Second {
-					t.Errorf("%s, %s: took %s, more than %s", tt.name, name, d, callTimeout)
+				// A call is late on a busy machine. With a timeout for each attempt, it would take four times as long.
+				if d := time.Since(start); d > 2*callTimeout {
+					t.Errorf("%s, %s: took %s, want about %s", tt.name, name, d, callTimeout)
 				}
 			})
 		}
