@@ -93,7 +93,7 @@ func newAWSClient() *awshttp.BuildableClient {
 func retryOptions(o *retry.StandardOptions) {
 	o.MaxAttempts = maxAttempts
 	o.Backoff = retry.BackoffDelayerFunc(func(attempt int, _ error) (time.Duration, error) {
-		return rand.N(min(50*time.Millisecond<<attempt, time.Second)), nil // #nosec G404 -- jitter is no secret
+		return rand.N(min(50*time.Millisecond<<min(attempt, 5), time.Second)), nil // #nosec G404 -- jitter is no secret
 	})
 	// To the SDK, a truncated response is not a connection error.
 	o.Retryables = append(o.Retryables, retry.IsErrorRetryableFunc(func(err error) aws.Ternary {

@@ -596,6 +596,19 @@ func TestClockSkew(t *testing.T) {
 	wantError(t, err, nil)
 }
 
+// TestBackoff has more attempts than bits: AWS_MAX_ATTEMPTS has no limit.
+func TestBackoff(t *testing.T) {
+	t.Parallel()
+	options := retry.StandardOptions{}
+	retryOptions(&options)
+	for attempt := range 100 {
+		d, err := options.Backoff.BackoffDelay(attempt, nil)
+		if err != nil || d < 0 || d >= time.Second {
+			t.Fatalf("delay after attempt %d: %v, error %v, want less than a second", attempt, d, err)
+		}
+	}
+}
+
 // TestUnreachable has servers that refuse, hang and do not route.
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
