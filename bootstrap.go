@@ -14,7 +14,7 @@ import (
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
 
-// bootstrap creates a missing table and bucket. The emulator may still be starting its services.
+// bootstrap creates a missing table and bucket. It waits up to a minute for an emulator that starts.
 func bootstrap(ctx context.Context, c config, log *slog.Logger) error {
 	users, avatars, err := openAWS(ctx, c, func(string, string, string, int, time.Duration) {}, log)
 	if err != nil {
@@ -24,15 +24,21 @@ func bootstrap(ctx context.Context, c config, log *slog.Logger) error {
 		return &configError{errors.New("-bootstrap is for emulators: " +
 			"set AWS_ENDPOINT_URL, or AWS_ENDPOINT_URL_DYNAMODB and AWS_ENDPOINT_URL_S3, or LOCALSTACK_HOST")}
 	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
 	if err := create(ctx, log, "table", c.Table, users.createTable); err != nil {
 		return err
 	}
 	return create(ctx, log, "bucket", c.Bucket, avatars.createBucket)
 }
 
-// create calls do and logs what it did. ErrExists is success.
+// create calls do until it can, and logs what it did. ErrExists is success.
 func create(ctx context.Context, log *slog.Logger, kind, name string, do func(context.Context) error) error {
 	err := do(ctx)
+	for errors.Is(err, ErrUnavailable) && ctx.Err() == nil { // the log says why
+		time.Sleep(500 * time.Millisecond)
+		err = do(ctx)
+	}
 	switch {
 	case errors.Is(err, ErrExists):
 		log.Info("the "+kind+" exists", "name", name)
