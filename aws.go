@@ -48,6 +48,12 @@ func loadAWS(ctx context.Context, localstackHost string, observe observeFunc) (a
 		return aws.Config{}, fmt.Errorf("AWS configuration: %w", err)
 	}
 	if localstackHost != "" && cfg.BaseEndpoint == nil {
+		if !strings.Contains(localstackHost, ":") { // neither a scheme nor a port
+			localstackHost += ":4566"
+		}
+		if !strings.Contains(localstackHost, "://") {
+			localstackHost = "http://" + localstackHost
+		}
 		cfg.BaseEndpoint = &localstackHost
 	}
 	// Not with WithRetryer: it makes the SDK ignore AWS_MAX_ATTEMPTS and AWS_RETRY_MODE.

@@ -51,7 +51,7 @@ func (c *config) variables() *flag.FlagSet {
 	v.StringVar(&c.MetricsAddr, "METRICS_ADDR", ":8081", "address of /metrics, such as :9090; empty: off")
 	v.StringVar(&c.Table, "DYNAMODB_TABLE", "", "DynamoDB table of the users; needs S3_BUCKET")
 	v.StringVar(&c.Bucket, "S3_BUCKET", "", "S3 bucket of the images; needs DYNAMODB_TABLE")
-	v.StringVar(&c.LocalStackHost, "LOCALSTACK_HOST", "", "URL of an emulator, the same as AWS_ENDPOINT_URL")
+	v.StringVar(&c.LocalStackHost, "LOCALSTACK_HOST", "", "URL, host:port or host of an emulator, as AWS_ENDPOINT_URL")
 	v.StringVar(&c.DataDir, "DATA_DIR", "./data", "directory of the embedded store; its parent must exist")
 	v.Int64Var(&c.MaxAvatarBytes, "MAX_AVATAR_BYTES", 5<<20, "size limit of an image, from 1 to 67108864")
 	v.Func("PUBLIC_URL",
