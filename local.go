@@ -99,7 +99,10 @@ func (l *localStore) prepareDirs() error {
 			return err
 		}
 	}
-	return errors.Join(l.syncDir("."), l.syncDir("avatars"))
+	if err := l.syncDir("."); err != nil {
+		return err
+	}
+	return l.syncDir("avatars")
 }
 
 // syncPath makes the names in a directory durable.
@@ -108,13 +111,11 @@ func syncPath(dir string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	defer d.Close()
+	return d.Sync()
 }
 
 func (l *localStore) syncDir(name string) error { return syncPath(filepath.Join(l.root.Name(), name)) }
-
-// Close waits for the current commit. Later writes are ErrUnavailable.
-func (l *localStore) Close() error { return errors.Join(l.db.Close(), l.root.Close()) }
 
 // A localWrite is one change that waits for its commit. apply shares a transaction
 // with others: it checks first and writes last, so that a failed one wrote nothing.
@@ -291,7 +292,9 @@ func (l localAvatars) writeFile(name string, data []byte) error {
 		return err
 	}
 	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
+	syncErr := f.Sync()
+	closeErr := f.Close()
+	return cmp.Or(err, syncErr, closeErr)
 }
 
 // moveInto renames a file into the user's directory, created if missing.
@@ -330,10 +333,10 @@ func (l localAvatars) Get(_ context.Context, id, key string, offset int64) (io.R
 }
 
 func (l localAvatars) Delete(_ context.Context, id, key string) error {
-	image, thumbnail := avatarKey(id, key), avatarKey(id, thumbnailKey(key))
-	err := errors.Join(l.root.RemoveAll(image), l.root.RemoveAll(thumbnail)) // existing or not
+	err := l.root.RemoveAll(avatarKey(id, key)) // existing or not
+	thumbnailErr := l.root.RemoveAll(avatarKey(id, thumbnailKey(key)))
 	l.removeEmptyDir("avatars/" + id)
-	if err != nil {
+	if err := cmp.Or(err, thumbnailErr); err != nil {
 		return fmt.Errorf("%w: delete image: %w", ErrUnavailable, err)
 	}
 	return nil
@@ -348,8 +351,8 @@ func (l localAvatars) DeleteStale(_ context.Context, id string, before time.Time
 	dir := "avatars/" + id
 	entries, err := fs.ReadDir(l.root.FS(), dir)
 	for _, entry := range entries {
-		if info, gone := entry.Info(); gone == nil && info.ModTime().Before(before) {
-			err = errors.Join(err, l.root.RemoveAll(avatarKey(id, entry.Name())))
+		if info, gone := entry.Info(); err == nil && gone == nil && info.ModTime().Before(before) {
+			err = l.root.RemoveAll(avatarKey(id, entry.Name()))
 		}
 	}
 	// The removals must be durable: a deleted user's images must not come back.
@@ -360,7 +363,10 @@ func (l localAvatars) DeleteStale(_ context.Context, id string, before time.Time
 		err = nil
 	}
 	l.removeEmptyDir(dir)
-	if err = errors.Join(err, l.syncDir("avatars")); err != nil {
+	if err == nil {
+		err = l.syncDir("avatars")
+	}
+	if err != nil {
 		return fmt.Errorf("%w: delete images: %w", ErrUnavailable, err)
 	}
 	return nil

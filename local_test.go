@@ -23,6 +23,12 @@ func openTestLocal(t *testing.T, dir string) *localStore {
 	return store
 }
 
+// Close waits for the current commit. Later writes are ErrUnavailable.
+func (l *localStore) Close() error {
+	defer l.root.Close()
+	return l.db.Close()
+}
+
 // TestLocalLock: a second process on the same directory gets an error that says so.
 func TestLocalLock(t *testing.T) {
 	t.Parallel()

@@ -36,7 +36,6 @@ func migrate(ctx context.Context, c config, log *slog.Logger) error {
 	if err != nil {
 		return &configError{fmt.Errorf("DATA_DIR %s: %w", c.DataDir, err)}
 	}
-	defer store.Close()
 	users, images, err := openAWS(ctx, c, metrics.observeAWS, log)
 	if err != nil {
 		return &configError{err}
