@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	_ "image/gif" // for image.Decode
 	"image/jpeg"
 	"image/png"
-	"io"
 	"net/http"
 	"slices"
 	"time"
@@ -74,7 +72,7 @@ func (s *server) render(ctx context.Context, id string, a Avatar) ([]byte, error
 			return nil, nil
 		}
 		defer s.pixels.Release(cost)
-		thumb, _ = img.thumbnail(ctx)
+		thumb, _ = img.thumbnail()
 	}
 	if err := s.avatars.Put(ctx, id, thumbnailKey(a.Key), http.DetectContentType(thumb), thumb); err != nil {
 		s.log.Warn("thumbnail not stored", "user", id, "key", a.Key, "error", err)
@@ -113,13 +111,13 @@ func prepareThumbnail(data []byte) (w walker, cost int64, err error) {
 
 // thumbnail returns the middle square of an image, upright, as a JPEG, or as a PNG if pixels are
 // transparent. Scaling takes up to 7 MB.
-func (w *walker) thumbnail(ctx context.Context) (thumb []byte, err error) {
+func (w *walker) thumbnail() (thumb []byte, err error) {
 	defer func() {
 		if fault := recover(); fault != nil { // in a decoder
 			thumb, err = nil, fmt.Errorf("decoding: %v", fault)
 		}
 	}()
-	img, _, err := image.Decode(contextReader{ctx, bytes.NewReader(w.data)})
+	img, _, err := image.Decode(bytes.NewReader(w.data))
 	if err != nil {
 		return nil, err
 	}
@@ -178,17 +176,6 @@ var upright = [...]f64.Aff3{
 	{1, 0, 0, 0, 1, 0}, {1, 0, 0, 0, 1, 0}, {-1, 0, thumbnailSide, 0, 1, 0},
 	{-1, 0, thumbnailSide, 0, -1, thumbnailSide}, {1, 0, 0, 0, -1, thumbnailSide}, {0, 1, 0, 1, 0, 0},
 	{0, -1, thumbnailSide, 1, 0, 0}, {0, -1, thumbnailSide, -1, 0, thumbnailSide}, {0, 1, 0, -1, 0, thumbnailSide},
-}
-
-// A contextReader ends with its context, and so does what decodes from it.
-type contextReader struct {
-	ctx context.Context
-	io.Reader
-}
-
-func (c contextReader) Read(p []byte) (int, error) {
-	n, err := c.Reader.Read(p)
-	return n, cmp.Or(c.ctx.Err(), err)
 }
 
 // widenRange converts the limited range of a lossy WebP, Y from 16 to 235, Cb and Cr from 16 to 240

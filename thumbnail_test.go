@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -35,17 +34,17 @@ import (
 	"roster/internal/testkit"
 )
 
-func renderThumbnail(ctx context.Context, data []byte) ([]byte, error) {
+func renderThumbnail(data []byte) ([]byte, error) {
 	img, _, err := prepareThumbnail(data)
 	if err != nil {
 		return nil, err
 	}
-	return img.thumbnail(ctx)
+	return img.thumbnail()
 }
 
 func renderTest(t testing.TB, data []byte) (image.Image, string) {
 	t.Helper()
-	thumb, err := renderThumbnail(t.Context(), data)
+	thumb, err := renderThumbnail(data)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,7 +281,7 @@ func TestThumbnailHostile(t *testing.T) {
 		{"JPEG without a table", testkit.Must(os.ReadFile("testdata/images/jpg-mjpeg-no-dht.jpg"))},
 		{"GIF without a color table", testkit.Must(os.ReadFile("testdata/images/gif-no-color-table.gif"))},
 	} {
-		if _, err := renderThumbnail(t.Context(), test.data); err == nil {
+		if _, err := renderThumbnail(test.data); err == nil {
 			t.Errorf("%s is rendered, want an error", test.name)
 		}
 	}
@@ -388,31 +387,6 @@ func TestThumbnailReplaced(t *testing.T) {
 	})
 }
 
-// An endingContext ends after some calls of Err.
-type endingContext struct {
-	context.Context
-	calls int // that are left
-}
-
-func (c *endingContext) Err() error {
-	if c.calls--; c.calls < 0 {
-		return context.DeadlineExceeded
-	}
-	return nil
-}
-
-// TestThumbnailDeadline: a deadline that passes while an image is decoded ends decoding.
-func TestThumbnailDeadline(t *testing.T) {
-	data := testkit.PNG(noise(400, 300))
-	ctx := &endingContext{t.Context(), 10}
-	if _, err := renderThumbnail(ctx, data); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("rendering after its deadline: error %v, want %v", err, context.DeadlineExceeded)
-	}
-	if ctx.calls < -10 {
-		t.Errorf("%d reads after the deadline", -ctx.calls)
-	}
-}
-
 // TestThumbnailMemory compares the cost of a thumbnail with the actual allocations of decoding.
 func TestThumbnailMemory(t *testing.T) {
 	flat := image.NewNRGBA(image.Rect(0, 0, 1500, 1500))
@@ -467,7 +441,7 @@ func BenchmarkThumbnail(b *testing.B) {
 		b.Run(bench.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := renderThumbnail(b.Context(), bench.data); err != nil {
+				if _, err := renderThumbnail(bench.data); err != nil {
 					b.Fatal(err)
 				}
 			}
