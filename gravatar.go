@@ -38,9 +38,6 @@ func (s *server) getByHash(w *response, r *http.Request) error {
 		return err
 	}
 	w.setImageHeader("max-age=300")
-	if holds, err := w.answerCondition("identicon"); !holds {
-		return err
-	}
 	picture := identicon(sum)
 	return w.serveImage(r, "identicon", "image/png", int64(len(picture)), inMemory(picture))
 }

@@ -423,8 +423,7 @@ func (w *walker) gif() {
 			}
 			blocks := i + 10 + gifColors(frame[8]) + 1
 			i = w.gifBlocks(blocks)
-			terminator := 1
-			w.pixels += i - blocks - terminator
+			w.pixels += i - blocks - 1 // without the terminator
 		default: // the trailer, or after a frame what browsers take for it
 			w.require(kind == 0x3b || w.pixels > 0, "it has a block of the unknown type %#02x", kind)
 			ended = true

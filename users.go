@@ -115,9 +115,7 @@ func (s *server) sendPage(w *response, r *http.Request, after string, limit int)
 		w.Header().Set("Link", link)
 	}
 	list := s.newUserList(w)
-	if err := list.add(page); err != nil {
-		return err
-	}
+	list.add(page) // end returns its error
 	return list.end()
 }
 
