@@ -77,7 +77,7 @@ func TestRefusedUpload(t *testing.T) {
 					t.Errorf("%s: it was stored", request.method)
 				}
 			}
-			testkit.Eventually(t, 10*time.Second, "nothing is left", func() error {
+			testkit.Eventually(t, "nothing is left", func() error {
 				if keys := bucket.Keys(); len(keys) > 0 {
 					return fmt.Errorf("%q", keys)
 				}

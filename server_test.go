@@ -243,7 +243,7 @@ func (w *world) state(email string) string {
 // waitForOneImage waits until one image is stored: replaced images are deleted after the response.
 func (w *world) waitForOneImage() {
 	w.t.Helper()
-	testkit.Eventually(w.t, 20*time.Second, "the replaced image is deleted", func() error {
+	testkit.Eventually(w.t, "the replaced image is deleted", func() error {
 		if keys := w.bucket.Keys(); len(keys) != 1 {
 			return fmt.Errorf("images %q", keys)
 		}
@@ -374,7 +374,7 @@ func TestClientGone(t *testing.T) {
 	image := testkit.PNG(testkit.Gradient(20, 20, 1))
 	fmt.Fprintf(client, "PUT /users/%s/avatar HTTP/1.1\r\nHost: roster\r\nContent-Length: %d\r\n\r\n%s",
 		u.ID, len(image), image)
-	testkit.Eventually(t, 10*time.Second, "the image is on its way to S3", func() error {
+	testkit.Eventually(t, "the image is on its way to S3", func() error {
 		if bucket.Calls("PutObject") == 0 {
 			return errors.New("no call")
 		}
@@ -383,7 +383,7 @@ func TestClientGone(t *testing.T) {
 	client.Close()
 	<-gone
 	close(gate)
-	testkit.Eventually(t, 10*time.Second, "the user has the image", func() error {
+	testkit.Eventually(t, "the user has the image", func() error {
 		if got, err := users.Get(t.Context(), u.ID); err != nil || got.Avatar.Key == "" {
 			return fmt.Errorf("%+v, %v", got, err)
 		}
@@ -572,7 +572,7 @@ func TestGoroutines(t *testing.T) {
 	}
 	running.Wait()
 	server.Close()
-	testkit.Eventually(t, 20*time.Second, "no goroutine is left", func() error {
+	testkit.Eventually(t, "no goroutine is left", func() error {
 		if n := runtime.NumGoroutine(); n > before {
 			buffer := make([]byte, 1<<20)
 			return fmt.Errorf("%d, there were %d before\n%s", n, before, buffer[:runtime.Stack(buffer, true)])

@@ -360,14 +360,14 @@ func TestThumbnailReplaced(t *testing.T) {
 		status, _, _ := testkit.Send(http.DefaultClient, "GET", path+"/thumbnail", "", nil)
 		answered <- status
 	}()
-	testkit.Eventually(t, 10*time.Second, "the thumbnail is on its way to S3", func() error {
+	testkit.Eventually(t, "the thumbnail is on its way to S3", func() error {
 		if n := bucket.Calls("PutObject"); n != 2 {
 			return fmt.Errorf("%d calls", n)
 		}
 		return nil
 	})
 	put(2)
-	testkit.Eventually(t, 10*time.Second, "the previous image is deleted", func() error {
+	testkit.Eventually(t, "the previous image is deleted", func() error {
 		if keys := bucket.Keys(); len(keys) != 1 {
 			return fmt.Errorf("%q are stored", keys)
 		}
@@ -379,7 +379,7 @@ func TestThumbnailReplaced(t *testing.T) {
 	}
 	key := testkit.Must(users.Get(t.Context(), u.ID)).Avatar.Key
 	want := []string{avatarKey(u.ID, key), avatarKey(u.ID, thumbnailKey(key))}
-	testkit.Eventually(t, 10*time.Second, "the new image and its thumbnail are left", func() error {
+	testkit.Eventually(t, "the new image and its thumbnail are left", func() error {
 		if keys := bucket.Keys(); !slices.Equal(keys, want) {
 			return fmt.Errorf("%q, want %q", keys, want)
 		}

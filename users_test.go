@@ -211,7 +211,7 @@ func TestRefusedCreate(t *testing.T) {
 		t.Errorf("POST /user: status %d %s, error %v, %d images stored; want 409 and 1", status, body, err,
 			bucket.Calls("PutObject"))
 	}
-	testkit.Eventually(t, 10*time.Second, "the image is deleted", func() error {
+	testkit.Eventually(t, "the image is deleted", func() error {
 		if keys := bucket.Keys(); len(keys) > 0 {
 			return fmt.Errorf("%q are left", keys)
 		}

@@ -61,7 +61,7 @@ func bearer(token string) http.Header {
 // for a busy machine.
 func wantAccess(t *testing.T, p *process, want map[string]bool) {
 	t.Helper()
-	testkit.Eventually(t, 20*time.Second, "the tokens take effect", func() error {
+	testkit.Eventually(t, "the tokens take effect", func() error {
 		for token, ok := range want {
 			a := p.do(t, "GET /users", bearer(token), nil)
 			if (a.StatusCode == http.StatusOK) != ok {
@@ -89,7 +89,7 @@ func TestTokenRotation(t *testing.T) {
 	wantFailure := func(what string) {
 		t.Helper()
 		failures++
-		testkit.Eventually(t, 20*time.Second, what+" is counted", func() error {
+		testkit.Eventually(t, what+" is counted", func() error {
 			p.do(t, "GET /users", bearer(tokenB), nil).want(t, http.StatusOK)
 			if n := p.metric(t, "roster_auth_reload_failures_total"); n != float64(failures) {
 				return fmt.Errorf("roster_auth_reload_failures_total is %v, want %d", n, failures)
@@ -118,7 +118,7 @@ func TestTokenRotation(t *testing.T) {
 	wantAccess(t, p, map[string]bool{tokenB: false, tokenC: true})
 
 	for name, token := range map[string]string{"web": tokenA, "mobile": tokenB, "batch": tokenC} {
-		testkit.Eventually(t, 10*time.Second, "a request of "+name+" is logged", func() error {
+		testkit.Eventually(t, "a request of "+name+" is logged", func() error {
 			if p.log.find("request", "client", name) == nil { // the line is written after the response
 				return errors.New("no such line")
 			}

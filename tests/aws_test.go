@@ -178,7 +178,7 @@ func TestClientGone(t *testing.T) {
 	w := dialWire(t, p.url)
 	w.write("POST /user HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 40\r\n\r\n" +
 		`{"name":"Ada","email":"ada@example.com"}`)
-	testkit.Eventually(t, 10*time.Second, "PutItem is called", func() error {
+	testkit.Eventually(t, "PutItem is called", func() error {
 		if dynamo.Calls("PutItem") == 0 {
 			return errors.New("no call")
 		}
@@ -187,7 +187,7 @@ func TestClientGone(t *testing.T) {
 	w.Close()
 	time.Sleep(3 * time.Second) // the service detects the end of the connection
 	close(gate)
-	testkit.Eventually(t, 10*time.Second, "POST /user is logged with status 499", func() error {
+	testkit.Eventually(t, "POST /user is logged with status 499", func() error {
 		if line := p.log.find("request", "method", "POST"); line == nil || line["status"] != 499.0 {
 			return fmt.Errorf("the line is %v", line)
 		}

@@ -60,7 +60,7 @@ func TestKill(t *testing.T) {
 			})
 		}
 		// At a random moment under load.
-		testkit.Eventually(t, time.Minute, "writes are acknowledged", func() error {
+		testkit.Eventually(t, "writes are acknowledged", func() error {
 			if n := done.Load(); n < writers*2 {
 				return fmt.Errorf("%d are", n)
 			}

@@ -86,7 +86,7 @@ func testRollout(t *testing.T, env []string, clients int) {
 			w.Close()
 		})
 	}
-	testkit.Eventually(t, time.Minute, "a quarter of the requests have a response", func() error {
+	testkit.Eventually(t, "a quarter of the requests have a response", func() error {
 		if n := answered.Load(); n < int64(clients*requests/4) {
 			return fmt.Errorf("%d have", n)
 		}
@@ -129,7 +129,7 @@ func TestShutdownDelay(t *testing.T) {
 	p.do(t, "GET /readyz", nil, nil).want(t, http.StatusOK)
 	sent := time.Now()
 	p.Process.Signal(syscall.SIGTERM)
-	testkit.Eventually(t, delay, "/readyz is 503", func() error {
+	testkit.Eventually(t, "/readyz is 503", func() error {
 		a, err := p.try("GET /readyz", nil, nil)
 		if err != nil {
 			t.Fatalf("/readyz during the delay: %v", err)
@@ -169,7 +169,7 @@ func TestInterrupt(t *testing.T) {
 // waitRefused waits until p accepts no new connection.
 func waitRefused(t *testing.T, p *process) {
 	t.Helper()
-	testkit.Eventually(t, 20*time.Second, "the listener is closed", func() error {
+	testkit.Eventually(t, "the listener is closed", func() error {
 		c, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
 		if err != nil {
 			return nil
@@ -190,7 +190,7 @@ func halfUpload(t *testing.T, p *process, w *wire, email string) (rest string) {
 	if err := w.write(head + string(body[:half])); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, 20*time.Second, "the upload is in flight", func() error {
+	testkit.Eventually(t, "the upload is in flight", func() error {
 		if n := p.metric(t, "roster_uploads_in_flight"); n != 1 {
 			return fmt.Errorf("%v uploads are", n)
 		}
@@ -278,7 +278,7 @@ func TestSecondSignal(t *testing.T) {
 	t.Parallel()
 	p := start(t, "SHUTDOWN_DELAY=1h")
 	p.Process.Signal(syscall.SIGTERM)
-	testkit.Eventually(t, 20*time.Second, "the shutdown is logged", func() error {
+	testkit.Eventually(t, "the shutdown is logged", func() error {
 		if p.log.find("shutting down") == nil {
 			return errors.New("no such line")
 		}

@@ -111,7 +111,7 @@ func launch(t testing.TB, env ...string) *process {
 			t.Logf("log of the service:\n%s", p.log.tail(50))
 		}
 	})
-	testkit.Eventually(t, time.Minute, "the service listens", func() error {
+	testkit.Eventually(t, "the service listens", func() error {
 		if p.ended() {
 			return fmt.Errorf("its end: %v", p.err)
 		}
@@ -130,7 +130,7 @@ func launch(t testing.TB, env ...string) *process {
 
 func (p *process) waitReady(t testing.TB) {
 	t.Helper()
-	testkit.Eventually(t, time.Minute, "the service is ready", func() error {
+	testkit.Eventually(t, "the service is ready", func() error {
 		resp, err := http.Get(p.url + "/readyz")
 		if err != nil {
 			return err

@@ -83,7 +83,7 @@ func TestSlowUploads(t *testing.T) {
 		}
 		go w.trickle(24<<10, size) // for more than three minutes
 	}
-	testkit.Eventually(t, 20*time.Second, fmt.Sprint(slow, " uploads are in flight"), func() error {
+	testkit.Eventually(t, fmt.Sprint(slow, " uploads are in flight"), func() error {
 		if n := p.metric(t, "roster_uploads_in_flight"); n != float64(slow) {
 			return fmt.Errorf("%v are", n)
 		}
@@ -182,7 +182,7 @@ func TestSlowClients(t *testing.T) {
 		t.Parallel()
 		w := dialWire(t, p.url)
 		w.write("GET /users HTTP/1.1\r\nHost: a\r\n\r\n")
-		testkit.Eventually(t, time.Minute, "the list is logged with status 499", func() error {
+		testkit.Eventually(t, "the list is logged with status 499", func() error {
 			if p.log.find("request", "route", "/users", "status", 499) == nil {
 				return errors.New("no such line")
 			}
@@ -291,7 +291,7 @@ func TestSlowReaders(t *testing.T) {
 	u := p.create(t, "ada@example.com")
 	image := testkit.PadPNG(testkit.PNG(testkit.Gradient(64, 64, 1)), 5<<20)
 	p.do(t, "PUT /users/"+u.ID+"/avatar", nil, image).want(t, http.StatusOK)
-	testkit.Eventually(t, time.Minute, "another download gets 503", func() error {
+	testkit.Eventually(t, "another download gets 503", func() error {
 		for range 512 { // more than the bound, within the 20 s until a client that does not read is disconnected
 			w := dialWire(t, p.url)
 			w.Conn.(*net.TCPConn).SetReadBuffer(4 << 10) // else the kernel takes most of the image

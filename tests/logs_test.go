@@ -178,7 +178,7 @@ func TestRequestLog(t *testing.T) {
 				t.Errorf("X-Request-Id %q becomes %q", sent, got)
 			}
 			var line map[string]any
-			testkit.Eventually(t, 10*time.Second, "the request is logged", func() error {
+			testkit.Eventually(t, "the request is logged", func() error {
 				if line = p.log.find("request", "request_id", sent); line == nil {
 					return fmt.Errorf("no line with request_id %s", sent)
 				}
@@ -234,7 +234,7 @@ func TestLogFormats(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, 20*time.Second, "it logs text", func() error {
+	testkit.Eventually(t, "it logs text", func() error {
 		if text := output.String(); !strings.Contains(text, `level=INFO msg=ready`) {
 			return fmt.Errorf("%s", text)
 		}

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"roster/internal/testkit"
 )
@@ -70,7 +69,7 @@ func TestMigrate(t *testing.T) {
 			if err := cut.Start(); err != nil {
 				t.Fatal(err)
 			}
-			testkit.Eventually(t, time.Minute, "a user is copied", func() error {
+			testkit.Eventually(t, "a user is copied", func() error {
 				if p := to.do(t, "GET /users?limit=2", nil, nil).want(t, http.StatusOK); strings.Count(p.body,
 					`"id"`) < 2 {
 					return errors.New("none is")

@@ -266,7 +266,7 @@ func TestOutage(t *testing.T) {
 			if lateHeap > halfHeap+16*mib*raceMemory() {
 				t.Errorf("memory grows in the outage: %.1f MiB, then %.1f", halfHeap/mib, lateHeap/mib)
 			}
-			testkit.Eventually(t, 10*time.Second, "no goroutine is left", func() error {
+			testkit.Eventually(t, "no goroutine is left", func() error {
 				if now := p.metric(t, "go_goroutines"); now > goroutines {
 					return fmt.Errorf("%v, there were %v before the outage", now, goroutines)
 				}

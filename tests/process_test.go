@@ -198,7 +198,7 @@ func TestReadiness(t *testing.T) {
 			}
 			time.Sleep(500 * time.Millisecond)
 		}
-		testkit.Eventually(t, 20*time.Second, why+" is logged", func() error {
+		testkit.Eventually(t, why+" is logged", func() error {
 			if p.log.find("not ready") == nil || !strings.Contains(p.log.String(), why) {
 				return errors.New("no such line")
 			}

@@ -107,7 +107,7 @@ func TestDeleteRace(t *testing.T) {
 			if b.name != "embedded" {
 				return
 			}
-			testkit.Eventually(t, 10*time.Second, "no file is left", func() error {
+			testkit.Eventually(t, "no file is left", func() error {
 				if files := storedFiles(t, p.dir); len(files) > 0 {
 					return fmt.Errorf("%q are", files)
 				}
@@ -175,7 +175,7 @@ func TestCreateHeldBack(t *testing.T) {
 		a, _ := p.try("POST /user", http.Header{"Content-Type": {contentType}}, form)
 		answered <- a
 	}()
-	testkit.Eventually(t, 10*time.Second, "the image is stored", func() error {
+	testkit.Eventually(t, "the image is stored", func() error {
 		if len(bucket.Keys()) != 1 || dynamo.Calls("PutItem") != 2 {
 			return fmt.Errorf("%q, %d calls", bucket.Keys(), dynamo.Calls("PutItem"))
 		}
@@ -228,7 +228,7 @@ func TestThumbnailRace(t *testing.T) {
 		})
 	}
 	json.Unmarshal([]byte(p.do(t, "GET "+path, nil, nil).body), &u)
-	testkit.Eventually(t, 10*time.Second, "only the last image is left, perhaps with its thumbnail", func() error {
+	testkit.Eventually(t, "only the last image is left, perhaps with its thumbnail", func() error {
 		for _, file := range storedFiles(t, p.dir) {
 			if version := filepath.Base(u.AvatarURL); filepath.Base(file) != version &&
 				filepath.Base(file) != version+".256" {

@@ -78,7 +78,7 @@ func TestSoak(t *testing.T) {
 	}
 	// The Go runtime returns memory in the background.
 	settle := func(limit func(figures) error) (f figures) {
-		testkit.Eventually(t, 60*time.Second, "memory, file descriptors and goroutines are as before", func() error {
+		testkit.Eventually(t, "memory, file descriptors and goroutines are as before", func() error {
 			f = figures{
 				memory:     p.memory(t),
 				fds:        p.metric(t, "process_open_fds"),
