@@ -89,9 +89,9 @@ func newAWSClient() *awshttp.BuildableClient {
 	}).WithTransportOptions(func(t *http.Transport) {
 		t.TLSHandshakeTimeout = 2 * time.Second
 		t.ResponseHeaderTimeout = 3 * time.Second // from the last byte of the request
-		// Further calls wait. With the SDK's ten idle connections, more calls would dial all the time.
+		// Further calls wait. With the SDK's ten idle connections, most calls would dial.
 		t.MaxConnsPerHost, t.MaxIdleConnsPerHost, t.MaxIdleConns = 512, 512, 1024
-		t.IdleConnTimeout = 15 * time.Second // before the servers close it: not every failed request may be retried
+		t.IdleConnTimeout = 15 * time.Second // before servers do: some requests are not retried
 	})
 }
 
@@ -140,8 +140,9 @@ func measure(observe observeFunc) middleware.InitializeMiddleware {
 
 // secretMessages are the codes whose messages quote what was signed or a token.
 var secretMessages = []string{
-	"AuthFailure", "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidSecurity",
-	"InvalidSignature", "InvalidToken", "MissingAuthenticationToken", "SignatureDoesNotMatch", "UnrecognizedClient",
+	"AuthFailure", "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId",
+	"InvalidSecurity", "InvalidSignature", "InvalidToken", "MissingAuthenticationToken",
+	"SignatureDoesNotMatch", "UnrecognizedClient",
 }
 
 // describeAWS returns the error code of AWS, or a word for an error without one,
@@ -173,8 +174,8 @@ func describeAWS(err error) (code, cause string) {
 	case errors.Is(err, context.Canceled):
 		code = "canceled"
 	case strings.Contains(err.Error(), "get credentials: "): // the SDK has no type for it
-		return "credentials", "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, " +
-			"or give the pod a role: " + err.Error()
+		return "credentials", "no AWS credentials: set AWS_ACCESS_KEY_ID and " +
+			"AWS_SECRET_ACCESS_KEY, or give the pod a role: " + err.Error()
 	case errors.Is(err, context.DeadlineExceeded), isNet && timeout.Timeout():
 		code = "timeout"
 	case errors.Is(err, io.ErrUnexpectedEOF):
@@ -190,9 +191,9 @@ type awsLog struct {
 	limits          sync.Map // *rate.Sometimes by kind of failure
 }
 
-// failed returns an error of an operation as one of the stores, and logs it, each kind once a minute.
-// Every refusal by AWS is an ErrUnavailable: the operator can correct it. It returns an unmet
-// condition as it is.
+// failed returns an error of an operation as one of the stores, and logs it, each kind once a
+// minute. Every refusal by AWS is an ErrUnavailable: the operator can correct it. It returns an
+// unmet condition as it is.
 func (log *awsLog) failed(ctx context.Context, name string, err error) error {
 	operation := log.service + " " + name + " on " + log.target
 	code, cause := describeAWS(err)
@@ -212,7 +213,7 @@ func (log *awsLog) failed(ctx context.Context, name string, err error) error {
 	}
 	limit, _ := log.limits.LoadOrStore(kind, &rate.Sometimes{Interval: time.Minute})
 	limit.(*rate.Sometimes).Do(func() {
-		log.ErrorContext(ctx, "AWS call failed", "operation", operation, "code", code, "error", cause)
+		log.Error("AWS call failed", "operation", operation, "code", code, "error", cause)
 	})
 	return fmt.Errorf("%w: %s: %s", ErrUnavailable, operation, cause)
 }

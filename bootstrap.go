@@ -14,7 +14,7 @@ import (
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
 
-// bootstrap creates a missing table and bucket. It waits up to a minute for an emulator that starts.
+// bootstrap creates a missing table and bucket. It waits a minute for an emulator that starts.
 func bootstrap(ctx context.Context, c config, log *slog.Logger) error {
 	users, avatars, err := openAWS(ctx, c, func(string, string, string, int, time.Duration) {}, log)
 	if err != nil {
@@ -57,7 +57,7 @@ func (d *dynamoUsers) createTable(ctx context.Context) error {
 		TableName:            &d.table,
 		BillingMode:          types.BillingModePayPerRequest,
 		AttributeDefinitions: []types.AttributeDefinition{{AttributeName: id, AttributeType: "S"}},
-		KeySchema:            []types.KeySchemaElement{{AttributeName: id, KeyType: types.KeyTypeHash}},
+		KeySchema:            []types.KeySchemaElement{{AttributeName: id, KeyType: "HASH"}},
 	}
 	_, err := call(ctx, &d.log, "CreateTable", time.Minute, d.client.CreateTable, in)
 	return err
@@ -69,7 +69,7 @@ func (a *s3Avatars) createBucket(ctx context.Context) error {
 		return ErrExists
 	}
 	in := &s3.CreateBucketInput{Bucket: &a.bucket}
-	if region := a.client.Options().Region; region != "us-east-1" { // which S3 rejects as a location
+	if region := a.client.Options().Region; region != "us-east-1" { // S3 rejects this location
 		in.CreateBucketConfiguration = &s3types.CreateBucketConfiguration{
 			LocationConstraint: s3types.BucketLocationConstraint(region),
 		}

@@ -51,7 +51,7 @@ var (
 	oneTag  = regexp.MustCompile(`(W/)?"([^"]*)"`)
 )
 
-// readTags returns the entity tags of a header field (RFC 9110, section 8.8.3), nil if it is missing.
+// readTags returns the entity tags of a field (RFC 9110, section 8.8.3), nil if it is missing.
 func readTags(r *http.Request, field string) (*tags, error) {
 	lines := r.Header.Values(field)
 	if lines == nil {
@@ -79,9 +79,9 @@ func readTags(r *http.Request, field string) (*tags, error) {
 // byteRange matches a Range of one range of bytes (RFC 9110, section 14.1.2).
 var byteRange = regexp.MustCompile(`^(?i:bytes)=([0-9]*)-([0-9]*)$`)
 
-// readRange returns the first byte and the end of the bytes that a GET wants, and whether these are a
-// Range. One that is not valid, or not for this tag, is ignored (RFC 9110, sections 13.1.5 and 14.2).
-// One without a byte of the content ends where it begins.
+// readRange returns the first byte and the end of the bytes that a GET wants, and whether these are
+// a Range. One that is not valid, or not for this tag, is ignored (RFC 9110, sections 13.1.5 and
+// 14.2). One without a byte of the content ends where it begins.
 func readRange(r *http.Request, tag string, size int64) (first, end int64, partial bool) {
 	m := byteRange.FindStringSubmatch(strings.Join(r.Header.Values("Range"), ","))
 	otherTag := cmp.Or(r.Header.Get("If-Range"), tag) != tag

@@ -24,7 +24,7 @@ import (
 
 const (
 	scanSegments = 2 // of the table, for a list
-	// scanPage is how many users one call lists. Without it, DynamoDB Local reads the whole table for each call.
+	// scanPage is how many users a call lists. Without it, DynamoDB Local reads the whole table.
 	scanPage = 1500
 )
 
@@ -113,8 +113,8 @@ func (d *dynamoUsers) Get(ctx context.Context, id string) (User, error) {
 	return u, u.check()
 }
 
-// List reads the segments at the same time, so that DynamoDB reads while a page is decoded. 0.95 to 1.02
-// of bare Scans, one by one and not decoded, instead of 0.75.
+// List reads the segments at the same time, so that DynamoDB reads while a page is decoded. 0.95 to
+// 1.02 of bare Scans, one by one and not decoded, instead of 0.75.
 func (d *dynamoUsers) List(ctx context.Context, send func(page []User) error) error {
 	var scans []*dynamodb.ScanInput
 	for segment := range int32(scanSegments) {

@@ -20,11 +20,11 @@ import (
 )
 
 const (
-	maxFormBytes = 64 << 10 // of a body without its image: more than the longest valid fields in any escaping
+	maxFormBytes = 64 << 10 // of a body without its image: more than valid fields in any escaping
 	maxParts     = 16       // of a multipart body; three make sense
 
 	uploadBudget = 96 << 20        // bytes of memory for all bodies that may contain an image
-	uploadWait   = 2 * time.Second // for a share of it: long enough for the previous upload to be stored
+	uploadWait   = 2 * time.Second // for a share of it: the previous upload is stored by then
 )
 
 // A form is what a client sends in a body or a query. It collects all faults.
@@ -57,7 +57,7 @@ func (f *form) set(field, value string) {
 		f.fault(field, "not accepted; the fields are %s", strings.Join(f.allowed, ", "))
 	case repeated:
 		f.fault(field, "sent more than once")
-	case strings.ContainsRune(value, utf8.RuneError): // also what a broken escape such as \ud800 becomes
+	case strings.ContainsRune(value, utf8.RuneError): // or a broken escape such as \ud800
 		f.fault(field, "is not valid Unicode")
 	default:
 		f.fields[field] = value
@@ -84,7 +84,7 @@ var bareBoundary = regexp.MustCompile(`^(?i:multipart/form-data;\s*boundary)=([^
 // contentType returns the media type of a body and its parameters. None accepted: all are.
 func contentType(r *http.Request, accepted ...string) (mediaType string, params map[string]string, err error) {
 	encoding := strings.Join(r.Header.Values("Content-Encoding"), ", ")
-	if encoding != "" && !strings.EqualFold(encoding, "identity") { // the unpacked size has no bound
+	if encoding != "" && !strings.EqualFold(encoding, "identity") { // which has no bound
 		return "", nil, unsupported("Content-Encoding %.40q is not supported; send the body uncompressed", encoding)
 	}
 	if n := len(r.Header.Values("Content-Type")); n > 1 {
@@ -218,14 +218,14 @@ func (f *form) readMultipart(body []byte, boundary string, maxImage int64) error
 		return badRequest("Content-Type lacks the boundary parameter of multipart/form-data")
 	}
 	final := "--" + boundary + "--"
-	// At the end, where it is found at once. multipart.Reader drops a part that is cut in its header.
+	// It is at the end. multipart.Reader drops a part that is cut in its header.
 	if bytes.LastIndex(body, []byte(final)) < 0 {
 		return badRequest("the form lacks %.80q, the final boundary by Content-Type", final)
 	}
 	f.allowed = append(f.allowed, "avatar", "file")
 	source := &io.LimitedReader{R: bytes.NewReader(body)}
 	parts := multipart.NewReader(source, boundary)
-	// Over what has been read of the body: with another buffer, 200 uploads took up to 339 MiB, not 187.
+	// Over what has been read of the body: with another buffer, 200 uploads took 339 MiB, not 187.
 	contents := bytes.NewBuffer(body[:0])
 	for n := 1; ; n++ {
 		source.N = maxFormBytes // for the header: multipart.Reader would accept 10 MiB

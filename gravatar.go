@@ -45,9 +45,9 @@ func (s *server) getByHash(w *response, r *http.Request) error {
 // parseHash returns the hash in a path: 64 hex digits, or that of an email, with or without the
 // extension of an image file. Of anything else, such as an MD5, it returns another hash, and false.
 func parseHash(name string) (sum [sha256.Size]byte, ok bool) {
-	extension := path.Ext(name)
-	if slices.Contains([]string{".jpg", ".jpeg", ".png", ".gif", ".webp"}, strings.ToLower(extension)) {
-		name = strings.TrimSuffix(name, extension)
+	ext := path.Ext(name)
+	if slices.Contains([]string{".jpg", ".jpeg", ".png", ".gif", ".webp"}, strings.ToLower(ext)) {
+		name = strings.TrimSuffix(name, ext)
 	}
 	if digest, err := hex.DecodeString(name); err == nil && len(digest) == sha256.Size {
 		return [sha256.Size]byte(digest), true
@@ -58,8 +58,8 @@ func parseHash(name string) (sum [sha256.Size]byte, ok bool) {
 	return sha256.Sum256([]byte(name)), false
 }
 
-// identicon returns the default picture of a hash, a PNG of 256 × 256 pixels: a mirrored pattern of
-// 5 × 5 cells in two colors on a light background. All pictures have the same luminance.
+// identicon returns the default picture of a hash, a PNG of 256 × 256 pixels: a mirrored pattern
+// of 5 × 5 cells in two colors on a light background. All pictures have the same luminance.
 func identicon(sum [sha256.Size]byte) []byte {
 	hue := float64(sum[0]) / 256
 	accent := hue + 0.1 + float64(sum[1])/256*0.8
@@ -71,7 +71,7 @@ func identicon(sum [sha256.Size]byte) []byte {
 	}
 
 	var pixels bytes.Buffer
-	z, _ := zlib.NewWriterLevel(&pixels, 2) // half of the default's CPU time, 300 bytes instead of 120
+	z, _ := zlib.NewWriterLevel(&pixels, 2) // half of the default's CPU time, 300 bytes, not 120
 	var line [1 + 256/4]byte                // no filter, then four pixels a byte
 	for y := range 256 {
 		for i := range 256 / 4 {
@@ -81,7 +81,7 @@ func identicon(sum [sha256.Size]byte) []byte {
 	}
 	z.Close()
 	return slices.Concat([]byte("\x89PNG\r\n\x1a\n"),
-		pngChunk("IHDR", []byte{2: 1, 6: 1, 8: 2, 9: 3, 12: 0}), // 256 × 256 pixels of two bits, with a palette
+		pngChunk("IHDR", []byte{2: 1, 6: 1, 8: 2, 9: 3, 12: 0}), // two bits a pixel, with a palette
 		pngChunk("PLTE", palette), pngChunk("IDAT", pixels.Bytes()), pngEnd)
 }
 

@@ -146,7 +146,7 @@ func (w *walker) cost() int64 {
 		memory += 4 * pixels
 	}
 	if w.trees {
-		// Huffman trees: 256 bytes for each byte that describes them, 52 kB for each of 2,600 groups, at most.
+		// Huffman trees: 256 bytes for a byte that describes them, at most 52 kB for 2,600 groups.
 		memory += float64(min(256*len(w.data), 2600*52_000))
 	}
 	return int64(max(pixels, memory/thumbnailPixelBytes))
@@ -168,7 +168,7 @@ func littleEndian(b []byte) (n int) {
 	return n
 }
 
-// keepOrientation returns EXIF data with nothing but the orientation, or nil if the image is upright
+// keepOrientation returns EXIF data with only the orientation, or nil if the image is upright
 // (TIFF 6.0, section 2; EXIF 2.32, section 4.6.4). Only the first EXIF data of an image counts.
 func (w *walker) keepOrientation(data []byte) []byte {
 	first := w.orientation == 0
@@ -221,7 +221,7 @@ func (w *walker) comparePNG(body []byte, srgb ...int) {
 var pngEnd = pngChunk("IEND", nil)
 
 func pngChunk(kind string, body []byte) []byte {
-	chunk := binary.BigEndian.AppendUint32(nil, uint32(len(body))) // #nosec G115 -- of our own, and small
+	chunk := binary.BigEndian.AppendUint32(nil, uint32(len(body))) // #nosec G115 -- small
 	chunk = append(append(chunk, kind...), body...)
 	return binary.BigEndian.AppendUint32(chunk, crc32.ChecksumIEEE(chunk[4:]))
 }
@@ -258,7 +258,7 @@ func (w *walker) png() {
 			w.decoded = float64(max(8, body[8]) / 8 * 4 * (1 + body[12]))
 		case kind == "IDAT":
 			w.pixels += n
-			w.misleading = w.misleading || animated && !framed // the image is no frame of the animation
+			w.misleading = w.misleading || animated && !framed // the image is no frame
 		case kind == "acTL":
 			animated = true
 		case kind == "fcTL":
@@ -292,7 +292,7 @@ func (w *walker) jpeg() {
 			w.end(start, 0xff, 0xd9)
 			return
 		}
-		n := max(2, int(binary.BigEndian.Uint16(w.take(start+2, 2)))) // browsers take less for an empty segment
+		n := max(2, int(binary.BigEndian.Uint16(w.take(start+2, 2)))) // browsers accept less
 		segment, end := w.take(start+2, n)[2:], start+2+n
 		i = end
 		switch {
@@ -313,7 +313,7 @@ func (w *walker) jpeg() {
 	}
 }
 
-// jpegMarker returns the position of the next marker, except stuffed zeros, fill bytes, RST and TEM.
+// jpegMarker returns the position of the next marker, skipping stuffed zeros, fill, RST and TEM.
 func (w *walker) jpegMarker(i int) int {
 	for {
 		at := bytes.IndexByte(w.data[i:], 0xff)
@@ -328,8 +328,8 @@ func (w *walker) jpegMarker(i int) int {
 // jpegFrame reads a frame header (section B.2.2): precision, height, width and components.
 func (w *walker) jpegFrame(marker byte, segment []byte) {
 	if marker > 0xc2 || !bytes.HasPrefix(segment, []byte{8}) {
-		panic(unsupported("avatar is a lossless, hierarchical, arithmetic-coded or not 8-bit JPEG; " +
-			"save it as a baseline or progressive JPEG"))
+		panic(unsupported("avatar is a lossless, hierarchical, arithmetic-coded or not 8-bit " +
+			"JPEG; save it as a baseline or progressive JPEG"))
 	}
 	valid := w.width == 0 && len(segment) >= 9 && segment[5] <= 4 && len(segment) == 6+3*int(segment[5])
 	w.require(valid, "its frame header is not valid")
@@ -359,7 +359,7 @@ func appSegment(marker byte, content []byte) []byte {
 	return append(binary.BigEndian.AppendUint16([]byte{0xff, marker}, size), content...)
 }
 
-// jpegKept returns what stays of an application segment: no thumbnail, a color profile, the orientation.
+// jpegKept returns what stays of an application segment: a color profile, the orientation.
 func (w *walker) jpegKept(marker byte, segment []byte) []byte {
 	is := func(m byte, id string) bool { return marker == m && bytes.HasPrefix(segment, []byte(id)) }
 	switch {
@@ -383,9 +383,9 @@ func (w *walker) jpegKept(marker byte, segment []byte) []byte {
 	return nil
 }
 
-// withoutSamsungTrailer replaces the trailer of Samsung cameras by EOI, which may be missing before it. The trailer
-// ends with "SEFH", version, number of entries, entries, length, "SEFT". An entry is 2 bytes, type, distance from
-// "SEFH" back to the content, size.
+// withoutSamsungTrailer replaces the trailer of Samsung cameras by EOI, which may be missing before
+// it. The trailer ends with "SEFH", version, number of entries, entries, length, "SEFT". An entry
+// is 2 bytes, type, distance from "SEFH" back to the content, size.
 func withoutSamsungTrailer(data []byte) []byte {
 	if !bytes.HasSuffix(data, []byte("SEFT")) {
 		return data
@@ -425,7 +425,7 @@ func (w *walker) gif() {
 			i = w.gifBlocks(blocks)
 			w.pixels += i - blocks - 1 // without the terminator
 		default: // the trailer, or after a frame what browsers take for it
-			w.require(kind == 0x3b || w.pixels > 0, "it has a block of the unknown type %#02x", kind)
+			w.require(kind == 0x3b || w.pixels > 0, "it has a block of unknown type %#02x", kind)
 			ended = true
 		}
 	}
@@ -451,7 +451,7 @@ func (w *walker) gifBlocks(i int) int {
 	}
 }
 
-// gifKept returns what stays of an extension: delay and transparent color (section 23), number of loops.
+// gifKept returns what stays of an extension: delay, transparent color (section 23), loops.
 func gifKept(block []byte) []byte {
 	is := func(start string) bool { return bytes.HasPrefix(block, []byte(start)) }
 	switch {
@@ -472,7 +472,7 @@ func (w *walker) webp() {
 	kept := w.webpChunks(12)
 	clean := w.clean()
 	head := slices.Clone(clean[:21])
-	binary.LittleEndian.PutUint32(head[4:], uint32(len(clean)-8)) // #nosec G115 -- an image that fits memory
+	binary.LittleEndian.PutUint32(head[4:], uint32(len(clean)-8)) // #nosec G115 -- fits memory
 	if string(head[12:16]) == "VP8X" {
 		head[20] &= kept | 0x10 // of transparency
 	}
@@ -485,7 +485,7 @@ func (w *walker) webp() {
 func (w *walker) webpChunks(i int) (flags byte) {
 	for len(w.data)-i >= 8 {
 		kind, n := string(w.data[i:i+4]), littleEndian(w.data[i+4:i+8])
-		body, next := w.take(i+8, n), min(i+8+n+n%2, len(w.data)) // the last chunk may lack its padding
+		body, next := w.take(i+8, n), min(i+8+n+n%2, len(w.data)) // which the last may lack
 		announced := w.flags&webpFlags[kind] != 0
 		var kept []byte
 		switch {
@@ -533,7 +533,7 @@ func (w *walker) webpChunks(i int) (flags byte) {
 	return flags
 }
 
-// webpImage reads the header of an image: VP8 (RFC 6386, section 9.1), or lossless (RFC 9649, section 3.4).
+// webpImage reads an image's header: VP8 (RFC 6386, section 9.1) or VP8L (RFC 9649, section 3.4).
 func (w *walker) webpImage(kind string, body []byte) {
 	w.require(w.flags&webpFlags["ANIM"] == 0, "it has the flag of an animation and a single image")
 	width, height := 0, 0

@@ -83,7 +83,7 @@ func openDB(path string, m *metrics) (*bolt.DB, error) {
 		_, err := tx.CreateBucket(usersBucket)
 		return err
 	})
-	if errors.Is(err, bolterrors.ErrBucketExists) { // nothing was written: a full disk stays readable
+	if errors.Is(err, bolterrors.ErrBucketExists) { // no write: a full disk stays readable
 		return db, nil
 	}
 	return db, err

@@ -20,7 +20,7 @@ type metrics struct {
 	responseBytes    *prometheus.HistogramVec // route
 	uploadsShed      prometheus.Counter
 	uploadsInFlight  prometheus.Gauge
-	awsDuration      *prometheus.HistogramVec // aws_service, operation, code; Kubernetes discovery sets service
+	awsDuration      *prometheus.HistogramVec // aws_service, operation, code
 	awsRetries       *prometheus.CounterVec   // aws_service, operation
 	commitDuration   prometheus.Observer
 	commitWrites     prometheus.Observer
@@ -72,7 +72,7 @@ func newMetrics(b build) *metrics {
 			"Time of a commit of the embedded store.", seconds).WithLabelValues(),
 		commitWrites: histograms("roster_embedded_commit_writes",
 			"Writes that shared a commit of the embedded store.", writes).WithLabelValues(),
-		databaseSize:   gauge("roster_embedded_size_bytes", "Size of the embedded store's database."),
+		databaseSize:   gauge("roster_embedded_size_bytes", "Size of the embedded database."),
 		ready:          gauge("roster_ready", "1 if /readyz answers 200."),
 		panics:         counter("roster_panics_total", "Requests that panicked."),
 		invalidItems:   counter("roster_invalid_items_total", "Invalid items left out of lists."),

@@ -32,7 +32,7 @@ func (s *server) getVersion(w *response, _ *http.Request) error {
 
 // checkLivez requests /livez of the instance that listens on addr.
 func checkLivez(addr string) error {
-	client := http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{}} // without the environment's proxy
+	client := http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{}} // no proxy
 	resp, err := client.Get("http://" + addr + "/livez")
 	if err != nil {
 		return err

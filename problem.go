@@ -45,7 +45,7 @@ var (
 	kindEmailTaken   = kind{"email-taken", 409, "The email is taken"} // with Location
 	kindPrecondition = kind{"precondition-failed", 412, "The precondition does not hold"}
 	kindTooLarge     = kind{"content-too-large", 413, "The content is too large"}
-	kindMediaType    = kind{"unsupported-media-type", 415, "The media type is not supported"}
+	kindMedia        = kind{"unsupported-media-type", 415, "The media type is not supported"}
 	kindRange        = kind{"range-not-satisfiable", 416, "The range is outside the image"}
 	kindInternal     = kind{"internal", 500, "The service failed"}
 	kindUnavailable  = kind{"unavailable", 503, "The service is unavailable"} // with Retry-After
@@ -67,12 +67,10 @@ func (p *problem) with(key, value string) *problem {
 	return p
 }
 
-func badRequest(format string, args ...any) *problem { return newProblem(kindInvalid, format, args...) }
-func notFound(format string, args ...any) *problem   { return newProblem(kindNotFound, format, args...) }
-func tooLarge(format string, args ...any) *problem   { return newProblem(kindTooLarge, format, args...) }
-func unsupported(format string, args ...any) *problem {
-	return newProblem(kindMediaType, format, args...)
-}
+func badRequest(format string, a ...any) *problem  { return newProblem(kindInvalid, format, a...) }
+func notFound(format string, a ...any) *problem    { return newProblem(kindNotFound, format, a...) }
+func tooLarge(format string, a ...any) *problem    { return newProblem(kindTooLarge, format, a...) }
+func unsupported(format string, a ...any) *problem { return newProblem(kindMedia, format, a...) }
 
 // overloaded refuses a request. Backends recover and slots fall free within about a second.
 func overloaded(format string, args ...any) *problem {
@@ -109,7 +107,7 @@ func problemOf(err error) *problem {
 		return newProblem(kindPrecondition, "the resource does not match If-Match or If-None-Match")
 	case errors.Is(err, ErrUnavailable):
 		return overloaded("storage is unavailable; retry later")
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled): // by the client
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled): // client gone
 		return newProblem(kindTimeout, "the request did not complete before its deadline")
 	}
 	return newProblem(kindInternal, "an unexpected error; please report it with the request id")
@@ -121,7 +119,7 @@ func bodyError(err error) *problem {
 		return tooLarge("the body may have at most %d bytes", tooBig.Limit)
 	}
 	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
-		return newProblem(kindSlowBody, "the body did not arrive in time").with("Connection", "close")
+		return newProblem(kindSlowBody, "the body arrived too slowly").with("Connection", "close")
 	}
 	return badRequest("the body is truncated: %v", err)
 }

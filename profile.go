@@ -17,13 +17,13 @@ const (
 	maxProfileTag = 100                         // Little CMS refuses more
 )
 
-// profileTags are the tags of a color profile that stay as they are: what color engines read, and the copyright
-// (ICC.1:2022, section 9.2).
+// profileTags are the tags of a color profile that stay as they are: what color engines read, and
+// the copyright (ICC.1:2022, section 9.2).
 var profileTags = strings.Fields(`A2B0 A2B1 A2B2 B2A0 B2A1 B2A2 B2D0 B2D1 B2D2 B2D3 D2B0 D2B1 D2B2 D2B3
 	rXYZ gXYZ bXYZ rTRC gTRC bTRC kTRC wtpt bkpt chad chrm cicp cprt gamt lumi meas pre0 pre1 pre2 rig0 rig2 tech view`)
 
-// keepProfile sets the color profile of the image. It returns what stays of it: nothing if it is the second or
-// broken, all of it if it is too large for a thumbnail, which is then not rendered.
+// keepProfile sets the color profile of the image. It returns what stays of it: nothing if it is
+// the second or broken, all of it if it is too large for a thumbnail, which is then not rendered.
 func (w *walker) keepProfile(profile []byte) []byte {
 	if w.profile != nil || w.pixels > 0 {
 		return nil
@@ -34,8 +34,9 @@ func (w *walker) keepProfile(profile []byte) []byte {
 	return w.profile
 }
 
-// cleanProfile returns a copy without what no color engine reads: zeros replace descriptions, private tags such as
-// the serial number of a monitor, what no tag contains, and the ID. It returns nil for a broken profile.
+// cleanProfile returns a copy without what color engines do not read: zeros replace
+// descriptions, private tags such as a monitor's serial number, what no tag contains, and the ID.
+// It returns nil for a broken profile.
 func cleanProfile(profile []byte) []byte {
 	const header, entrySize = 132, 12
 	if len(profile) < header || string(profile[36:40]) != "acsp" {
@@ -60,8 +61,8 @@ func cleanProfile(profile []byte) []byte {
 	return clean
 }
 
-// keptOfTag returns how many bytes of a tag stay: all that color engines read, those before a text (ICC.1:2001-04,
-// section 6.5.17; ICC.1:2022, section 10.15), or the type.
+// keptOfTag returns how many bytes of a tag stay: all that color engines read, those before a text
+// (ICC.1:2001-04, section 6.5.17; ICC.1:2022, section 10.15), or the type.
 func keptOfTag(name string, tag []byte) int {
 	kept := 4
 	switch {
@@ -75,8 +76,8 @@ func keptOfTag(name string, tag []byte) int {
 	return min(kept, len(tag))
 }
 
-// pngProfile returns what stays of the chunk of a profile: name, 0, 0, the profile compressed (PNG Third Edition,
-// section 11.3.2.3). What is written anew is not compressed, since a compressor takes 0.7 MB.
+// pngProfile returns what stays of a profile's chunk: name, 0, 0, compressed profile (PNG Third
+// Edition, section 11.3.2.3). A new one is not compressed, since a compressor takes 0.7 MB.
 func (w *walker) pngProfile(chunk []byte) []byte {
 	name, compressed, _ := bytes.Cut(chunk[8:len(chunk)-4], []byte{0})
 	reader, err := zlib.NewReader(bytes.NewReader(compressed[min(1, len(compressed)):]))
@@ -107,7 +108,7 @@ func pngProfileChunk(profile []byte) []byte {
 	return pngChunk("iCCP", body)
 }
 
-// withProfile inserts a profile into an encoded thumbnail: after IHDR of a PNG, after SOI of a JPEG.
+// withProfile inserts a profile into a thumbnail: after IHDR of a PNG, after SOI of a JPEG.
 func withProfile(thumb, profile []byte) []byte {
 	switch {
 	case len(profile) == 0:

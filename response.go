@@ -15,14 +15,14 @@ import (
 const (
 	writeTimeout = 20 * time.Second // for a client to accept each piece of a response
 
-	minBodyRate = 16 << 10        // bytes a second on average, after bodyGrace: memory is reserved for a body
+	minBodyRate = 16 << 10        // bytes a second, after bodyGrace: a body reserves memory
 	bodyGrace   = 5 * time.Second // from the request's header
 
 	// The connection outlives the request's deadline by answerGrace for reads and
 	// twice that for writes, so that the 504 or 408 is still sent.
 	answerGrace = 2 * time.Second
 
-	statusClientGone = 499 // logged and counted if the client closed the connection before it had the response
+	statusClientGone = 499 // logged if the client closed the connection before the end
 )
 
 // A response is the ResponseWriter of every handler. It sends the header with the
@@ -122,8 +122,8 @@ func (w *response) sendHeader() {
 // sendProblem sends a problem instead of what the handler prepared.
 func (w *response) sendProblem(p problem) {
 	h := w.Header()
-	for _, key := range []string{"Etag", "Accept-Ranges", "Content-Disposition", "Content-Encoding"} {
-		h.Del(key)
+	for _, k := range []string{"Etag", "Accept-Ranges", "Content-Disposition", "Content-Encoding"} {
+		h.Del(k)
 	}
 	maps.Copy(h, p.header)
 	h.Set("Cache-Control", "no-store")

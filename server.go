@@ -28,7 +28,7 @@ const (
 	listTimeout     = 10 * time.Minute // the whole list
 
 	maxInFlight  = 1024 // requests
-	maxTransfers = 384  // of them downloads, and as many uploads: slow clients of one kind do not exclude all others
+	maxTransfers = 384  // downloads, and as many uploads: slow ones of one kind exclude no others
 )
 
 // A server answers the API. It is an http.Handler.

@@ -96,12 +96,12 @@ type Users interface {
 	// Get returns a user, or ErrNotFound. The read is consistent.
 	Get(ctx context.Context, id string) (User, error)
 
-	// List sends all users, page by page, in a stable order. Changes of the last second or so may be
-	// missing, as in any Scan. A page has everything that is stored: see User.check.
+	// List sends all users, page by page, in a stable order. Changes of the last second or so may
+	// be missing, as in any Scan. A page has everything that is stored: see User.check.
 	List(ctx context.Context, send func(page []User) error) error
 
-	// Page returns at most limit users behind the id after, in a stable order of its own, and the id to
-	// continue after, "" at the end.
+	// Page returns at most limit users behind the id after, in a stable order of its own, and the
+	// id to continue after, "" at the end.
 	Page(ctx context.Context, after string, limit int) (page []User, next string, err error)
 
 	// Update makes a change of a user who meets the condition. It returns the user before and after

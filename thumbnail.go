@@ -21,8 +21,8 @@ import (
 const (
 	thumbnailSide       = 256
 	maxThumbnailPixels  = 16_000_000 // rendered at a time
-	thumbnailPixelBytes = 10         // memory that a pixel stands for, so that decoding takes up to 160 MB
-	maxThumbnailScans   = 64         // encoders write about ten; a scan of 80 bytes may take as long as any other
+	thumbnailPixelBytes = 10         // of memory a pixel, so that decoding takes up to 160 MB
+	maxThumbnailScans   = 64         // encoders write about ten; a small one may take long
 )
 
 // getThumbnail answers GET and HEAD of a thumbnail.
@@ -30,8 +30,8 @@ func (s *server) getThumbnail(w *response, r *http.Request) error {
 	return s.withImage(w, r, "thumbnail", func(u User) error { return s.serveThumbnail(w, r, u.Avatar) })
 }
 
-// serveThumbnail answers with the thumbnail of an image, which it renders if none is stored, or with a redirect to
-// the image if that fails.
+// serveThumbnail answers with the thumbnail of an image, which it renders if none is stored, or
+// with a redirect to the image if that fails.
 func (s *server) serveThumbnail(w *response, r *http.Request, a Avatar) error {
 	thumb, err := readObject(r.Context(), s.avatars, w.user, thumbnailKey(a.Key), 0)
 	if errors.Is(err, ErrNotFound) {
@@ -86,9 +86,9 @@ func (s *server) render(ctx context.Context, id string, a Avatar) ([]byte, error
 	return thumb, nil
 }
 
-// prepareThumbnail returns, without decoding, what is decoded of an image, and its cost. It returns an
-// error for an image that costs more than maxThumbnailPixels, for animated WebP, and for an image whose
-// colors would be wrong.
+// prepareThumbnail returns, without decoding, what is decoded of an image, and its cost. It returns
+// an error for an image that costs more than maxThumbnailPixels, for animated WebP, and for an
+// image whose colors would be wrong.
 func prepareThumbnail(data []byte) (w walker, cost int64, err error) {
 	w = walker{data: data}
 	if err := w.run(); err != nil {
@@ -159,7 +159,7 @@ func (w *walker) encode(thumb *image.RGBA) ([]byte, error) {
 	case !thumb.Opaque() && w.gray && len(w.profile) > 0:
 		return nil, errors.New("image/png does not write transparent gray")
 	case !thumb.Opaque():
-		encoder := png.Encoder{CompressionLevel: png.BestSpeed} // 8 instead of 35 ms for a photo, 7 % larger
+		encoder := png.Encoder{CompressionLevel: png.BestSpeed} // 8, not 35 ms; 7 % larger
 		err = encoder.Encode(&b, thumb)
 	case w.gray:
 		img := image.NewGray(thumb.Rect)
@@ -171,11 +171,11 @@ func (w *walker) encode(thumb *image.RGBA) ([]byte, error) {
 	return withProfile(b.Bytes(), w.profile), err
 }
 
-// upright maps a thumbnail onto the upright one, by EXIF orientation (EXIF 2.32, section 4.6.4), 0 if unknown.
+// upright turns a thumbnail of 256 × 256 pixels, by orientation (EXIF 2.32, section 4.6.4), 0 if unknown.
 var upright = [...]f64.Aff3{
-	{1, 0, 0, 0, 1, 0}, {1, 0, 0, 0, 1, 0}, {-1, 0, thumbnailSide, 0, 1, 0},
-	{-1, 0, thumbnailSide, 0, -1, thumbnailSide}, {1, 0, 0, 0, -1, thumbnailSide}, {0, 1, 0, 1, 0, 0},
-	{0, -1, thumbnailSide, 1, 0, 0}, {0, -1, thumbnailSide, -1, 0, thumbnailSide}, {0, 1, 0, -1, 0, thumbnailSide},
+	{1, 0, 0, 0, 1, 0}, {1, 0, 0, 0, 1, 0}, {-1, 0, 256, 0, 1, 0}, {-1, 0, 256, 0, -1, 256},
+	{1, 0, 0, 0, -1, 256}, {0, 1, 0, 1, 0, 0}, {0, -1, 256, 1, 0, 0}, {0, -1, 256, -1, 0, 256},
+	{0, 1, 0, -1, 0, 256},
 }
 
 // widenRange converts the limited range of a lossy WebP, Y from 16 to 235, Cb and Cr from 16 to 240

@@ -147,7 +147,7 @@ func (s *server) validUsers(page []User) []User {
 	})
 }
 
-// A userList sends users as a JSON array, a line each. The client has writeTimeout for every 32 KiB.
+// A userList sends users as a JSON array, a line each. Clients have writeTimeout for each 32 KiB.
 type userList struct {
 	server    *server
 	out       *bufio.Writer
@@ -285,7 +285,7 @@ func (s *server) deleteUser(w *response, r *http.Request) error {
 		return err
 	}
 	last, err := s.users.Delete(ctx, u, c)
-	if err != nil && !errors.Is(err, ErrNotFound) { // else a concurrent request completed the deletion
+	if err != nil && !errors.Is(err, ErrNotFound) { // else a concurrent request did it
 		return err
 	}
 	if key := cmp.Or(last.Avatar.Key, last.Removed); key != "" && key != u.Removed {
@@ -299,7 +299,7 @@ func (s *server) deleteUser(w *response, r *http.Request) error {
 func cleanName(name string) (string, error) {
 	name = norm.NFC.String(name)
 	n := utf8.RuneCountInString(name)
-	misleading := func(r rune) bool { // with overrides of direction, a name displays as another one (UAX #9)
+	misleading := func(r rune) bool { // a name may display as another (UAX #9)
 		return unicode.IsControl(r) || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
 	}
 	switch {
