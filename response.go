@@ -34,11 +34,11 @@ type response struct {
 	request  *http.Request
 	body     requestBody
 	start    time.Time
-	timeout  time.Duration // from start to the request's last byte
-	route    string        // path of the matched pattern
-	token    string        // name of the client's token
-	user     string        // id of the user in the path or body
-	reserved int64         // bytes of uploadBudget
+	deadline time.Time // of the request's last byte
+	route    string    // path of the matched pattern
+	token    string    // name of the client's token
+	user     string    // id of the user in the path or body
+	reserved int64     // bytes of uploadBudget
 	bytes    int64
 	status   int   // 0: not set yet
 	err      error // why the request failed
@@ -51,9 +51,9 @@ type response struct {
 // limit sets the connection's deadlines. A slow client meets these; a slow backend
 // meets the context's deadline, which is earlier.
 func (w *response) limit(timeout time.Duration) {
-	w.timeout = timeout + answerGrace
-	w.control.SetReadDeadline(w.start.Add(w.timeout))
-	w.control.SetWriteDeadline(w.start.Add(w.timeout + answerGrace))
+	w.deadline = w.start.Add(timeout + answerGrace)
+	w.control.SetReadDeadline(w.deadline)
+	w.control.SetWriteDeadline(w.deadline.Add(answerGrace))
 }
 
 // WriteHeader sets the status. An error of ServeMux becomes a problem.
@@ -97,14 +97,21 @@ func (w *response) Write(b []byte) (int, error) {
 
 func (w *response) send(b []byte) (int, error) {
 	w.sendHeader()
-	timeout := min(time.Since(w.start)+writeTimeout, w.timeout+answerGrace)
-	w.control.SetWriteDeadline(w.start.Add(timeout))
+	w.control.SetWriteDeadline(earlier(time.Now().Add(writeTimeout), w.deadline.Add(answerGrace)))
 	n, err := w.ResponseWriter.Write(b) // #nosec G705 -- JSON or an image, with nosniff
 	w.bytes += int64(n)
 	if err != nil {
 		w.status, w.broken = statusClientGone, true
 	}
 	return n, err
+}
+
+// earlier returns the earlier of two times.
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 func (w *response) sendHeader() {
@@ -181,8 +188,8 @@ type requestBody struct {
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
-	timeout := min(bodyGrace+time.Duration(b.n)*time.Second/minBodyRate, b.response.timeout)
-	b.response.control.SetReadDeadline(b.response.start.Add(timeout))
+	due := b.response.start.Add(bodyGrace + time.Duration(b.n)*time.Second/minBodyRate)
+	b.response.control.SetReadDeadline(earlier(due, b.response.deadline))
 	n, err := b.ReadCloser.Read(p) // at the end, net/http clears the deadline
 	b.n += int64(n)
 	return n, err
