@@ -87,10 +87,7 @@ func contentType(r *http.Request, accepted ...string) (mediaType string, params 
 	if encoding != "" && !strings.EqualFold(encoding, "identity") { // which has no bound
 		return "", nil, unsupported("Content-Encoding %.40q is not supported; send the body uncompressed", encoding)
 	}
-	if n := len(r.Header.Values("Content-Type")); n > 1 {
-		return "", nil, badRequest("Content-Type is sent %d times", n)
-	}
-	sent := r.Header.Get("Content-Type")
+	sent := strings.Join(r.Header.Values("Content-Type"), ", ")
 	mediaType, params, err = mime.ParseMediaType(sent)
 	if m := bareBoundary.FindStringSubmatch(sent); m != nil && err != nil {
 		mediaType, params, err = "multipart/form-data", map[string]string{"boundary": m[1]}, nil
@@ -241,9 +238,8 @@ func (f *form) readMultipart(body []byte, boundary string, maxImage int64) error
 			return badRequest("part %d of the form has no readable name; "+
 				`send Content-Disposition: form-data; name="..."`, n)
 		}
-		switch encoding := p.Header.Get("Content-Transfer-Encoding"); strings.ToLower(encoding) {
-		case "", "7bit", "8bit", "binary":
-		default: // RFC 7578, section 4.7
+		encoding := p.Header.Get("Content-Transfer-Encoding") // RFC 7578, section 4.7
+		if !slices.Contains([]string{"", "7bit", "8bit", "binary"}, strings.ToLower(encoding)) {
 			return badRequest("part %d of the form has the Content-Transfer-Encoding %.40q; "+
 				"send it unencoded", n, encoding)
 		}
