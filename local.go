@@ -25,8 +25,8 @@ import (
 type localStore struct {
 	root    *os.Root // confines even a malformed id
 	db      *bolt.DB
-	writes  chan *localWrite
-	dirs    [256]sync.Mutex // for the creation and removal of users' directories, by hash
+	writes  chan *localWrite // that wait for the next commit
+	dirs    [256]sync.Mutex  // for the creation and removal of users' directories, by hash
 	metrics *metrics
 }
 
@@ -38,10 +38,7 @@ type (
 
 var usersBucket = []byte("users")
 
-const (
-	localPage  = 1024 // users read in one transaction, which blocks the reuse of free pages
-	localBatch = 1024 // writes that wait for the next commit
-)
+const localPage = 1024 // users read in one transaction, which blocks the reuse of free pages
 
 // openLocal opens the store in dir, created if missing. After an error the process must end.
 func openLocal(dir string, m *metrics) (*localStore, error) {
@@ -60,7 +57,7 @@ func openLocal(dir string, m *metrics) (*localStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &localStore{root: root, db: db, metrics: m, writes: make(chan *localWrite, localBatch)}
+	l := &localStore{root: root, db: db, metrics: m, writes: make(chan *localWrite, 1024)}
 	if err := l.prepareDirs(); err != nil {
 		return nil, err
 	}
