@@ -62,12 +62,6 @@ func (s *server) sendUser(w *response, status int, u User) error {
 	return w.sendBody(status, "application/json", append(s.appendUser(nil, u), '\n'))
 }
 
-// sendTaggedUser sends a user that the request's URL or the Location names.
-func (s *server) sendTaggedUser(w *response, status int, u User) error {
-	w.Header().Set("ETag", strconv.Quote(u.ETag))
-	return s.sendUser(w, status, u)
-}
-
 // listUsers answers GET /users: the user with an email, a page, or all users.
 func (s *server) listUsers(w *response, r *http.Request) error {
 	limit, after, email, err := parseListQuery(r.URL.RawQuery)
@@ -233,7 +227,8 @@ func (s *server) createUser(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return s.sendTaggedUser(w, http.StatusCreated, u)
+	w.Header().Set("ETag", strconv.Quote(u.ETag))
+	return s.sendUser(w, http.StatusCreated, u)
 }
 
 // getUser answers GET /users/{id}.
@@ -245,7 +240,8 @@ func (s *server) getUser(w *response, r *http.Request) error {
 	if holds, err := w.answerCondition(u.ETag); !holds {
 		return err
 	}
-	return s.sendTaggedUser(w, http.StatusOK, u)
+	w.Header().Set("ETag", strconv.Quote(u.ETag))
+	return s.sendUser(w, http.StatusOK, u)
 }
 
 // renameUser answers PATCH /users/{id}: a JSON merge patch (RFC 7396) of the name.
@@ -262,7 +258,8 @@ func (s *server) renameUser(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return s.sendTaggedUser(w, http.StatusOK, u)
+	w.Header().Set("ETag", strconv.Quote(u.ETag))
+	return s.sendUser(w, http.StatusOK, u)
 }
 
 // deleteUser answers DELETE /users/{id}. It takes the steps of Deletions in docs/architecture.md.
