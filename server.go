@@ -144,9 +144,7 @@ func (s *server) handle(
 	s.mux.HandleFunc(pattern, func(rw http.ResponseWriter, r *http.Request) {
 		w := rw.(*response)
 		w.route = path
-		if err := answer(w, r); err != nil {
-			w.err = err
-		}
+		w.err = answer(w, r)
 	})
 }
 
