@@ -135,10 +135,7 @@ func (s *server) withImage(w *response, r *http.Request, resource string, serve 
 	version := r.PathValue("version")
 	missing := ""
 	for { // until the image is found, or is missing though it is the current one
-		u, err := s.users.Get(r.Context(), w.user)
-		if errors.Is(err, ErrNotFound) || err == nil && u.Avatar.Key == "" {
-			return notFound("image not found") // a stranger must not learn whether there is a user
-		}
+		u, err := s.userWithImage(r.Context(), w.user)
 		if err != nil {
 			return err
 		}
@@ -162,6 +159,15 @@ func (s *server) withImage(w *response, r *http.Request, resource string, serve 
 		}
 		missing = key
 	}
+}
+
+// userWithImage returns a user with an image, or an error that hides whether the user exists.
+func (s *server) userWithImage(ctx context.Context, id string) (User, error) {
+	u, err := s.users.Get(ctx, id)
+	if errors.Is(err, ErrNotFound) || err == nil && u.Avatar.Key == "" {
+		return User{}, notFound("image not found")
+	}
+	return u, err
 }
 
 // setImageHeader sets the header of an image, and how long it may be cached.

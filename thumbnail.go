@@ -30,17 +30,9 @@ func (s *server) getThumbnail(w *response, r *http.Request) error {
 	return s.withImage(w, r, "thumbnail", func(u User) error { return s.serveThumbnail(w, r, u.Avatar) })
 }
 
-// serveThumbnail answers with the thumbnail of an image, which it renders if none is stored, or
-// with a redirect to the image if that fails.
+// serveThumbnail answers with the thumbnail of an image, or with a redirect to the image.
 func (s *server) serveThumbnail(w *response, r *http.Request, a Avatar) error {
-	thumb, err := readObject(r.Context(), s.avatars, w.user, thumbnailKey(a.Key), 0)
-	if errors.Is(err, ErrNotFound) {
-		var rendered any
-		rendered, err, _ = s.thumbnails.Do(w.user+a.Key, func() (any, error) {
-			return s.render(context.WithoutCancel(r.Context()), w.user, a)
-		})
-		thumb = rendered.([]byte)
-	}
+	thumb, err := s.thumbnail(r.Context(), w.user, a)
 	if err != nil {
 		return err
 	}
@@ -50,6 +42,18 @@ func (s *server) serveThumbnail(w *response, r *http.Request, a Avatar) error {
 	}
 	mediaType := http.DetectContentType(thumb)
 	return w.serveImage(r, thumbnailKey(a.Key), mediaType, int64(len(thumb)), inMemory(thumb))
+}
+
+// thumbnail returns the stored thumbnail of an image, or renders it. It is empty if that fails.
+func (s *server) thumbnail(ctx context.Context, id string, a Avatar) ([]byte, error) {
+	thumb, err := readObject(ctx, s.avatars, id, thumbnailKey(a.Key), 0)
+	if !errors.Is(err, ErrNotFound) {
+		return thumb, err
+	}
+	rendered, err, _ := s.thumbnails.Do(id+a.Key, func() (any, error) {
+		return s.render(context.WithoutCancel(ctx), id, a)
+	})
+	return rendered.([]byte), err
 }
 
 // render renders a thumbnail and stores it, empty if the image cannot be rendered.
@@ -74,16 +78,22 @@ func (s *server) render(ctx context.Context, id string, a Avatar) ([]byte, error
 		defer s.pixels.Release(cost)
 		thumb, _ = img.thumbnail()
 	}
-	if err := s.avatars.Put(ctx, id, thumbnailKey(a.Key), http.DetectContentType(thumb), thumb); err != nil {
-		s.log.Warn("thumbnail not stored", "user", id, "key", a.Key, "error", err)
-		return thumb, nil
+	return thumb, s.storeThumbnail(ctx, id, a.Key, thumb)
+}
+
+// storeThumbnail stores a thumbnail. It returns ErrNotFound if the image was replaced meanwhile.
+func (s *server) storeThumbnail(ctx context.Context, id, key string, thumb []byte) error {
+	err := s.avatars.Put(ctx, id, thumbnailKey(key), http.DetectContentType(thumb), thumb)
+	if err != nil {
+		s.log.Warn("thumbnail not stored", "user", id, "key", key, "error", err)
+		return nil // it is rendered again
 	}
 	u, err := s.users.Get(ctx, id)
-	if errors.Is(err, ErrNotFound) || err == nil && u.Avatar.Key != a.Key {
-		s.discard(id, a.Key) // the image was replaced meanwhile
-		return nil, ErrNotFound
+	if errors.Is(err, ErrNotFound) || err == nil && u.Avatar.Key != key {
+		s.discard(id, key)
+		return ErrNotFound
 	}
-	return thumb, nil
+	return nil
 }
 
 // prepareThumbnail returns, without decoding, what is decoded of an image, and its cost. It returns
