@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -36,12 +35,12 @@ const (
 )
 
 // loadAWS reads the configuration as every AWS program does, and adds what both clients share.
-func loadAWS(ctx context.Context, localstackHost string, observe observeFunc) (aws.Config, error) {
+func loadAWS(ctx context.Context, localstackHost string, m *metrics) (aws.Config, error) {
 	cfg, err := awsconfig.LoadDefaultConfig(ctx,
 		awsconfig.WithHTTPClient(newAWSClient()),
 		awsconfig.WithLogger(logging.Nop{}), // the default writes lines without a format
 		awsconfig.WithAPIOptions([]func(*middleware.Stack) error{func(stack *middleware.Stack) error {
-			return stack.Initialize.Add(measure(observe), middleware.Before)
+			return stack.Initialize.Add(measure(m), middleware.Before)
 		}}),
 	)
 	if err != nil {
@@ -121,10 +120,8 @@ func call[In, Out, Options any](
 	return out, nil
 }
 
-// An observeFunc receives every finished operation. The code is "OK" or that of the error.
-type observeFunc func(service, operation, code string, attempts int, d time.Duration)
-
-func measure(observe observeFunc) middleware.InitializeMiddleware {
+// measure records each operation in the metrics. The code is "OK" or that of the error.
+func measure(m *metrics) middleware.InitializeMiddleware {
 	return middleware.InitializeMiddlewareFunc("Measure", func(
 		ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler,
 	) (middleware.InitializeOutput, middleware.Metadata, error) {
@@ -133,17 +130,16 @@ func measure(observe observeFunc) middleware.InitializeMiddleware {
 		attempts, _ := retry.GetAttemptResults(metadata)
 		code, _ := describeAWS(err)
 		service, operation := awsmiddleware.GetServiceID(ctx), awsmiddleware.GetOperationName(ctx)
-		observe(service, operation, code, max(1, len(attempts.Results)), time.Since(start))
+		m.awsDuration.WithLabelValues(service, operation, code).Observe(time.Since(start).Seconds())
+		retries := max(len(attempts.Results)-1, 0)
+		m.awsRetries.WithLabelValues(service, operation).Add(float64(retries))
 		return out, metadata, err
 	})
 }
 
-// secretMessages are the codes whose messages quote what was signed or a token.
-var secretMessages = []string{
-	"AuthFailure", "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId",
-	"InvalidSecurity", "InvalidSignature", "InvalidToken", "MissingAuthenticationToken",
-	"SignatureDoesNotMatch", "UnrecognizedClient",
-}
+// secretMessages matches the codes whose messages quote what was signed or a token.
+var secretMessages = regexp.MustCompile(
+	"AccessKeyId|AuthFailure|AuthenticationToken|InvalidSecurity|InvalidToken|Signature|TokenId|UnrecognizedClient")
 
 // describeAWS returns the error code of AWS, or a word for an error without one,
 // and the cause as the operator needs it, without secrets.
@@ -163,7 +159,7 @@ func describeAWS(err error) (code, cause string) {
 		return "credentials", "credential_process failed, or its output is not valid"
 	case answered:
 		code, cause = api.ErrorCode(), api.ErrorCode()
-		if !slices.Contains(secretMessages, strings.TrimSuffix(code, "Exception")) {
+		if !secretMessages.MatchString(code) {
 			cause += ": " + api.ErrorMessage()
 		}
 		if response, ok := errors.AsType[*smithyhttp.ResponseError](err); ok && response.Response != nil {

@@ -54,19 +54,17 @@ func init() {
 	os.Setenv("AWS_EC2_METADATA_DISABLED", "true")
 }
 
-func ignoreCalls(string, string, string, int, time.Duration) {}
-
 // openTestAWS returns the stores on servers of a test.
 func openTestAWS(t testing.TB, dynamoURL, s3URL string) (*dynamoUsers, *s3Avatars) {
 	t.Helper()
-	return openTestAWSWith(t, dynamoURL, s3URL, ignoreCalls, slog.New(slog.DiscardHandler))
+	return openTestAWSWith(t, dynamoURL, s3URL, newMetrics(build{}), slog.New(slog.DiscardHandler))
 }
 
 func openTestAWSWith(
-	t testing.TB, dynamoURL, s3URL string, observe observeFunc, log *slog.Logger,
+	t testing.TB, dynamoURL, s3URL string, m *metrics, log *slog.Logger,
 ) (*dynamoUsers, *s3Avatars) {
 	t.Helper()
-	cfg, err := loadAWS(context.Background(), "", observe)
+	cfg, err := loadAWS(context.Background(), "", m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +183,7 @@ func TestOpenAWS(t *testing.T) {
 			var log bytes.Buffer
 			users, avatars, err := openAWS(t.Context(), config{Table: "table", Bucket: "bucket",
 				LocalStackHost: tt.localstack},
-				ignoreCalls, slog.New(slog.NewTextHandler(&log, nil)))
+				slog.New(slog.NewTextHandler(&log, nil)), newMetrics(build{}))
 			if tt.error != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.error) {
 					t.Errorf("error %v, want one about %s", err, tt.error)
@@ -245,7 +243,7 @@ func TestBootstrap(t *testing.T) {
 			}
 		}
 	}
-	users, avatars, err := openAWS(t.Context(), c, ignoreCalls, log)
+	users, avatars, err := openAWS(t.Context(), c, log, newMetrics(build{}))
 	wantError(t, err, nil)
 	wantError(t, tryStores(t.Context(), users, avatars), nil)
 }
@@ -296,7 +294,7 @@ func TestCredentials(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLEKEY")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "example-secret")
 	t.Setenv("AWS_SESSION_TOKEN", "example-token")
-	users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, ignoreCalls, logger)
+	users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, newMetrics(build{}), logger)
 	for _, code := range []string{"ExpiredTokenException", "UnrecognizedClientException", "AccessDeniedException",
 		"InvalidSignatureException"} {
 		dynamo.Next("PutItem", testkit.Fault{Status: 400, Code: code})
@@ -313,7 +311,7 @@ func TestCredentials(t *testing.T) {
 	os.Unsetenv("AWS_ACCESS_KEY_ID")
 	os.Unsetenv("AWS_SECRET_ACCESS_KEY")
 	os.Unsetenv("AWS_SESSION_TOKEN")
-	users, avatars = openTestAWSWith(t, dynamo.URL, bucket.URL, ignoreCalls, logger)
+	users, avatars = openTestAWSWith(t, dynamo.URL, bucket.URL, newMetrics(build{}), logger)
 	_, err := users.Get(ctx, u.ID)
 	for _, want := range []string{"code=credentials", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "role"} {
 		if !strings.Contains(log.String(), want) {
@@ -392,7 +390,7 @@ func TestRefusals(t *testing.T) {
 		{409, "OperationAborted", ""},
 	} {
 		var log bytes.Buffer
-		_, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, ignoreCalls, slog.New(slog.NewTextHandler(&log, nil)))
+		_, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, newMetrics(build{}), slog.New(slog.NewTextHandler(&log, nil)))
 		bucket.Next("PutObject", testkit.Fault{Status: tt.status, Code: tt.code, Region: tt.region})
 		err := avatars.Put(ctx, "id", "key", "image/png", []byte("image"))
 		wantError(t, err, ErrUnavailable)
@@ -421,7 +419,7 @@ func TestLogOnce(t *testing.T) {
 		{"no permission", testkit.Fault{Status: 400, Code: "AccessDeniedException"}, 5},
 	} {
 		var log bytes.Buffer
-		users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, ignoreCalls,
+		users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, newMetrics(build{}),
 			slog.New(slog.NewTextHandler(&log, nil)))
 		dynamo.Always("*", tt.fault)
 		bucket.Always("*", tt.fault)
@@ -476,7 +474,7 @@ func TestCredentialProcess(t *testing.T) {
 		var log bytes.Buffer
 		logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		dynamo := testkit.NewDynamoDB(t)
-		users, _ := openTestAWSWith(t, dynamo.URL, dynamo.URL, ignoreCalls, logger)
+		users, _ := openTestAWSWith(t, dynamo.URL, dynamo.URL, newMetrics(build{}), logger)
 		_, err := users.Get(t.Context(), "id")
 		wantError(t, err, ErrUnavailable)
 		if all := log.String() + err.Error(); strings.Contains(all, "example-secret") ||
@@ -514,16 +512,15 @@ func TestRetrySettings(t *testing.T) {
 func TestPermissions(t *testing.T) {
 	t.Parallel()
 	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
-	var mu sync.Mutex
-	used := map[string]bool{}
-	users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL,
-		func(service, operation, code string, attempts int, d time.Duration) {
-			action := map[string]string{"ListObjectsV2": "ListBucket"}[operation]
-			mu.Lock()
-			used[strings.ToLower(service)+":"+cmp.Or(action, operation)] = true
-			mu.Unlock()
-		}, slog.New(slog.DiscardHandler))
+	m := newMetrics(build{})
+	users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, m, slog.New(slog.DiscardHandler))
 	testStore(t, users, avatars)
+	used := map[string]bool{}
+	for call := range awsCalls(t, m) {
+		service, operation, _ := strings.Cut(strings.Fields(call)[0], "/")
+		action := map[string]string{"ListObjectsV2": "ListBucket"}[operation]
+		used[strings.ToLower(service)+":"+cmp.Or(action, operation)] = true
+	}
 	for file, action := range map[string]string{
 		"docs/security.md":                   "(?m)^\\| `((?:dynamodb|s3):[A-Za-z]+)`",
 		"terraform/modules/identity/main.tf": `"((?:dynamodb|s3):[A-Z][A-Za-z]*)"`,
@@ -540,16 +537,38 @@ func TestPermissions(t *testing.T) {
 	}
 }
 
+// awsCalls returns the number of calls to AWS by service, operation and code, and that of retries by
+// service and operation.
+func awsCalls(t *testing.T, m *metrics) map[string]int {
+	t.Helper()
+	families, err := m.registry.Gather()
+	wantError(t, err, nil)
+	calls := map[string]int{}
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			labels := map[string]string{}
+			for _, label := range metric.GetLabel() {
+				labels[label.GetName()] = label.GetValue()
+			}
+			call := labels["aws_service"] + "/" + labels["operation"]
+			switch family.GetName() {
+			case "roster_aws_request_duration_seconds":
+				calls[call+" "+labels["code"]] = int(metric.GetHistogram().GetSampleCount())
+			case "roster_aws_request_retries_total":
+				calls[call+" retries"] = int(metric.GetCounter().GetValue())
+			}
+		}
+	}
+	return calls
+}
+
 // TestObserve counts calls, attempts and codes.
 func TestObserve(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
-	var got []string
-	users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL,
-		func(service, operation, code string, attempts int, d time.Duration) {
-			got = append(got, fmt.Sprintf("%s %s %s %d", service, operation, code, attempts))
-		}, slog.New(slog.DiscardHandler))
+	m := newMetrics(build{})
+	users, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, m, slog.New(slog.DiscardHandler))
 	u := testUser("anna@example.com")
 	a := testAvatar([]byte("image"))
 
@@ -570,14 +589,19 @@ func TestObserve(t *testing.T) {
 	defer cancel()
 	users.Page(soon, "", 10)
 
-	if diff := gocmp.Diff([]string{
-		"DynamoDB PutItem OK 3",
-		"DynamoDB PutItem ConditionalCheckFailedException 1",
-		"S3 PutObject OK 2",
-		"S3 GetObject SlowDown 4",
-		"DynamoDB GetItem connection 4",
-		"DynamoDB Scan timeout 1",
-	}, got); diff != "" {
+	if diff := gocmp.Diff(map[string]int{
+		"DynamoDB/PutItem OK":                              1,
+		"DynamoDB/PutItem ConditionalCheckFailedException": 1,
+		"DynamoDB/PutItem retries":                         2,
+		"S3/PutObject OK":                                  1,
+		"S3/PutObject retries":                             1,
+		"S3/GetObject SlowDown":                            1,
+		"S3/GetObject retries":                             3,
+		"DynamoDB/GetItem connection":                      1,
+		"DynamoDB/GetItem retries":                         3,
+		"DynamoDB/Scan timeout":                            1,
+		"DynamoDB/Scan retries":                            0,
+	}, awsCalls(t, m)); diff != "" {
 		t.Errorf("calls observed (-want +got):\n%s", diff)
 	}
 }

@@ -16,7 +16,7 @@ import (
 
 // bootstrap creates a missing table and bucket. It waits a minute for an emulator that starts.
 func bootstrap(ctx context.Context, c config, log *slog.Logger) error {
-	users, avatars, err := openAWS(ctx, c, func(string, string, string, int, time.Duration) {}, log)
+	users, avatars, err := openAWS(ctx, c, log, newMetrics(build{}))
 	if err != nil {
 		return &configError{err}
 	}

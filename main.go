@@ -44,8 +44,7 @@ func run() error {
 	flag.Parse()
 	b := readBuild()
 	if flag.NArg() > 0 {
-		return &configError{fmt.Errorf("unexpected argument %q; roster takes only flags and environment variables",
-			flag.Arg(0))}
+		return &configError{fmt.Errorf("unexpected argument %q; set environment variables", flag.Arg(0))}
 	}
 	if *showVersion {
 		fmt.Printf("roster %s (commit %s, %s)\n", b.Version, b.Commit, b.Go)
@@ -130,7 +129,7 @@ func serve(ctx context.Context, c config, log *slog.Logger, b build) error {
 // openStores opens the configured stores. They need no close: answered writes are durable.
 func openStores(ctx context.Context, c config, log *slog.Logger, m *metrics) (Users, Avatars, error) {
 	if c.Table != "" {
-		return openAWS(ctx, c, m.observeAWS, log)
+		return openAWS(ctx, c, log, m)
 	}
 	for _, v := range os.Environ() {
 		name, value, _ := strings.Cut(v, "=")
@@ -148,8 +147,8 @@ func openStores(ctx context.Context, c config, log *slog.Logger, m *metrics) (Us
 }
 
 // openAWS returns the stores on DynamoDB and S3. It makes no call.
-func openAWS(ctx context.Context, c config, observe observeFunc, log *slog.Logger) (*dynamoUsers, *s3Avatars, error) {
-	cfg, err := loadAWS(ctx, c.LocalStackHost, observe)
+func openAWS(ctx context.Context, c config, log *slog.Logger, m *metrics) (*dynamoUsers, *s3Avatars, error) {
+	cfg, err := loadAWS(ctx, c.LocalStackHost, m)
 	if err != nil {
 		return nil, nil, err
 	}

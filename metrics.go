@@ -2,7 +2,6 @@ package main
 
 import (
 	"net/http"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -81,12 +80,6 @@ func newMetrics(b build) *metrics {
 			Name: "roster_auth_token_last_use_seconds", Help: "Unix time of the token's last use.",
 		}, []string{"token"}),
 	}
-}
-
-// observeAWS records a call to AWS. code is "OK" or the error code, d includes all attempts.
-func (m *metrics) observeAWS(service, operation, code string, attempts int, d time.Duration) {
-	m.awsDuration.WithLabelValues(service, operation, code).Observe(d.Seconds())
-	m.awsRetries.WithLabelValues(service, operation).Add(float64(max(attempts-1, 0)))
 }
 
 // handler serves /metrics and nothing else.

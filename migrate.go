@@ -36,7 +36,7 @@ func migrate(ctx context.Context, c config, log *slog.Logger) error {
 	if err != nil {
 		return &configError{fmt.Errorf("DATA_DIR %s: %w", c.DataDir, err)}
 	}
-	users, images, err := openAWS(ctx, c, metrics.observeAWS, log)
+	users, images, err := openAWS(ctx, c, log, metrics)
 	if err != nil {
 		return &configError{err}
 	}

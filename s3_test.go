@@ -134,7 +134,7 @@ func TestChecksumSettings(t *testing.T) {
 			t.Setenv("AWS_REQUEST_CHECKSUM_CALCULATION", setting)
 			t.Setenv("AWS_RESPONSE_CHECKSUM_VALIDATION", setting)
 			log := slog.New(slog.DiscardHandler)
-			cfg, err := loadAWS(t.Context(), "", ignoreCalls)
+			cfg, err := loadAWS(t.Context(), "", newMetrics(build{}))
 			wantError(t, err, nil)
 			cfg.BaseEndpoint = &url
 			cfg.HTTPClient = cfg.HTTPClient.(*awshttp.BuildableClient).WithTransportOptions(func(tr *http.Transport) {
