@@ -130,7 +130,7 @@ func checkForm(t *testing.T, f *form, err error, want map[string]string, fields 
 		got = append(got, e.Field)
 	}
 	if diff := cmp.Diff(fields, got); diff != "" || p.Status != http.StatusBadRequest {
-		t.Errorf("%d: %v\n%s", p.Status, err, diff)
+		t.Errorf("form: status %d, error %v, want 400; fields at fault (-want +got):\n%s", p.Status, err, diff)
 	}
 }
 
@@ -258,7 +258,7 @@ func TestContentType(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			got, _, err := contentType(&http.Request{Header: test.header}, "application/json", "text/plain")
 			if got != test.want || (err == nil) != test.ok {
-				t.Errorf("got %q, %v", got, err)
+				t.Errorf("media type %q, error %v, want %q, an error: %t", got, err, test.want, !test.ok)
 			}
 			if err != nil && problemOf(err).Status >= 500 {
 				t.Error(err)

@@ -204,7 +204,7 @@ func TestCleanEmail(t *testing.T) {
 		t.Run(test.in, func(t *testing.T) {
 			got, fault := cleanField(test.in, cleanEmail)
 			if (fault == nil) != test.ok || test.ok && got != strings.TrimSpace(test.in) {
-				t.Errorf("got %q, %v", got, fault)
+				t.Errorf("email %q: %q, error %v, want accepted: %t", test.in, got, fault, test.ok)
 			}
 		})
 	}

@@ -103,7 +103,7 @@ func TestValues(t *testing.T) {
 				t.Fatal(err)
 			}
 			if before == after {
-				t.Error("it changes nothing")
+				t.Errorf("the value changes nothing:\n%s", test.change)
 			}
 		})
 	}
@@ -178,9 +178,9 @@ func TestRefusals(t *testing.T) {
 			t.Run(helm+" "+test.name, func(t *testing.T) {
 				t.Parallel()
 				if _, err := template(t, helm, test.values); err == nil {
-					t.Error("it was rendered")
+					t.Errorf("the chart was rendered with\n%s", test.values)
 				} else if !strings.Contains(err.Error(), test.want) {
-					t.Errorf("%v\nwant: %s", err, test.want)
+					t.Errorf("error %v, want one with %s", err, test.want)
 				}
 			})
 		}
