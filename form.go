@@ -87,7 +87,10 @@ func contentType(r *http.Request, accepted ...string) (mediaType string, params 
 	if encoding != "" && !strings.EqualFold(encoding, "identity") { // which has no bound
 		return "", nil, unsupported("Content-Encoding %.40q is not supported; send the body uncompressed", encoding)
 	}
-	sent := strings.Join(r.Header.Values("Content-Type"), ", ")
+	if n := len(r.Header.Values("Content-Type")); n > 1 {
+		return "", nil, badRequest("Content-Type is sent %d times", n)
+	}
+	sent := r.Header.Get("Content-Type")
 	mediaType, params, err = mime.ParseMediaType(sent)
 	if m := bareBoundary.FindStringSubmatch(sent); m != nil && err != nil {
 		mediaType, params, err = "multipart/form-data", map[string]string{"boundary": m[1]}, nil
