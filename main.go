@@ -37,8 +37,7 @@ func main() {
 func run() error {
 	showVersion := flag.Bool("version", false, "print the version and exit")
 	healthcheck := flag.Bool("healthcheck", false, "request /livez of the running instance; exit 0 if it answers")
-	createMissing := flag.Bool("bootstrap", false,
-		"create the table and the bucket on an emulator if missing, and exit")
+	createMissing := flag.Bool("bootstrap", false, "create table and bucket on an emulator if missing, and exit")
 	migrateStore := flag.Bool("migrate", false, "copy the embedded store to DYNAMODB_TABLE and S3_BUCKET, and exit")
 	flag.Usage = printUsage
 	flag.Parse()

@@ -83,8 +83,8 @@ func (s *server) render(ctx context.Context, id string, a Avatar) ([]byte, error
 
 // storeThumbnail stores a thumbnail. It returns ErrNotFound if the image was replaced meanwhile.
 func (s *server) storeThumbnail(ctx context.Context, id, key string, thumb []byte) error {
-	err := s.avatars.Put(ctx, id, thumbnailKey(key), http.DetectContentType(thumb), thumb)
-	if err != nil {
+	mediaType := http.DetectContentType(thumb)
+	if err := s.avatars.Put(ctx, id, thumbnailKey(key), mediaType, thumb); err != nil {
 		s.log.Warn("thumbnail not stored", "user", id, "key", key, "error", err)
 		return nil // it is rendered again
 	}
@@ -97,8 +97,7 @@ func (s *server) storeThumbnail(ctx context.Context, id, key string, thumb []byt
 }
 
 // prepareThumbnail returns, without decoding, what is decoded of an image, and its cost. It returns
-// an error for an image that costs more than maxThumbnailPixels, for animated WebP, and for an
-// image whose colors would be wrong.
+// an error if that is over maxThumbnailPixels, if WebP is animated, or if colors would be wrong.
 func prepareThumbnail(data []byte) (w walker, cost int64, err error) {
 	w = walker{data: data}
 	if err := w.run(); err != nil {
