@@ -390,7 +390,8 @@ func TestRefusals(t *testing.T) {
 		{409, "OperationAborted", ""},
 	} {
 		var log bytes.Buffer
-		_, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, newMetrics(build{}), slog.New(slog.NewTextHandler(&log, nil)))
+		logger := slog.New(slog.NewTextHandler(&log, nil))
+		_, avatars := openTestAWSWith(t, dynamo.URL, bucket.URL, newMetrics(build{}), logger)
 		bucket.Next("PutObject", testkit.Fault{Status: tt.status, Code: tt.code, Region: tt.region})
 		err := avatars.Put(ctx, "id", "key", "image/png", []byte("image"))
 		wantError(t, err, ErrUnavailable)

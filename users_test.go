@@ -322,7 +322,9 @@ func TestInvalidItems(t *testing.T) {
 		"no created_at":          func(i item) { delete(i, "created_at") },
 		"a malformed created_at": func(i item) { i["created_at"] = text("yesterday") },
 		"no updated_at":          func(i item) { delete(i, "updated_at") },
-		"an image without a key": func(i item) { i["avatar"] = &types.AttributeValueMemberM{Value: item{"size": text("7")}} },
+		"an image without a key": func(i item) {
+			i["avatar"] = &types.AttributeValueMemberM{Value: item{"size": text("7")}}
+		},
 		"an image with a malformed size": func(i item) {
 			i["avatar"] = avatarValue(Avatar{Key: "key", Type: "image/png",
 				Size: -1})

@@ -233,7 +233,8 @@ func TestAttackPaths(t *testing.T) {
 		"/debug/pprof/",
 	} {
 		for _, method := range []string{"GET", "DELETE", "PUT"} {
-			answers := p.raw(t, method+" "+path+" HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+			answers := p.raw(t, method+" "+path+" HTTP/1.1\r\n"+
+				"Host: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 			if len(answers) != 1 {
 				t.Errorf("%s %s: %d responses, want 1", method, path, len(answers))
 				continue
@@ -306,7 +307,8 @@ func TestAttackHeaders(t *testing.T) {
 			http.StatusBadRequest},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			answers := p.raw(t, test.target+" HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n"+test.header+"\r\n")
+			answers := p.raw(t, test.target+" HTTP/1.1\r\nHost: evil.example\r\n"+
+				"Connection: close\r\n"+test.header+"\r\n")
 			if len(answers) != 1 {
 				t.Fatalf("%s: %d responses, want 1", test.target, len(answers))
 			}

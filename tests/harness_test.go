@@ -467,7 +467,8 @@ func seedUsers(t testing.TB, dir string, n int) {
 	users := map[string]string{}
 	for i := range n {
 		email := fmt.Sprintf("user%d@example.com", i)
-		users[userID(email)] = fmt.Sprintf(`{"Name":"User %d","Email":%q,"CreatedAt":1767323045678,"UpdatedAt":1767323045678}`, i, email)
+		users[userID(email)] = fmt.Sprintf(
+			`{"Name":"User %d","Email":%q,"CreatedAt":1767323045678,"UpdatedAt":1767323045678}`, i, email)
 	}
 	db, err := bolt.Open(filepath.Join(dir, "roster.db"), 0o600, nil)
 	if err == nil {

@@ -240,7 +240,8 @@ func TestOutage(t *testing.T) {
 			load.Wait()
 			client.CloseIdleConnections()
 
-			t.Logf("goroutines %v before, %v and %v during; heap %.1f, %.1f and %.1f MiB; statuses %v; slowest of images and others %v",
+			t.Logf("goroutines %v before, %v and %v during; heap %.1f, %.1f and %.1f MiB; statuses %v; "+
+				"slowest of images and others %v",
 				goroutines, halfGoroutines, lateGoroutines, heap/mib, halfHeap/mib, lateHeap/mib, statuses, slowest)
 			for in, counts := range statuses {
 				for status := range counts {

@@ -56,7 +56,8 @@ func TestSoak(t *testing.T) {
 							if err != nil {
 								return 0, nil, err
 							}
-							w.write("PUT " + path + "/avatar HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n\x89PNG")
+							w.write("PUT " + path + "/avatar HTTP/1.1\r\n" +
+								"Host: a\r\nContent-Length: 100000\r\n\r\n\x89PNG")
 							gone.Add(1)
 							return http.StatusOK, nil, w.Close()
 						},

@@ -485,7 +485,8 @@ func (n *dynamoNames) condition(expression *string) (func(dynamoItem) bool, *dyn
 				values = append(values, want)
 			}
 			terms = append(terms, func(item dynamoItem) bool {
-				return slices.ContainsFunc(values, func(want dynamoValue) bool { return reflect.DeepEqual(path.get(item), want) })
+				got := path.get(item)
+				return slices.ContainsFunc(values, func(want dynamoValue) bool { return reflect.DeepEqual(got, want) })
 			})
 		}
 		if negated {

@@ -217,7 +217,8 @@ func TestWatch(t *testing.T) {
 			b.faults = nil
 			b.mu.Unlock()
 			b.run(t, chromedp.Evaluate[chromedp.Void](tt.script))
-			for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+			deadline := time.Now().Add(10 * time.Second)
+			for ; time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 				b.mu.Lock()
 				seen := slices.ContainsFunc(b.faults, func(f string) bool { return strings.Contains(f, tt.want) })
 				b.mu.Unlock()
