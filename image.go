@@ -228,7 +228,7 @@ func pngChunk(kind string, body []byte) []byte {
 
 // png walks chunks: length, type, body, CRC (section 5.3).
 func (w *walker) png() {
-	animated, framed := false, false
+	var animated, framed bool
 	for i := len(pngSignature); ; { // up to IEND
 		// Browsers show an image whose last chunk is missing, cut or wrong.
 		if rest := w.data[i:]; bytes.HasPrefix(pngEnd, rest) || len(rest) >= 8 && string(rest[4:8]) == "IEND" {
@@ -405,8 +405,8 @@ func (w *walker) gif() {
 	screen := w.take(0, 13)
 	w.width, w.height = littleEndian(screen[6:8]), littleEndian(screen[8:10])
 	w.decoded = 1 // an index into the palette
-	i, ended := 13+gifColors(screen[10]), false
-	for i < len(w.data) && !ended {
+	i := 13 + gifColors(screen[10])
+	for ended := false; i < len(w.data) && !ended; {
 		start := i
 		switch kind := w.data[i]; kind {
 		case 0x00: // padding
@@ -536,7 +536,7 @@ func (w *walker) webpChunks(i int) (flags byte) {
 // webpImage reads an image's header: VP8 (RFC 6386, section 9.1) or VP8L (RFC 9649, section 3.4).
 func (w *walker) webpImage(kind string, body []byte) {
 	w.require(w.flags&webpFlags["ANIM"] == 0, "it has the flag of an animation and a single image")
-	width, height := 0, 0
+	var width, height int
 	switch {
 	case kind == "VP8 " && len(body) > 10 && string(body[3:6]) == "\x9d\x01\x2a" &&
 		body[0]&0x11 == 0x10 && // a visible key frame
