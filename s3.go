@@ -40,7 +40,7 @@ func (a *s3Avatars) Put(ctx context.Context, id, key, mediaType string, data []b
 	//lint:ignore SA1019 AWS prefers transfermanager: not yet at 1.0, it copies bodies, overrides checksum settings.
 	upload := manager.Uploader{
 		S3:                         a.client,
-		PartSize:                   maxAvatarBytes, // one PutObject for every image
+		PartSize:                   2 * maxAvatarBytes, // one PutObject for every cleaned image
 		BufferProvider:             body,
 		RequestChecksumCalculation: a.client.Options().RequestChecksumCalculation,
 	}.Upload
