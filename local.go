@@ -232,7 +232,7 @@ func (l localUsers) Update(ctx context.Context, id string, change Change, c Cond
 		if !change.apply(&after, etag) {
 			return nil
 		}
-		if err := after.check(); err != nil {
+		if err := after.check(); err != nil && !change.RemoveAvatar {
 			return err
 		}
 		return b.Put([]byte(id), encodeRecord(after))
@@ -356,11 +356,8 @@ func (l localAvatars) DeleteStale(_ context.Context, id string, before time.Time
 	if err == nil {
 		err = l.syncDir(dir)
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
 	l.removeEmptyDir(dir)
-	if err == nil {
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		err = l.syncDir("avatars")
 	}
 	if err != nil {

@@ -438,8 +438,14 @@ func TestDamagedRecord(t *testing.T) {
 		build{})
 	u, damaged := testUser("anna@example.com"), testUser("ben@example.com")
 	wantError(t, users.Create(t.Context(), u), nil)
-	record := encodeRecord(damaged)[:20]
-	wantError(t, store.write(t.Context(), func(b *bolt.Bucket) error { return b.Put([]byte(damaged.ID), record) }), nil)
+	nameless := testUser("cleo@example.com")
+	nameless.Name, nameless.Avatar = "", testAvatar([]byte("image"))
+	wantError(t, store.write(t.Context(), func(b *bolt.Bucket) error {
+		if err := b.Put([]byte(damaged.ID), encodeRecord(damaged)[:20]); err != nil {
+			return err
+		}
+		return b.Put([]byte(nameless.ID), encodeRecord(nameless))
+	}), nil)
 	for _, step := range []struct {
 		method, path, body string
 		status             int
@@ -451,6 +457,8 @@ func TestDamagedRecord(t *testing.T) {
 		{"GET", "/users/" + damaged.ID, "", 500, ""},
 		{"DELETE", "/users/" + damaged.ID, "", 204, ""},
 		{"GET", "/users/" + damaged.ID, "", 404, ""},
+		{"DELETE", "/users/" + nameless.ID, "", 204, ""},
+		{"GET", "/users/" + nameless.ID, "", 404, ""},
 		{"GET", "/users", "", 200, u.ID},
 	} {
 		r := httptest.NewRequest(step.method, step.path, strings.NewReader(step.body))
