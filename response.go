@@ -98,8 +98,10 @@ func (w *response) Write(b []byte) (int, error) {
 func (w *response) send(b []byte) (int, error) {
 	w.sendHeader()
 	w.control.SetWriteDeadline(earlier(time.Now().Add(writeTimeout), w.deadline.Add(answerGrace)))
-	n, err := w.ResponseWriter.Write(b) // #nosec G705 -- JSON or an image, with nosniff
-	w.bytes += int64(n)
+	n, err := w.ResponseWriter.Write(b)      // #nosec G705 -- JSON or an image, with nosniff
+	if w.request.Method != http.MethodHead { // whose body net/http drops
+		w.bytes += int64(n)
+	}
 	if err != nil {
 		w.status, w.broken = statusClientGone, true
 	}
@@ -156,8 +158,8 @@ func (w *response) sendBody(status int, mediaType string, body []byte) error {
 	return err
 }
 
-// finish sends the rest of the response, or the problem. If the client has gone or the
-// deadline has passed, the client does not have the response, and the log must not say so.
+// finish sends the rest of the response, or the problem. If the client has gone or the deadline
+// has passed, the response is incomplete, and the log must record that.
 func (w *response) finish() {
 	clientGone := w.request.Context().Err() != nil // of the connection, not of the handler
 	if w.err != nil && !w.broken {
@@ -171,8 +173,10 @@ func (w *response) finish() {
 	if !w.broken {
 		w.sendHeader()
 		// Without Content-Length, net/http sends the rest with the end of the chunked body.
-		if w.Header().Get("Content-Length") != "" && w.control.Flush() != nil {
-			clientGone = true
+		if w.Header().Get("Content-Length") != "" {
+			if err := w.control.Flush(); err != nil {
+				clientGone = true
+			}
 		}
 	}
 	if clientGone {

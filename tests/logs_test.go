@@ -207,7 +207,7 @@ func TestRequestLog(t *testing.T) {
 					t.Errorf("unexpected field %s: %v", field, line[field])
 				}
 			}
-			if n, _ := line["bytes"].(float64); test.method != "HEAD" && int(n) != len(a.body) {
+			if n, _ := line["bytes"].(float64); int(n) != len(a.body) {
 				t.Errorf("bytes is %v, the body has %d", line["bytes"], len(a.body))
 			}
 			if d, _ := line["duration"].(float64); d <= 0 || d > 60 {
