@@ -132,7 +132,7 @@ func (s *server) imageURL(id, resource, version string) string {
 // withImage calls serve with the user whose image the path names. A replaced version is a redirect
 // to the current one. If serve returns ErrNotFound because the image was replaced, it tries again.
 func (s *server) withImage(w *response, r *http.Request, resource string, serve func(User) error) error {
-	version := r.PathValue("version")
+	wanted := r.PathValue("version")
 	missing := ""
 	for { // until the image is found, or is missing though it is the current one
 		u, err := s.userWithImage(r.Context(), w.user)
@@ -140,12 +140,12 @@ func (s *server) withImage(w *response, r *http.Request, resource string, serve 
 			return err
 		}
 		key := u.Avatar.Key
-		if version != "" && version != key {
+		w.setImageHeader("max-age=31536000, immutable")
+		if wanted != "" && wanted != key {
 			s.redirect(w, resource, key)
 			return nil
 		}
-		w.setImageHeader("max-age=31536000, immutable")
-		if version == "" {
+		if wanted == "" {
 			w.Header().Set("Cache-Control", "no-cache")
 		}
 
@@ -248,6 +248,7 @@ func (w *response) serveImage(
 	defer copyBuffers.Put(out)
 	out.Reset(w)
 	if _, err := io.CopyN(out, body, end-first); err != nil {
+		h.Del("Content-Range") // a problem has none
 		return fmt.Errorf("image truncated: %w", err)
 	}
 	return out.Flush()

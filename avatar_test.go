@@ -223,6 +223,35 @@ func TestVersionReplacedWhileRead(t *testing.T) {
 	}
 }
 
+// A shortAvatars store has three bytes of each image.
+type shortAvatars struct{ Avatars }
+
+func (shortAvatars) Get(context.Context, string, string, int64) (io.ReadCloser, error) {
+	return io.NopCloser(strings.NewReader("abc")), nil
+}
+
+// TestShortImage reads a range of an image that is truncated before anything is sent: the problem has no header of it.
+func TestShortImage(t *testing.T) {
+	t.Parallel()
+	store := openTestLocal(t, t.TempDir())
+	u := testUser("ada@example.com")
+	u.Avatar = Avatar{Key: newKey(), Type: "image/png", Size: 10}
+	wantError(t, localUsers{store}.Create(t.Context(), u), nil)
+	s := newTestServer(config{}, localUsers{store}, shortAvatars{localAvatars{store}}, nil)
+	r := httptest.NewRequest("GET", "/users/"+u.ID+"/avatar", nil)
+	r.Header.Set("Range", "bytes=0-8")
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, r)
+	if w.Code != http.StatusInternalServerError {
+		t.Errorf("range of a truncated image: status %d, want 500", w.Code)
+	}
+	for _, name := range []string{"Content-Range", "ETag", "Accept-Ranges", "Content-Disposition"} {
+		if value := w.Header().Get(name); value != "" {
+			t.Errorf("%s: %s of a problem, want none", name, value)
+		}
+	}
+}
+
 // TestDeleteAvatarFails: if the object cannot be deleted, the response is 503, and a repeated request deletes it.
 func TestDeleteAvatarFails(t *testing.T) {
 	t.Parallel()
