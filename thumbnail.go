@@ -72,7 +72,7 @@ func (s *server) render(ctx context.Context, id string, a Avatar) ([]byte, error
 	}
 	var thumb []byte // stays empty for an image that cannot be rendered
 	if img, cost, err := prepareThumbnail(data); err == nil {
-		if s.pixels.Acquire(wait, cost) != nil {
+		if !s.pixels.TryAcquire(cost) && s.pixels.Acquire(wait, cost) != nil {
 			return nil, nil
 		}
 		defer s.pixels.Release(cost)

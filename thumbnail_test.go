@@ -387,6 +387,31 @@ func TestThumbnailReplaced(t *testing.T) {
 	})
 }
 
+// A slowAvatars store takes longer for an image than a thumbnail waits for capacity.
+type slowAvatars struct{ Avatars }
+
+func (slow slowAvatars) Get(ctx context.Context, id, key string, offset int64) (io.ReadCloser, error) {
+	if !strings.HasSuffix(key, thumbnailKey("")) {
+		time.Sleep(2100 * time.Millisecond)
+	}
+	return slow.Avatars.Get(ctx, id, key, offset)
+}
+
+// TestThumbnailSlowStore: the time to read an image does not count as a wait for capacity.
+func TestThumbnailSlowStore(t *testing.T) {
+	t.Parallel()
+	store := openTestLocal(t, t.TempDir())
+	image := testkit.PNG(testkit.Gradient(20, 20, 1))
+	u := testUser("ada@example.com")
+	u.Avatar = testAvatar(image)
+	wantError(t, localAvatars{store}.Put(t.Context(), u.ID, u.Avatar.Key, u.Avatar.Type, image), nil)
+	wantError(t, localUsers{store}.Create(t.Context(), u), nil)
+	s := newTestServer(config{}, localUsers{store}, slowAvatars{localAvatars{store}}, nil)
+	if w := request(t, s, "GET /users/"+u.ID+"/thumbnail", nil); w.Code != http.StatusOK {
+		t.Errorf("thumbnail of an image that takes 2.1 s to read: status %d, want 200", w.Code)
+	}
+}
+
 // TestThumbnailMemory compares the cost of a thumbnail with the actual allocations of decoding.
 func TestThumbnailMemory(t *testing.T) {
 	flat := image.NewNRGBA(image.Rect(0, 0, 1500, 1500))
