@@ -32,7 +32,7 @@ func bootstrap(ctx context.Context, c config, log *slog.Logger) error {
 	return create(ctx, log, "bucket", c.Bucket, avatars.createBucket)
 }
 
-// create calls do until it can, and logs what it did. ErrExists is success.
+// create calls do until the emulator is available, and logs the result. ErrExists is success.
 func create(ctx context.Context, log *slog.Logger, kind, name string, do func(context.Context) error) error {
 	err := do(ctx)
 	for errors.Is(err, ErrUnavailable) && ctx.Err() == nil { // the log says why

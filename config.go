@@ -19,7 +19,7 @@ import (
 	whatwg "github.com/nlnwa/whatwg-url/url"
 )
 
-const maxAvatarBytes = 64 << 20 // of MAX_AVATAR_BYTES: an image is held in memory
+const maxAvatarBytes = 64 << 20 // the most that MAX_AVATAR_BYTES may be: an image is held in memory
 
 // A config is the configuration of the process.
 type config struct {
@@ -76,7 +76,7 @@ func loadConfig(lookup func(string) (string, bool)) (c config, err error) {
 		if err != nil || value == "" && !(set && v.Name == "METRICS_ADDR") {
 			return
 		}
-		if v.Value.Set(value) != nil || !c.inRange() { // all other values are
+		if v.Value.Set(value) != nil || !c.inRange() { // the others are in range
 			if u, notURL := url.Parse(value); notURL == nil && u.User != nil {
 				value = u.Redacted()
 			}
@@ -145,7 +145,7 @@ type build struct {
 func readBuild() build {
 	b := build{version, commit, runtime.Version()}
 	if info, ok := debug.ReadBuildInfo(); ok && version == "" {
-		b.Version = info.Main.Version // with the commit
+		b.Version = info.Main.Version // with the commit, unless tagged
 	}
 	return b
 }

@@ -21,7 +21,7 @@ import (
 
 const (
 	maxFormBytes = 64 << 10 // of a body without its image: more than valid fields in any escaping
-	maxParts     = 16       // of a multipart body; three make sense
+	maxParts     = 16       // of a multipart body; a complete form has three
 
 	uploadBudget = 96 << 20        // bytes of memory for all bodies that may contain an image
 	uploadWait   = 2 * time.Second // for a share of it: the previous upload is stored by then
@@ -84,7 +84,7 @@ var bareBoundary = regexp.MustCompile(`^(?i:multipart/form-data;\s*boundary)=([^
 // contentType returns the media type of a body and its parameters. None accepted: all are.
 func contentType(r *http.Request, accepted ...string) (mediaType string, params map[string]string, err error) {
 	encoding := strings.Join(r.Header.Values("Content-Encoding"), ", ")
-	if encoding != "" && !strings.EqualFold(encoding, "identity") { // which has no bound
+	if encoding != "" && !strings.EqualFold(encoding, "identity") { // unpacked, it has no bound
 		return "", nil, unsupported("Content-Encoding %.40q is not supported; send the body uncompressed", encoding)
 	}
 	if n := len(r.Header.Values("Content-Type")); n > 1 {
@@ -218,7 +218,7 @@ func (f *form) readMultipart(body []byte, boundary string, maxImage int64) error
 		return badRequest("Content-Type lacks the boundary parameter of multipart/form-data")
 	}
 	final := "--" + boundary + "--"
-	// It is at the end. multipart.Reader drops a part that is cut in its header.
+	// LastIndex: it is at the end. multipart.Reader drops a part that is cut in its header.
 	if bytes.LastIndex(body, []byte(final)) < 0 {
 		return badRequest("the form lacks %.80q, the final boundary by Content-Type", final)
 	}

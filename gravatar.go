@@ -22,7 +22,7 @@ func (s *server) getByHash(w *response, r *http.Request) error {
 	query := r.URL.Query()
 	forced := cmp.Or(query.Get("f"), query.Get("forcedefault")) == "y"
 
-	err := error(notFound("image not found"))
+	var err error = notFound("image not found")
 	if isHash && !forced {
 		w.user = idOf(sum)
 		err = s.withImage(w, r, "thumbnail", func(u User) error {
@@ -80,7 +80,7 @@ func identicon(sum [sha256.Size]byte) []byte {
 		z.Write(line[:])
 	}
 	z.Close()
-	return slices.Concat([]byte("\x89PNG\r\n\x1a\n"),
+	return slices.Concat([]byte(pngSignature),
 		pngChunk("IHDR", []byte{2: 1, 6: 1, 8: 2, 9: 3, 12: 0}), // two bits a pixel, with a palette
 		pngChunk("PLTE", palette), pngChunk("IDAT", pixels.Bytes()), pngEnd)
 }

@@ -95,7 +95,7 @@ func (w *walker) run() (err error) {
 	return unsupported("avatar is %s, which is not accepted; convert it to PNG, JPEG, GIF or WebP", name)
 }
 
-// require refuses the image unless ok. The message says what is wrong with "it".
+// require refuses the image unless ok. The message is a sentence about "it".
 func (w *walker) require(ok bool, format string, args ...any) {
 	if !ok {
 		name := strings.ToUpper(strings.TrimPrefix(w.mediaType, "image/"))
@@ -146,7 +146,7 @@ func (w *walker) cost() int64 {
 		memory += 4 * pixels
 	}
 	if w.trees {
-		// Huffman trees: 256 bytes for a byte that describes them, at most 52 kB for 2,600 groups.
+		// Huffman trees: 256 bytes for a byte that describes them, at most 2,600 groups of 52 kB.
 		memory += float64(min(256*len(w.data), 2600*52_000))
 	}
 	return int64(max(pixels, memory/thumbnailPixelBytes))
@@ -437,7 +437,7 @@ func gifColors(packed byte) int {
 	if packed&0x80 == 0 {
 		return 0
 	}
-	return 3 * 2 << (packed & 7)
+	return 3 * (2 << (packed & 7)) // three bytes a color
 }
 
 // gifBlocks returns the end of the sub-blocks at i and their terminator (sections 15, 16).
@@ -485,7 +485,8 @@ func (w *walker) webp() {
 func (w *walker) webpChunks(i int) (flags byte) {
 	for len(w.data)-i >= 8 {
 		kind, n := string(w.data[i:i+4]), littleEndian(w.data[i+4:i+8])
-		body, next := w.take(i+8, n), min(i+8+n+n%2, len(w.data)) // which the last may lack
+		body := w.take(i+8, n)
+		next := min(i+8+n+n%2, len(w.data)) // the last chunk may lack its padding
 		announced := w.flags&webpFlags[kind] != 0
 		var kept []byte
 		switch {
@@ -522,7 +523,7 @@ func (w *walker) webpChunks(i int) (flags byte) {
 			w.replace(i, next)
 		} else {
 			flags |= webpFlags[kind]
-			size := uint32(len(kept)) // #nosec G115 -- as long as body at most
+			size := uint32(len(kept)) // #nosec G115 -- fits memory
 			w.replace(i+4, i+8, binary.LittleEndian.AppendUint32(nil, size)...)
 			w.replace(i+8, i+8+n, kept...)
 			w.replace(i+8+n, next, make([]byte, min(len(kept)%2, next-i-8-n))...)

@@ -43,7 +43,7 @@ func run() error {
 	flag.Parse()
 	b := readBuild()
 	if flag.NArg() > 0 {
-		return &configError{fmt.Errorf("unexpected argument %q; set environment variables", flag.Arg(0))}
+		return &configError{fmt.Errorf("unexpected argument %q; see roster -h", flag.Arg(0))}
 	}
 	if *showVersion {
 		fmt.Printf("roster %s (commit %s, %s)\n", b.Version, b.Commit, b.Go)
@@ -155,10 +155,9 @@ func openAWS(ctx context.Context, c config, log *slog.Logger, m *metrics) (*dyna
 	avatars := newS3Avatars(cfg, c.Bucket, log)
 	dynamoEndpoint := users.client.Options().BaseEndpoint
 	s3Endpoint := avatars.client.Options().BaseEndpoint
-	for _, endpoint := range []*string{dynamoEndpoint, s3Endpoint} {
-		if err := checkTarget(endpoint, cfg.Region); err != nil {
-			return nil, nil, err
-		}
+	err = cmp.Or(checkTarget(dynamoEndpoint, cfg.Region), checkTarget(s3Endpoint, cfg.Region))
+	if err != nil {
+		return nil, nil, err
 	}
 	log.Info("using DynamoDB and S3", "table", c.Table, "bucket", c.Bucket, "region", cfg.Region,
 		"dynamodb", cmp.Or(aws.ToString(dynamoEndpoint), "default endpoint"),

@@ -19,7 +19,7 @@ type metrics struct {
 	responseBytes    *prometheus.HistogramVec // route
 	uploadsShed      prometheus.Counter
 	uploadsInFlight  prometheus.Gauge
-	awsDuration      *prometheus.HistogramVec // aws_service, operation, code
+	awsDuration      *prometheus.HistogramVec // aws_service (discovery sets service), operation, code
 	awsRetries       *prometheus.CounterVec   // aws_service, operation
 	commitDuration   prometheus.Observer
 	commitWrites     prometheus.Observer

@@ -17,11 +17,11 @@ import (
 // A migration copies the embedded store to the table and the bucket: users with their times, images
 // under their versions. It leaves existing users alone, so it can be interrupted and repeated.
 type migration struct {
-	from   *localStore
-	users  Users
-	images Avatars
-	log    *slog.Logger
-	total  int
+	from    *localStore
+	users   Users
+	avatars Avatars
+	log     *slog.Logger
+	total   int
 
 	copied, existing, failed atomic.Int64
 }
@@ -36,11 +36,11 @@ func migrate(ctx context.Context, c config, log *slog.Logger) error {
 	if err != nil {
 		return &configError{fmt.Errorf("DATA_DIR %s: %w", c.DataDir, err)}
 	}
-	users, images, err := openAWS(ctx, c, log, metrics)
+	users, avatars, err := openAWS(ctx, c, log, metrics)
 	if err != nil {
 		return &configError{err}
 	}
-	mig := &migration{from: store, users: users, images: images, log: log}
+	mig := &migration{from: store, users: users, avatars: avatars, log: log}
 	store.db.View(func(tx *bolt.Tx) error {
 		mig.total = tx.Bucket(usersBucket).Stats().KeyN
 		return nil
@@ -101,7 +101,7 @@ func (mig *migration) try(ctx context.Context, u User) error {
 	there, err := mig.users.Get(ctx, u.ID)
 	switch {
 	case err == nil && a.Key != "" && there.Avatar.Key == a.Key:
-		if _, err := readObject(ctx, mig.images, u.ID, a.Key, a.Size); err != nil {
+		if _, err := readObject(ctx, mig.avatars, u.ID, a.Key, a.Size); err != nil {
 			return fmt.Errorf("image of the copy: %w", err)
 		}
 		return ErrExists
@@ -115,7 +115,7 @@ func (mig *migration) try(ctx context.Context, u User) error {
 		if err != nil {
 			return fmt.Errorf("image: %w", err)
 		}
-		if err := mig.images.Put(ctx, u.ID, a.Key, a.Type, data); err != nil {
+		if err := mig.avatars.Put(ctx, u.ID, a.Key, a.Type, data); err != nil {
 			return err
 		}
 	}

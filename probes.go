@@ -17,7 +17,7 @@ func (s *server) livez(w *response, _ *http.Request) error {
 	return err
 }
 
-// readyz answers GET /readyz: whether the process wants traffic.
+// readyz answers GET /readyz: 200 while the process accepts traffic, otherwise 503.
 func (s *server) readyz(w *response, r *http.Request) error {
 	if s.draining.Load() || !s.ready.Load() {
 		return overloaded("the process is shutting down, or the storage has not answered yet")

@@ -28,23 +28,23 @@ func (w *walker) keepProfile(profile []byte) []byte {
 	if w.profile != nil || w.pixels > 0 {
 		return nil
 	}
-	if w.profile = profile; len(profile) <= maxProfile {
+	w.profile = profile
+	if len(profile) <= maxProfile {
 		w.profile = cleanProfile(profile)
 	}
 	return w.profile
 }
 
-// cleanProfile returns a copy without what color engines do not read: zeros replace
-// descriptions, private tags such as a monitor's serial number, what no tag contains, and the ID.
-// It returns nil for a broken profile.
+// cleanProfile returns a copy with only what color engines read, or nil for a broken profile. Zeros
+// replace descriptions, private tags such as a monitor's serial number, unused bytes and the ID.
 func cleanProfile(profile []byte) []byte {
 	const header, entrySize = 132, 12
 	if len(profile) < header || string(profile[36:40]) != "acsp" {
 		return nil
 	}
-	tags := int(binary.BigEndian.Uint32(profile[header-4:]))
-	table := header + tags*entrySize
-	if tags > maxProfileTag || table > len(profile) {
+	count := int(binary.BigEndian.Uint32(profile[header-4:]))
+	table := header + count*entrySize
+	if count > maxProfileTag || table > len(profile) {
 		return nil
 	}
 	clean := make([]byte, len(profile))

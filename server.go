@@ -28,7 +28,7 @@ const (
 	listTimeout     = 10 * time.Minute // the whole list
 
 	maxInFlight  = 1024 // requests
-	maxTransfers = 384  // downloads, and as many uploads: slow ones of one kind exclude no others
+	maxTransfers = 384  // downloads, and as many uploads: one kind leaves room for the other
 )
 
 // A server answers the API. It is an http.Handler.
@@ -125,11 +125,9 @@ func (s *server) handle(
 			return err
 		}
 		if strings.Contains(path, "{id}") {
-			id, err := parseID(r.PathValue("id"))
-			if err != nil {
+			if w.user, err = parseID(r.PathValue("id")); err != nil {
 				return ErrNotFound
 			}
-			w.user = id
 		}
 		ctx := r.Context()
 		if changes(method) {

@@ -13,7 +13,7 @@ import (
 
 // Exported names are what the stores promise; all other names of this package are not exported.
 
-// Errors of the stores. Any other error is a fault of this program.
+// Errors of the stores. Any other error is the context's, or a fault of this program.
 var (
 	ErrNotFound     = errors.New("not found")
 	ErrExists       = errors.New("already exists")
@@ -76,7 +76,7 @@ func (change Change) apply(u *User, etag string) bool {
 	return true
 }
 
-// check returns an error for what is no valid user, as another program's item or a damaged record.
+// check returns an error for an invalid user, such as another program's item or a damaged record.
 func (u User) check() error {
 	foreign := len(u.ID) != 36 || u.ID[14] != '8' // cheaper than parseID for each user of a list
 	incomplete := u.Name == "" || u.Email == "" || u.CreatedAt.IsZero() || u.UpdatedAt.IsZero()
@@ -115,9 +115,9 @@ type Users interface {
 }
 
 // Avatars stores images under avatars/{id}/{key}. Nothing is ever overwritten.
-// Beside an image may be its thumbnail, under thumbnailKey of the key.
+// The thumbnail of an image, if any, is stored beside it, under thumbnailKey(key).
 type Avatars interface {
-	// Put stores data durably and completely, or not at all.
+	// Put stores data durably and completely. After an error, the object may still exist, whole.
 	Put(ctx context.Context, id, key, mediaType string, data []byte) error
 
 	// Get returns an image from offset to its end, or ErrNotFound. The caller closes

@@ -180,7 +180,7 @@ func (w *walker) encode(thumb *image.RGBA) ([]byte, error) {
 	return withProfile(b.Bytes(), w.profile), err
 }
 
-// upright turns a thumbnail of 256 × 256 pixels, by orientation (EXIF 2.32, section 4.6.4), 0 if unknown.
+// upright turns a thumbnail by EXIF orientation (EXIF 2.32, section 4.6.4), 0 if unknown.
 var upright = [...]f64.Aff3{
 	{1, 0, 0, 0, 1, 0}, {1, 0, 0, 0, 1, 0}, {-1, 0, 256, 0, 1, 0}, {-1, 0, 256, 0, -1, 256},
 	{1, 0, 0, 0, -1, 256}, {0, 1, 0, 1, 0, 0}, {0, -1, 256, 1, 0, 0}, {0, -1, 256, -1, 0, 256},

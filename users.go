@@ -292,7 +292,7 @@ func (s *server) deleteUser(w *response, r *http.Request) error {
 	return nil
 }
 
-// cleanName returns a name as it is stored: in NFC, so that equal looks are equal bytes.
+// cleanName returns a name as it is stored: in NFC, so that equal names are equal bytes.
 func cleanName(name string) (string, error) {
 	name = norm.NFC.String(name)
 	n := utf8.RuneCountInString(name)
