@@ -51,7 +51,7 @@ type server struct {
 	ready        atomic.Bool         // set once, by watchReady
 	draining     atomic.Bool         // set once, by SIGTERM
 
-	inFlight, downloads, uploads atomic.Int64 // requests
+	inFlight, downloads, uploads, lists atomic.Int64 // requests
 }
 
 func newServer(c config, users Users, avatars Avatars, t *tokens, log *slog.Logger, m *metrics, b build) *server {

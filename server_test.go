@@ -295,6 +295,23 @@ func TestTransferLimit(t *testing.T) {
 	}
 }
 
+// TestListLimit: beyond maxLists, whole lists get 503, and pages are served.
+func TestListLimit(t *testing.T) {
+	store := openTestLocal(t, t.TempDir())
+	s := newTestServer(config{}, localUsers{store}, localAvatars{store}, nil)
+	s.lists.Store(maxLists)
+	for target, want := range map[string]int{
+		"GET /users": http.StatusServiceUnavailable, "GET /users?limit=9": http.StatusOK,
+	} {
+		if w := request(t, s, target, nil); w.Code != want {
+			t.Errorf("%s with %d lists in flight: status %d, want %d", target, maxLists, w.Code, want)
+		}
+	}
+	if n := s.lists.Load(); n != maxLists {
+		t.Errorf("%d lists are counted afterwards, want %d", n, maxLists)
+	}
+}
+
 // TestUploadMemory: the memory of a body is reserved before it arrives; three times the limit without a length.
 func TestUploadMemory(t *testing.T) {
 	const limit = 1 << 20

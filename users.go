@@ -21,10 +21,9 @@ const (
 	maxPage       = 1000 // users
 	defaultPage   = 100  // users of a page without a limit
 	maxNameLength = 200  // characters
+	maxLists      = 64   // whole lists in flight: each holds a page of the store
 
-	// staleAfter is the age of an orphan: an object without a pointer. An upload stores
-	// its object and sets the pointer within putTimeout and callTimeout, 25 seconds.
-	staleAfter = time.Minute
+	staleAfter = time.Minute // age of an orphan: an upload takes putTimeout and callTimeout at most
 )
 
 // appendUser appends a user as JSON: the bytes of encoding/json, in a quarter of its time.
@@ -115,12 +114,14 @@ func (s *server) sendPage(w *response, r *http.Request, after string, limit int)
 
 // streamUsers sends all users while it reads them.
 func (s *server) streamUsers(w *response, r *http.Request) error {
+	defer s.lists.Add(-1)
+	if s.lists.Add(1) > maxLists {
+		return overloaded("%d whole lists are in flight", maxLists)
+	}
 	list := s.newUserList(w)
-	if r.Method == http.MethodHead {
-		if _, _, err := s.users.Page(r.Context(), "", 1); err != nil {
-			return err
-		}
-		return list.end()
+	if r.Method == http.MethodHead { // nothing is written: net/http would take its length for the list's
+		_, _, err := s.users.Page(r.Context(), "", 1)
+		return err
 	}
 	err := s.users.List(r.Context(), func(page []User) error { return list.add(s.validUsers(page)) })
 	if err != nil {

@@ -189,6 +189,9 @@ func TestListUsers(t *testing.T) {
 		s.ServeHTTP(w, httptest.NewRequest(test.method, "/users"+test.query, nil))
 		var users []userJSON
 		err := json.Unmarshal(w.Body.Bytes(), &users)
+		if test.method == "HEAD" && w.Body.Len() == 0 && w.Header().Get("Content-Type") == "application/json" {
+			err = nil // net/http would make a Content-Length of what is written
+		}
 		name := fmt.Sprintf("%s /users%s of %d users", test.method, test.query, test.users)
 		if w.Code != http.StatusOK || err != nil || len(users) != test.want || read != test.read {
 			t.Errorf("%s: status %d, %d users, %d read, %v; want %d users, %d read",
