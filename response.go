@@ -179,7 +179,7 @@ func (w *response) finish() {
 			}
 		}
 	}
-	if clientGone {
+	if clientGone && w.status != http.StatusRequestTimeout { // net/http ends the context after a slow body, too
 		w.status, w.broken = statusClientGone, true
 	}
 }

@@ -280,6 +280,12 @@ func TestSlowBody(t *testing.T) {
 				t.Errorf("body of %d bytes a second: %s after %v, error %v; want %d after 20 s or more", test.rate, a,
 					d, err, test.status)
 			}
+			testkit.Eventually(t, "the response is logged", func() error {
+				if p.log.find("request", "route", "/users/{id}/avatar", "status", test.status) == nil {
+					return fmt.Errorf("no line with status %d", test.status)
+				}
+				return nil
+			})
 		})
 	}
 }
