@@ -121,7 +121,7 @@ func (s *server) readBody(w *response, r *http.Request, limit int64) ([]byte, er
 		need = 3 * limit // a buffer that grows by copying
 	}
 	if limit > maxFormBytes {
-		need = min(need, uploadBudget)
+		need = min(max(need, 1), uploadBudget) // 0 would not be released
 		wait, cancel := context.WithTimeout(r.Context(), uploadWait)
 		defer cancel()
 		if s.uploadMemory.Acquire(wait, need) != nil {

@@ -484,6 +484,7 @@ func TestAttackImages(t *testing.T) {
 		{"PNG of 2³¹ × 2³¹", testkit.PNGClaiming(1<<31, 1<<31), 413},
 		{"PNG without pixels", testkit.PNGClaiming(0, 60000), 400},
 		{"PNG of 6,300 × 6,300 with none there", testkit.PNGClaiming(6300, 6300), 400},
+		{"nothing", nil, 400},
 		{"PNG whose text unpacks to 1 GiB", inserted("zTXt", append([]byte("bomb\x00\x00"), zeros...)), 200},
 		{"PNG whose profile unpacks to 1 GiB", inserted("iCCP", append([]byte("bomb\x00\x00"), zeros...)), 200},
 		{"PNG whose pixels unpack to 1 GiB", slices.Concat(testkit.PNGClaiming(1, 1)[:33],
