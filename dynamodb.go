@@ -208,7 +208,7 @@ func (d *dynamoUsers) Update(
 		return User{}, User{}, ErrNotFound
 	case unmet:
 		u := userOf(failed.Item)
-		if !c.holds(u) {
+		if !c.holds(u) || !change.RemoveAvatar && change.Forget == "" { // or holds a value of another type
 			return u, u, ErrPrecondition
 		}
 		return u, u, nil
@@ -246,9 +246,9 @@ func (d *dynamoUsers) Delete(ctx context.Context, u User, c Condition) (User, er
 	}
 	stored := userOf(failed.Item)
 	switch {
-	case stored.ID == "" || !stored.CreatedAt.Equal(u.CreatedAt):
+	case stored.ID == "" || !u.CreatedAt.IsZero() && !stored.CreatedAt.Equal(u.CreatedAt):
 		return User{}, ErrNotFound
-	case !c.holds(stored):
+	case !c.holds(stored) || u.CreatedAt.IsZero(): // or holds a value of another type
 		return User{}, ErrPrecondition
 	}
 	return d.Delete(ctx, User{ID: u.ID}, c) // another program wrote created_at in a form of its own

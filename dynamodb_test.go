@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
 	"roster/internal/testkit"
 )
 
@@ -244,4 +247,27 @@ func TestLostAnswers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestForeignTypes: a number in the place of the ETag matches no If-Match, and created_at may be spelled in another way.
+func TestForeignTypes(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	dynamo := testkit.NewDynamoDB(t)
+	users, _ := openTestAWS(t, dynamo.URL, "http://127.0.0.1:1")
+	i := itemOf(testUser("ada@example.com"))
+	i["write"] = &types.AttributeValueMemberN{Value: "5"}
+	i["created_at"] = text("2026-01-02T03:04:05Z")
+	_, err := users.client.PutItem(ctx, &dynamodb.PutItemInput{TableName: &users.table, Item: i})
+	wantError(t, err, nil)
+	u, err := users.Get(ctx, textOf(i["id"]))
+	wantError(t, err, nil)
+
+	five := Condition{Match: &tags{list: []string{u.ETag}}}
+	_, _, err = users.Update(ctx, u.ID, Change{Name: "Ada King", At: u.CreatedAt}, five)
+	wantError(t, err, ErrPrecondition)
+	_, err = users.Delete(ctx, u, five)
+	wantError(t, err, ErrPrecondition)
+	_, err = users.Delete(ctx, u, Condition{})
+	wantError(t, err, nil)
 }
