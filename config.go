@@ -106,8 +106,7 @@ func isAddress(addr string) bool {
 	return err == nil && portErr == nil
 }
 
-// setPublicURL sets PublicURL in the spelling of browsers (WHATWG's URL standard), which compare
-// origins as text (RFC 6454).
+// setPublicURL sets PublicURL as browsers spell it (WHATWG's URL standard): they compare origins as text.
 func (c *config) setPublicURL(s string) error {
 	u, err := whatwg.NewParser(whatwg.WithFailOnValidationError()).Parse(s)
 	if err != nil || u.Scheme() != "http" && u.Scheme() != "https" || strings.ContainsAny(s, "?#") {
