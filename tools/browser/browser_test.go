@@ -528,8 +528,12 @@ var logout = chromedp.Steps(
 	chromedp.WaitNotPresent(chromedp.CSS(".modal-ux")),
 )
 
+// click clicks within the page: at coordinates, a click can miss while the page moves.
 func click(selector string) chromedp.Action[chromedp.Void] {
-	return chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible)
+	return chromedp.Steps(
+		chromedp.WaitVisible(chromedp.CSS(selector)),
+		chromedp.Evaluate[chromedp.Void](fmt.Sprintf(`document.querySelector(%q).click()`, selector)),
+	)
 }
 
 // debounce waits until Swagger UI uses what was filled in, which is 350 ms later. The page's timers run in order.
