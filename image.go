@@ -228,7 +228,7 @@ func pngChunk(kind string, body []byte) []byte {
 
 // png walks chunks: length, type, body, CRC (section 5.3).
 func (w *walker) png() {
-	var animated, framed bool
+	var animated, framed, profiled bool
 	for i := len(pngSignature); ; { // up to IEND
 		// Browsers show an image whose last chunk is missing, cut or wrong.
 		if rest := w.data[i:]; bytes.HasPrefix(pngEnd, rest) || len(rest) >= 8 && string(rest[4:8]) == "IEND" {
@@ -247,10 +247,10 @@ func (w *walker) png() {
 		w.require(first == (kind == "IHDR"), "its first chunk is not its only IHDR")
 		kept := chunk
 		switch {
-		case !keep, !intact:
+		case !keep, !intact, kind == "iCCP" && profiled:
 			kept = nil
 		case kind == "IHDR":
-			w.require(n == 13 && body[12] <= 1, "its header is not valid")
+			w.require(n == 13 && body[10]|body[11] == 0 && body[12] <= 1, "its header is not valid")
 			w.require(strings.Contains(pngDepths[body[9]], string(body[8:9])), "its header is not valid")
 			w.setSize(int(binary.BigEndian.Uint32(body)), int(binary.BigEndian.Uint32(body[4:])))
 			w.gray = body[9] == 0 || body[9] == 4 // with alpha
@@ -264,7 +264,7 @@ func (w *walker) png() {
 		case kind == "fcTL":
 			framed = true
 		case kind == "iCCP":
-			kept = w.pngProfile(chunk)
+			kept, profiled = w.pngProfile(chunk), true // one only: each may unpack to 64 kB
 		case kind == "gAMA": // section 11.3.2.2
 			w.comparePNG(body, 45_455)
 		case kind == "cHRM": // section 11.3.2.1
@@ -377,7 +377,7 @@ func (w *walker) jpegKept(marker byte, segment []byte) []byte {
 	case is(0xee, "Adobe"):
 		w.converted = w.converted || len(segment) >= 12 && segment[11] == 0 // not YCbCr
 		return segment[:min(len(segment), 12)]
-	case is(0xe1, exifHeader):
+	case is(0xe1, exifHeader) && w.pixels == 0: // browsers ignore a later one
 		return w.keepOrientation(segment)
 	}
 	return nil

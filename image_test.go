@@ -380,6 +380,8 @@ func TestCleanImageRefused(t *testing.T) {
 		{"JPEG, arithmetic", patched(jpg, sof, "\xff\xc9"), 415, "arithmetic"},
 		{"JPEG, lossless", patched(jpg, sof, "\xff\xc3"), 415, "lossless"},
 		{"JPEG, 12 bits", patched(jpg, sof+4, "\x0c"), 415, "8-bit"},
+		{"PNG of another compression", slices.Concat([]byte(pngSignature),
+			pngChunk("IHDR", []byte{3: 1, 7: 1, 8: 8, 10: 1, 12: 0})), 400, "header is not valid"},
 		{"JPEG without scans", []byte("\xff\xd8\xff\xd9"), 400, "no image data"},
 		{"JPEG without data", testkit.JPEGClaiming(10, 10), 400, "no image data"},
 		{"WebP, huge", testkit.WebPClaiming(16383, 16383), 413, "at most"},
@@ -419,18 +421,46 @@ func TestCleanImageTruncated(t *testing.T) {
 	}
 }
 
+// TestLateOrientation: browsers ignore EXIF data behind the pixels of a JPEG, so it does not stay.
+func TestLateOrientation(t *testing.T) {
+	jpg := testkit.Files(t, "testdata")["ada.jpg"]
+	end := len(jpg) - 2
+	exif := jpegSegment(0xe1, exifHeader+exifDirectory+"\x00\x06\x00\x00\x00\x00\x00\x00")
+	clean, _, err := cleanImage(slices.Concat(jpg[:end], exif, jpg[end:]))
+	wantError(t, err, nil)
+	if bytes.Contains(clean, []byte(exifHeader)) {
+		t.Error("JPEG: EXIF data behind the scan stays")
+	}
+}
+
 // TestCleanImageTime: time is linear, whatever an image consists of.
 func TestCleanImageTime(t *testing.T) {
 	images := testkit.Files(t, "testdata")
 	gif, jpg := images["ada.gif"], images["ada.jpg"]
 	at := 13 + gifColors(gif[10])
 	many := func(n int, part []byte) []byte { return bytes.Repeat(part, n) }
+	// A profile whose tags all have its whole content, except the last one, which is broken.
+	overlapping := make([]byte, maxProfile)
+	copy(overlapping[36:], "acsp")
+	binary.BigEndian.PutUint32(overlapping[128:], maxProfileTag)
+	for i := range maxProfileTag {
+		tag := overlapping[132+12*i:]
+		copy(tag, "cprt")
+		binary.BigEndian.PutUint32(tag[8:], uint32(maxProfile))
+		if i == maxProfileTag-1 {
+			binary.BigEndian.PutUint32(tag[4:], uint32(maxProfile))
+		}
+	}
 	for name, build := range map[string]func(n int) []byte{
 		"GIF of comments": func(n int) []byte {
 			return slices.Concat(gif[:at], many(n, []byte("!\xfe\x01a\x00")),
 				gif[at:])
 		},
 		"GIF of padding": func(n int) []byte { return slices.Concat(gif[:at], make([]byte, 5*n), gif[at:]) },
+		"PNG of profiles": func(n int) []byte {
+			chunk := compressed("bomb", overlapping)
+			return slices.Concat(images["ada.png"][:33], many(5*n/len(chunk), chunk), images["ada.png"][33:])
+		},
 		"PNG of small chunks": func(n int) []byte {
 			return slices.Concat(images["ada.png"][:33], many(n/2, pngChunk("teXt", nil)), images["ada.png"][33:])
 		},
@@ -633,6 +663,11 @@ func TestCleanProfile(t *testing.T) {
 	copy(shared[at("vcgt")+4:at("vcgt")+12], shared[at("rTRC")+4:])
 	if got := cleanProfile(shared); !bytes.Contains(got, []byte("curv\x00\x00\x00\x00\x00\x00\x00\x01\x02\x33")) {
 		t.Error("profile: content of rTRC is blanked because vcgt shares it")
+	}
+	chunk := compressed("icc", want)
+	hidden := pngChunk("iCCP", append(chunk[8:len(chunk)-4:len(chunk)-4], "hidden"...))
+	if kept := new(walker).pngProfile(hidden); kept == nil || bytes.Contains(kept, []byte("hidden")) {
+		t.Errorf("profile: what is behind it in its chunk stays: %q", kept)
 	}
 }
 

@@ -80,7 +80,8 @@ func keptOfTag(name string, tag []byte) int {
 // Edition, section 11.3.2.3). A new one is not compressed, since a compressor takes 0.7 MB.
 func (w *walker) pngProfile(chunk []byte) []byte {
 	name, compressed, _ := bytes.Cut(chunk[8:len(chunk)-4], []byte{0})
-	reader, err := zlib.NewReader(bytes.NewReader(compressed[min(1, len(compressed)):]))
+	source := bytes.NewReader(compressed[min(1, len(compressed)):])
+	reader, err := zlib.NewReader(source)
 	if err != nil {
 		return nil
 	}
@@ -92,7 +93,7 @@ func (w *walker) pngProfile(chunk []byte) []byte {
 	switch {
 	case clean == nil:
 		return nil
-	case bytes.Equal(clean, profile) && (string(name) == "icc" || len(profile) > maxProfile):
+	case len(profile) > maxProfile, bytes.Equal(clean, profile) && string(name) == "icc" && source.Len() == 0:
 		return chunk
 	}
 	return pngProfileChunk(clean)

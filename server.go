@@ -22,8 +22,7 @@ import (
 )
 
 const (
-	// Deadlines of requests, by kind.
-	shortTimeout    = 10 * time.Second
+	shortTimeout    = 10 * time.Second // deadlines of requests, by kind
 	transferTimeout = 2 * time.Minute  // a large image over a slow line, in either direction
 	listTimeout     = 10 * time.Minute // the whole list
 
