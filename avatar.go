@@ -220,8 +220,8 @@ func (w *response) serveImage(
 	h := w.Header()
 	first, end, partial := readRange(r, strconv.Quote(key), size)
 	if first == end {
-		h.Set("Content-Range", fmt.Sprintf("bytes */%d", size))
-		return newProblem(kindRange, "the range is outside the image: %s", h.Get("Content-Range"))
+		whole := fmt.Sprintf("bytes */%d", size)
+		return newProblem(kindRange, "the range is outside the image: %s", whole).with("Content-Range", whole)
 	}
 	if r.Method == http.MethodHead {
 		open = func(int64) (io.ReadCloser, error) { return http.NoBody, nil }
@@ -248,7 +248,6 @@ func (w *response) serveImage(
 	defer copyBuffers.Put(out)
 	out.Reset(w)
 	if _, err := io.CopyN(out, body, end-first); err != nil {
-		h.Del("Content-Range") // a problem has none
 		return fmt.Errorf("image truncated: %w", err)
 	}
 	return out.Flush()

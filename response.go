@@ -131,8 +131,9 @@ func (w *response) sendHeader() {
 // sendProblem sends a problem instead of what the handler prepared.
 func (w *response) sendProblem(p problem) {
 	h := w.Header()
-	for _, k := range []string{"Etag", "Accept-Ranges", "Content-Disposition", "Content-Encoding"} {
-		h.Del(k)
+	ofContent := []string{"Etag", "Accept-Ranges", "Content-Disposition", "Content-Encoding", "Content-Range"}
+	for _, key := range ofContent {
+		h.Del(key)
 	}
 	maps.Copy(h, p.header)
 	h.Set("Cache-Control", "no-store")
