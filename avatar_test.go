@@ -216,9 +216,16 @@ func TestVersionReplacedWhileRead(t *testing.T) {
 	if got.StatusCode != http.StatusFound || got.Header.Get("Location") == "" {
 		t.Errorf("status %s, Location %q, want a redirect", got.Status, got.Header.Get("Location"))
 	}
-	for _, name := range []string{"Content-Length", "Content-Type", "ETag", "Accept-Ranges", "Content-Disposition"} {
-		if value := got.Header.Get(name); value != "" {
-			t.Errorf("%s: %s of a redirect, want none", name, value)
+	wantNoHeader(t, "redirect", got.Header, "Content-Length", "Content-Type", "ETag", "Accept-Ranges",
+		"Content-Disposition")
+}
+
+// wantNoHeader checks that a response has none of these header fields.
+func wantNoHeader(t *testing.T, response string, h http.Header, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if value := h.Get(name); value != "" {
+			t.Errorf("%s: %s of a %s, want none", name, value, response)
 		}
 	}
 }
@@ -245,11 +252,7 @@ func TestShortImage(t *testing.T) {
 	if w.Code != http.StatusInternalServerError {
 		t.Errorf("range of a truncated image: status %d, want 500", w.Code)
 	}
-	for _, name := range []string{"Content-Range", "ETag", "Accept-Ranges", "Content-Disposition"} {
-		if value := w.Header().Get(name); value != "" {
-			t.Errorf("%s: %s of a problem, want none", name, value)
-		}
-	}
+	wantNoHeader(t, "problem", w.Header(), "Content-Range", "ETag", "Accept-Ranges", "Content-Disposition")
 }
 
 // TestDeleteAvatarFails: if the object cannot be deleted, the response is 503, and a repeated request deletes it.
