@@ -249,7 +249,7 @@ func TestLostAnswers(t *testing.T) {
 	}
 }
 
-// TestForeignTypes: a number in the place of the ETag matches no If-Match, and created_at may be spelled in another way.
+// TestForeignTypes: a number in the place of the ETag matches no If-Match. created_at may be spelled differently.
 func TestForeignTypes(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
