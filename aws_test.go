@@ -563,9 +563,8 @@ func awsCalls(t *testing.T, m *metrics) map[string]int {
 	return calls
 }
 
-// TestObserve counts calls, attempts and codes.
+// TestObserve counts calls, attempts and codes. It is not parallel: beside others, a call may time out.
 func TestObserve(t *testing.T) {
-	t.Parallel()
 	ctx := t.Context()
 	dynamo, bucket := testkit.NewDynamoDB(t), testkit.NewS3(t)
 	m := newMetrics(build{})
